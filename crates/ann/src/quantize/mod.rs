@@ -1,0 +1,1 @@
+//! Rotation, sketch, extended code, fast scan.

@@ -1,0 +1,1 @@
+//! The `ivflsh` access method.
