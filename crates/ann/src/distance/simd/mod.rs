@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{Element, f16};
 
+/// A kernel over two slices. `unsafe` because the CPU must have the instruction set.
+type Pairwise<T, R> = unsafe fn(&[T], &[T]) -> R;
+
 /// The kernels of one instruction set. A reference to one exists only where the CPU supports it: the statics are
 /// private to this module and leave it through [`active`] and [`available`] alone. All methods are sound for slices of
 /// unequal length as well (the kernels cut the longer one).
@@ -33,21 +36,21 @@ pub struct Kernels {
     pub name: &'static str,
     pub(super) f32: FloatKernels<f32>,
     pub(super) f16: FloatKernels<f16>,
-    hamming: unsafe fn(&[u8], &[u8]) -> u64,
-    jaccard_terms: unsafe fn(&[u8], &[u8]) -> (u64, u64),
+    hamming: Pairwise<u8, u64>,
+    jaccard_terms: Pairwise<u8, (u64, u64)>,
     dot_i8: unsafe fn(&[f32], &[i8]) -> f32,
     f16_to_f32: unsafe fn(&[f16], &mut [f32]),
     f32_to_f16: unsafe fn(&[f32], &mut [f16]),
 }
 
-/// The kernels over vectors of one element type. `unsafe` because the CPU must have the instruction set.
+/// The kernels over vectors of one element type.
 #[doc(hidden)]
 pub struct FloatKernels<T> {
-    l2_squared: unsafe fn(&[T], &[T]) -> f32,
-    inner_product: unsafe fn(&[T], &[T]) -> f32,
-    l1: unsafe fn(&[T], &[T]) -> f32,
+    l2_squared: Pairwise<T, f32>,
+    inner_product: Pairwise<T, f32>,
+    l1: Pairwise<T, f32>,
     norm_squared: unsafe fn(&[T]) -> f32,
-    cosine_terms: unsafe fn(&[T], &[T]) -> (f32, f32, f32),
+    cosine_terms: Pairwise<T, (f32, f32, f32)>,
 }
 
 impl Kernels {
