@@ -93,32 +93,15 @@ fn norm_squared<A: Load>(a: &[A]) -> f32 {
     reduce(a, a, |x, _| x * x)
 }
 
-/// (Σ aᵢbᵢ, Σ aᵢ², Σ bᵢ²).
+/// (Σ aᵢbᵢ, Σ aᵢ², Σ bᵢ²). Run by run in three loops, because the compiler does not vectorise one loop with three sums;
+/// a run stays in the first-level cache.
 fn cosine_terms<A: Load, B: Load>(a: &[A], b: &[B]) -> (f32, f32, f32) {
-    const LANES: usize = 8; // three sums: more would not fit 16 registers
     let n = a.len().min(b.len());
     let mut total = (0.0, 0.0, 0.0);
     for (a, b) in a[..n].chunks(RUN).zip(b[..n].chunks(RUN)) {
-        let (a_blocks, a_tail) = a.as_chunks::<LANES>();
-        let (b_blocks, b_tail) = b.as_chunks::<LANES>();
-        let (mut dot, mut norm_a, mut norm_b) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
-        for (x, y) in a_blocks.iter().zip(b_blocks) {
-            for k in 0..LANES {
-                let (x, y) = (x[k].widen(), y[k].widen());
-                dot[k] += x * y;
-                norm_a[k] += x * x;
-                norm_b[k] += y * y;
-            }
-        }
-        for (k, (x, y)) in a_tail.iter().zip(b_tail).enumerate() {
-            let (x, y) = (x.widen(), y.widen());
-            dot[k] += x * y;
-            norm_a[k] += x * x;
-            norm_b[k] += y * y;
-        }
-        total.0 += dot.iter().sum::<f32>();
-        total.1 += norm_a.iter().sum::<f32>();
-        total.2 += norm_b.iter().sum::<f32>();
+        total.0 += inner_product(a, b);
+        total.1 += norm_squared(a);
+        total.2 += norm_squared(b);
     }
     total
 }
