@@ -32,6 +32,25 @@ pub struct ListTerm {
     pub b: f32,
 }
 
+impl ListTerm {
+    /// The term for sketch bounds when only entries within `threshold` (a distance, L2 squared) matter: fewer survivors.
+    ///
+    /// The sketch's error vector f·v − r is orthogonal to r. Hence ⟨f·v − r, q−c⟩ = ⟨f·v − r, q−x⟩, and the estimate of an
+    /// entry deviates in proportion to ‖q−x‖ where that is less than ‖q−c‖: for entries within the threshold, B = min(B,
+    /// √threshold) is enough. The lower bounds of entries farther away are then too high, which only matters if the
+    /// threshold grows again. Not for [`code_lower_bound`]. InnerProduct: no change.
+    #[must_use]
+    pub fn within(self, space: Space, threshold: f32) -> Self {
+        match space {
+            Space::L2 => Self {
+                b: self.b.min(threshold.max(0.0).sqrt()),
+                ..self
+            },
+            Space::InnerProduct => self,
+        }
+    }
+}
+
 /// Encodes an entry: `residual` = x − c, `centroid` = c and `code` all have `padded` coordinates.
 pub fn encode_code(
     space: Space,
@@ -231,9 +250,8 @@ pub(super) fn encode(
         .zip(centroid.as_chunks::<8>().0);
     for ((r, c), code) in chunks.zip(code.as_chunks_mut::<8>().0) {
         for j in 0..8 {
-            let u = grid(r[j] * inverse);
-            code[j] = u as i32 as i8;
-            let u = f64::from(u);
+            let u = f64::from(grid(r[j] * inverse));
+            code[j] = grid_bits(r[j] * inverse);
             ru[j] += f64::from(r[j]) * u;
             uu[j] += u * u;
             uc[j] += u * f64::from(c[j]);
@@ -303,14 +321,22 @@ fn finish(
     }
 }
 
+/// Adding 1.5·2²³ rounds to the nearest integer with instructions that every CPU has, and leaves that integer in the low
+/// bits.
+const MAGIC: f32 = 12_582_912.0;
+
 /// The grid point of a coordinate in units of the step: the nearest integer in −127..=127.
 #[inline(always)]
 fn grid(y: f32) -> f32 {
-    // Adding and taking away 1.5·2²³ rounds to the nearest integer with instructions that every CPU has.
-    const MAGIC: f32 = 12_582_912.0;
     let y = if y > 127.0 { 127.0 } else { y };
     let y = if y < -127.0 { -127.0 } else { y };
     (y + MAGIC) - MAGIC
+}
+
+/// [`grid`] as it is stored.
+#[inline(always)]
+fn grid_bits(y: f32) -> i8 {
+    (grid(y) + MAGIC).to_bits() as i8
 }
 
 /// ⟨a,b⟩ in f64.

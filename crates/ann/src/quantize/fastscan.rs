@@ -46,12 +46,16 @@ impl QueryTable {
         self.groups = q.len() / 2;
         // Every line is overwritten by fill_table, so what an earlier query left needs no clearing.
         self.lines.resize(self.groups.div_ceil(4), Line([0; 64]));
-        let (mut total, mut widest) = (0f64, 0f32);
-        for pair in q.as_chunks::<2>().0 {
-            let sum = pair[0].abs() + pair[1].abs();
-            total += f64::from(sum);
-            widest = if sum > widest { sum } else { widest };
+        let (mut totals, mut widests) = ([0f64; 4], [0f32; 4]);
+        for q in q.as_chunks::<8>().0 {
+            for j in 0..4 {
+                let sum = q[2 * j].abs() + q[2 * j + 1].abs();
+                totals[j] += f64::from(sum);
+                widests[j] = if sum > widests[j] { sum } else { widests[j] };
+            }
         }
+        let total: f64 = totals.iter().sum();
+        let widest = widests.iter().fold(0f32, |a, b| a.max(*b));
         let range = 2.0 * LARGE * widest;
         // Ranges without a usable reciprocal: all values are as good as equal.
         let (delta, inverse) = if range > 1e-30 {

@@ -466,6 +466,56 @@ fn sketch_is_unbiased_and_as_exact_as_predicted() {
 }
 
 #[test]
+fn sketch_bound_within_a_threshold_holds_for_entries_within_it() {
+    let mut random = Random(17);
+    let dims = 104;
+    let (mut near, mut missed, mut survivors, mut narrow) = (0u32, 0u32, 0u32, 0u32);
+    let mut table = QueryTable::new();
+    for _ in 0..2000 {
+        let c = random.of_norm(dims, 2.0);
+        let q = plus(&c, &random.of_norm(dims, 1.3));
+        // Some entries towards the query, so that they are nearer to it than the centroid.
+        let entries: Vec<_> = (0..BLOCK)
+            .map(|i| {
+                let towards = minus(&q, &c)
+                    .iter()
+                    .map(|y| y * (i as f32 / 32.0))
+                    .collect::<Vec<_>>();
+                plus(&plus(&c, &towards), &random.of_norm(dims, 0.7))
+            })
+            .collect();
+        let block = Block::new(Space::L2, &entries, &c);
+        table.build(&q, DEFAULT_Z);
+        let wide = term(Space::L2, &q, &c);
+        let threshold = 0.8;
+        let (mut estimate, mut lower) = ([0f32; BLOCK], [0f32; BLOCK]);
+        let mut scan = |term| {
+            scan_block(
+                &table,
+                &block.groups,
+                &block.factors(),
+                term,
+                threshold,
+                &mut estimate,
+                &mut lower,
+            )
+        };
+        let (wide, mask) = (scan(wide), scan(wide.within(Space::L2, threshold)));
+        assert_eq!(mask & !wide, 0);
+        survivors += wide.count_ones();
+        narrow += mask.count_ones();
+        for (i, x) in entries.iter().enumerate() {
+            if distance2(x, &q) < f64::from(threshold) {
+                near += 1;
+                missed += u32::from(mask >> i & 1 == 0);
+            }
+        }
+    }
+    println!("near {near}, missed {missed}, survivors {survivors}, within the threshold {narrow}");
+    assert!(near > 10_000 && f64::from(missed) < 0.015 * f64::from(near) && narrow < survivors);
+}
+
+#[test]
 fn sketch_of_few_dimensions_keeps_its_bound() {
     for dims in [2, 3, 5, 8, 16, 24] {
         let (mut worst, mut total) = (0f64, 0.0);
