@@ -10,7 +10,7 @@ use super::text::TextWriter;
 use super::varlena::NewVarlena;
 use super::vector::VectorRef;
 use super::wire::Message;
-use half::f16;
+use ann::distance::f16;
 use std::ffi::CStr;
 
 /// A borrowed `halfvec`.

@@ -61,7 +61,7 @@ impl SparsevecRef<'_> {
         let elements = result.as_mut_slice();
         for (index, value) in self.indices().iter().zip(self.values()) {
             let element = usize::try_from(*index).ok().and_then(|i| elements.get_mut(i));
-            *element.ok_or_else(|| SqlError::corrupted("sparsevec"))? = T::from_f32(*value)?;
+            *element.ok_or_else(|| SqlError::corrupted("sparsevec"))? = T::checked(*value)?;
         }
         Ok(result)
     }

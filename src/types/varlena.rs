@@ -106,7 +106,7 @@ unsafe impl Plain for f32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for f64 {}
 // SAFETY: `#[repr(transparent)]` over u16.
-unsafe impl Plain for half::f16 {}
+unsafe impl Plain for ann::distance::f16 {}
 
 /// A value being built, palloc'd in the current memory context and zeroed.
 pub struct NewVarlena {
