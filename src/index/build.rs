@@ -153,7 +153,7 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     meta.write(page);
     let page = change.edit(&root_buffer, true);
     page::init(page, Kind::Posting, 0, meta.root_list);
-    page::edit_opaque(page, |o| o.insert_at = meta.root);
+    page::edit_opaque(page, |o| (o.head, o.insert_at) = (meta.root, meta.root));
     change.commit();
 }
 
@@ -390,7 +390,8 @@ impl Build {
         progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, index_rows as i64);
         let mut written = 0_i64;
         let mut last_list = 0;
-        let mut encoder = Encoder::new(self.operator.space(), self.padded);
+        let padded = self.padded;
+        let mut encoder = Encoder::new(self.operator.space(), padded);
         // Lists of rows. A list that got no row is left out.
         let mut children: Vec<Option<Child>> = vec![None; residuals.len()];
         {
@@ -399,7 +400,8 @@ impl Build {
             let mut close = |writer: &mut ListWriter<'_>, list: usize, id: u32| {
                 let (sum, n) = residuals[list];
                 let radius = if n > 0 { (sum / n as f64).sqrt() as f32 } else { 0.0 };
-                children[list] = Some(Child { head: writer.end(), list: id, radius });
+                let norm2 = ann::distance::norm_squared(&levels[0].centroids[list * padded..][..padded]);
+                children[list] = Some(Child { head: writer.end(), list: id, radius, norm2 });
             };
             if residuals.len() == 1 {
                 // A root without a tree exists even when it is empty.
@@ -478,7 +480,8 @@ impl Build {
                     writer.add(&Entry { child: Some(child), ..encoder.entry(Tid::new(child.head, 0)) });
                 }
                 let radius = (sum / members.len().max(1) as f64).sqrt() as f32;
-                next[parent] = Some(Child { head: writer.end(), list: *last_list, radius });
+                let norm2 = ann::distance::norm_squared(origin);
+                next[parent] = Some(Child { head: writer.end(), list: *last_list, radius, norm2 });
             }
             children = next;
             meta.height = i as u32 + 1;

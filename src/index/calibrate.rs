@@ -7,7 +7,8 @@
 //! list, and how wide.
 
 use super::page::RECALLS;
-use super::scan::{FIRST_GOAL, needed_cosine};
+use super::scan::FIRST_GOAL;
+use super::tree::needed_cosine;
 use ann::quantize::{ListTerm, Space};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -55,6 +55,7 @@ impl Encoder {
             *r = c - o;
         }
         self.sketch = quantize::encode_sketch(self.space, &self.residual, origin, &mut self.nibbles);
+        self.code.error = quantize::exact_code_error(self.space, &self.residual, origin);
     }
 
     /// The entry that was encoded last.

@@ -146,6 +146,11 @@ impl Frame {
         directed
     }
 
+    /// Norm of the mean.
+    pub fn mean_norm(&self) -> f32 {
+        ann::distance::norm_squared(&self.mean).sqrt()
+    }
+
     /// The mean in the index's coordinates, padded long.
     pub fn rotated_mean(&self) -> Vec<f32> {
         let mut mean = self.mean.clone();

@@ -70,8 +70,8 @@ pub struct Opaque {
     pub refs: u16,
     /// None yet.
     pub flags: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// Posting and sketch pages: head page of the list.
+    pub head: u32,
     magic: u16,
     format: u16,
 }
@@ -165,7 +165,7 @@ pub fn opaque(page: &Bytes) -> Opaque {
         level: page[at + 19],
         refs: half(page, at + 20),
         flags: half(page, at + 22),
-        reserved: word(page, at + 24),
+        head: word(page, at + 24),
         magic: half(page, at + 28),
         format: half(page, at + 30),
     }
@@ -183,7 +183,7 @@ pub fn set_opaque(page: &mut Bytes, o: &Opaque) {
     page[at + 19] = o.level;
     put_half(page, at + 20, o.refs);
     put_half(page, at + 22, o.flags);
-    put_word(page, at + 24, o.reserved);
+    put_word(page, at + 24, o.head);
     put_half(page, at + 28, o.magic);
     put_half(page, at + 30, o.format);
 }
@@ -223,7 +223,7 @@ pub fn init(page: &mut Bytes, kind: Kind, level: u8, list: u32) {
             level,
             refs: 0,
             flags: 0,
-            reserved: 0,
+            head: NO_BLOCK,
             magic: MAGIC,
             format: FORMAT,
         },
@@ -385,7 +385,7 @@ pub fn read_mean(page: &Bytes) -> Result<&[f32], Damage> {
 /// 392  tid           6 x 32     inner level: head page of the child list, and 0
 /// 584  code_pages    u32 x n    the pages that the cells of slots 0 .. 31 are on, in order
 ///      sketch_pages  u32 x n    the pages that continue the sketches
-///      inner level:  child list identity u32 x 32, radius f32 x 32
+///      inner level:  child list identity u32 x 32, radius f32 x 32, squared norm f32 x 32
 ///      sketches      16 x groups, 32-byte aligned
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -441,7 +441,7 @@ impl Layout {
         let mut sketch_pages = 0;
         loop {
             let at_children = at_sketch_pages + 4 * sketch_pages;
-            let at_groups = (at_children + if inner { 8 * BLOCK } else { 0 }).next_multiple_of(32);
+            let at_groups = (at_children + if inner { 12 * BLOCK } else { 0 }).next_multiple_of(32);
             let inline_groups = groups.min((CAPACITY - at_groups) / GROUP);
             if inline_groups + sketch_pages * SKETCH_PAGE_GROUPS >= groups {
                 let block = (at_groups + inline_groups * GROUP).next_multiple_of(32);
@@ -572,7 +572,7 @@ impl<'p> Block<'p> {
         Tid(self.page[at..at + 6].try_into().unwrap())
     }
 
-    /// Child list of a slot on an inner level: head page, identity, radius.
+    /// Child list of a slot on an inner level.
     pub fn child(&self, slot: usize) -> Child {
         assert!(self.layout.inner && slot < BLOCK);
         let at = self.at + self.layout.at_children;
@@ -580,6 +580,7 @@ impl<'p> Block<'p> {
             head: self.tid(slot).block(),
             list: word(self.page, at + 4 * slot),
             radius: float(self.page, at + 4 * BLOCK + 4 * slot),
+            norm2: float(self.page, at + 8 * BLOCK + 4 * slot),
         }
     }
 
@@ -612,6 +613,8 @@ pub struct Child {
     pub list: u32,
     /// Root mean square of the norms of the residuals of its rows when it was made.
     pub radius: f32,
+    /// Squared norm of its centroid (in the index's coordinates).
+    pub norm2: f32,
 }
 
 /// A heap TID as it is stored: block number (high half first) and offset.
@@ -716,12 +719,13 @@ impl<'p> PostingMut<'p> {
         self.page[at + AT_TID + 6 * slot..][..6].copy_from_slice(&tid.0);
     }
 
-    /// Writes identity and radius of a child list.
+    /// Writes identity, radius and squared norm of a child list.
     pub fn set_child(&mut self, b: usize, slot: usize, child: &Child) {
         assert!(self.layout.inner && slot < BLOCK);
         let at = self.at(b) + self.layout.at_children;
         put_word(self.page, at + 4 * slot, child.list);
         put_float(self.page, at + 4 * BLOCK + 4 * slot, child.radius);
+        put_float(self.page, at + 8 * BLOCK + 4 * slot, child.norm2);
     }
 
     /// The part of the sketches that is on this page.

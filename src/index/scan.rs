@@ -23,7 +23,7 @@ use std::collections::{BinaryHeap, HashSet};
 
 /// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
 /// sure of their order.
-const FIRST_GOAL: usize = 16;
+pub const FIRST_GOAL: usize = 16;
 /// Candidates kept at first. By its sketch, one in ten or so is among the results.
 const FIRST_KEEP: usize = 256;
 /// Lists scanned at least when more are wanted.
@@ -356,9 +356,8 @@ impl Search {
                     let Some(cell) = block.cell(slot) else {
                         corrupted(rel, buffer.block(), Damage::Bounds);
                     };
-                    let lower = scores.lower[slot];
                     self.pool.push(Candidate {
-                        lower: if lower.is_nan() { f32::NEG_INFINITY } else { lower },
+                        lower: scores.lower[slot],
                         estimate: scores.estimate[slot],
                         cell,
                         list: number,
@@ -430,12 +429,10 @@ impl Search {
 
 /// Replaces a candidate's bound by the guaranteed one of its extended code; returns its estimated distance.
 fn refine(codes: &mut CodeReader<'_>, query: &Query, lists: &[List], row: &mut Candidate) -> f32 {
-    let term = lists[row.list as usize].term;
+    let list = &lists[row.list as usize];
     let (factors, dot) = codes.dot(row.cell, &query.vector);
-    let distance = quantize::code_distance(query.space, term, &factors, dot);
-    let lower =
-        quantize::code_lower_bound(query.space, term, &factors, dot, query.norm, query.vector.len());
-    row.lower = if lower.is_nan() { f32::NEG_INFINITY } else { lower };
+    let distance = quantize::code_distance(query.space, list.term, &factors, dot);
+    row.lower = query.lower_bound(list, &factors, dot);
     row.estimate = if distance.is_nan() { f32::INFINITY } else { distance };
     row.refined = true;
     row.estimate
@@ -543,6 +540,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         }
         let frame = state.frame.get_or_insert_with(|| info.frame(index));
         query.offset = frame.place_query(&mut query.vector);
+        query.mean_norm = frame.mean_norm();
         query.prepare();
         super::compat::count_index_scan(index);
         state.search = Some(Search::new(index, info, query));

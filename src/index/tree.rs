@@ -15,13 +15,18 @@ pub struct Query {
     pub norm: f32,
     /// Added to every distance: nonzero only for the inner product of a centred index.
     pub offset: f32,
+    /// Norm of the index's mean.
+    pub mean_norm: f32,
     pub table: QueryTable,
+    /// Rank lists by the L2 distance of their centroid even for the inner product: rows belong to the list whose
+    /// centroid is nearest.
+    pub nearest: bool,
 }
 
 impl Query {
     /// An unset query.
     pub fn new(space: Space) -> Query {
-        Query { space, vector: Vec::new(), norm: 0.0, offset: 0.0, table: QueryTable::new() }
+        Query { space, vector: Vec::new(), norm: 0.0, offset: 0.0, mean_norm: 0.0, table: QueryTable::new(), nearest: false }
     }
 
     /// Call after `vector` and `offset` changed.
@@ -38,6 +43,15 @@ impl Query {
         }
     }
 
+    /// A certain lower bound of the root's term `a`.
+    fn root_floor(&self) -> f32 {
+        let rounding = self.vector.len() as f32 / 16.0 * f32::EPSILON + 16.0 * f32::EPSILON;
+        match self.space {
+            Space::L2 => self.norm * self.norm * (1.0 - rounding),
+            Space::InnerProduct => self.offset - self.mean_norm * self.norm * rounding,
+        }
+    }
+
     /// The terms of a list whose centroid is at `distance`.
     fn term(&self, distance: f32) -> ListTerm {
         match self.space {
@@ -46,15 +60,34 @@ impl Query {
         }
     }
 
+    /// What lists are ranked by: the distance of the centroid, or see `nearest`.
+    fn rank(&self, child: &page::Child, distance: f32) -> f32 {
+        match self.space {
+            Space::InnerProduct if self.nearest => child.norm2 + 2.0 * distance,
+            _ => distance,
+        }
+    }
+
+    /// A certain lower bound of the distance of an entry of `list`, from its code.
+    pub fn lower_bound(&self, list: &List, factors: &CodeFactors, dot: f32) -> f32 {
+        let certain = ListTerm { a: list.floor, b: list.term.b };
+        quantize::code_lower_bound(self.space, certain, factors, dot, self.norm, self.vector.len())
+    }
+
     /// The cosine of the angle (between a row's residual and the direction from the centroid to the query) at which a
     /// typical row of `list` is just at `distance`. Above 1 or so the list can hold nothing so near; the smaller, the
     /// more of its rows are nearer.
     pub fn needed_cosine(&self, list: &List, distance: f32) -> f32 {
-        let reach = list.radius * list.term.b;
-        match self.space {
-            Space::L2 => (list.term.a + list.radius * list.radius - distance) / (2.0 * reach),
-            Space::InnerProduct => (list.term.a - distance) / reach,
-        }
+        needed_cosine(self.space, list.term, list.radius, distance)
+    }
+}
+
+/// See [`Query::needed_cosine`].
+pub fn needed_cosine(space: Space, term: ListTerm, radius: f32, distance: f32) -> f32 {
+    let reach = radius * term.b;
+    match space {
+        Space::L2 => (term.a + radius * radius - distance) / (2.0 * reach),
+        Space::InnerProduct => (term.a - distance) / reach,
     }
 }
 
@@ -62,6 +95,8 @@ impl Query {
 #[derive(Clone, Copy, Debug)]
 pub struct List {
     pub term: ListTerm,
+    /// A certain lower bound of `term.a`, which is computed from the parent's.
+    pub floor: f32,
     pub head: u32,
     pub id: u32,
     /// Root mean square norm of its rows' residuals.
@@ -228,6 +263,8 @@ struct Estimated {
 #[derive(Clone)]
 pub struct Found {
     pub list: List,
+    /// See [`Query::rank`].
+    rank: f32,
     /// Cell of this list's centroid in its parent.
     cell: (u32, u16),
     /// Index of the parent in the previous level's result.
@@ -239,7 +276,7 @@ const BEAM_SHARE: usize = 8;
 const MIN_BEAM: usize = 16;
 
 /// Finds about the `wanted` nearest lists of rows, nearest first, by a beam search from the root.
-/// With `path`, also fills the centroid of the nearest list (used by insert).
+/// With `centroid`, also computes the centroid of the nearest list (for an insert).
 /// When `wanted` is at least the number of lists, all are found.
 pub fn nearest_lists(
     rel: pg_sys::Relation,
@@ -249,8 +286,8 @@ pub fn nearest_lists(
     wanted: usize,
     centroid: Option<&mut Vec<f32>>,
 ) -> Vec<List> {
-    let root = List { term: query.root_term(), head: meta.root, id: meta.root_list, radius: 0.0 };
-    let mut levels: Vec<Vec<Found>> = vec![vec![Found { list: root, cell: (NO_BLOCK, 0), parent: 0 }]];
+    let root = List { term: query.root_term(), floor: query.root_floor(), head: meta.root, id: meta.root_list, radius: 0.0 };
+    let mut levels: Vec<Vec<Found>> = vec![vec![Found { list: root, rank: 0.0, cell: (NO_BLOCK, 0), parent: 0 }]];
     for level in (0..meta.height).rev() {
         let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
         let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
@@ -302,16 +339,16 @@ fn children(
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;
-                    let estimate = scores.estimate[slot];
-                    if estimate >= threshold {
-                        continue;
-                    }
                     let Some(cell) = block.cell(slot) else {
                         corrupted(rel, buffer.block(), Damage::Bounds);
                     };
                     let child = block.child(slot);
                     if child.list > meta.last_list {
                         corrupted(rel, buffer.block(), Damage::Bounds);
+                    }
+                    let estimate = query.rank(&child, scores.estimate[slot]);
+                    if estimate >= threshold {
+                        continue;
                     }
                     best.push(Estimated { estimate, parent: p as u32, cell, child });
                     if best.len() >= full {
@@ -339,16 +376,18 @@ fn children(
             Found {
                 list: List {
                     term: query.term(distance),
+                    floor: query.lower_bound(parent, &factors, dot),
                     head: e.child.head,
                     id: e.child.list,
                     radius: e.child.radius,
                 },
+                rank: query.rank(&e.child, distance),
                 cell: e.cell,
                 parent: e.parent as usize,
             }
         })
         .collect();
-    found.sort_unstable_by(|x, y| x.list.term.a.total_cmp(&y.list.term.a).then(x.list.id.cmp(&y.list.id)));
+    found.sort_unstable_by(|x, y| x.rank.total_cmp(&y.rank).then(x.list.id.cmp(&y.list.id)));
     found
 }
 

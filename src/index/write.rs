@@ -71,7 +71,7 @@ impl<'l> ListWriter<'l> {
         let mut head = self.new_page(Kind::Posting);
         self.head = head.block();
         let block = head.block();
-        page::edit_opaque(head.page_unlogged(), |o| o.insert_at = block);
+        page::edit_opaque(head.page_unlogged(), |o| (o.head, o.insert_at) = (block, block));
         self.posting = Some(head);
     }
 
@@ -105,16 +105,18 @@ impl<'l> ListWriter<'l> {
         let layout = self.layout;
         let mut posting = self.posting.take().unwrap();
         if page::opaque(posting.page()).used as usize == layout.blocks {
-            let next = self.new_page(Kind::Posting);
+            let mut next = self.new_page(Kind::Posting);
+            page::edit_opaque(next.page_unlogged(), |o| o.head = self.head);
             page::edit_opaque(posting.page_unlogged(), |o| o.next = next.block());
             posting = next;
         }
         let code_pages = self.write_codes(n);
-        quantize::pack_block(&self.nibbles[..n * layout.groups], layout.groups, &mut self.groups);
+        quantize::pack_block(&self.nibbles[..n * layout.groups], n, &mut self.groups);
         let sketch_pages: Vec<u32> = (0..layout.sketch_pages)
             .map(|i| {
                 let part = layout.part(i);
                 let mut buffer = self.new_page(Kind::Sketch);
+                page::edit_opaque(buffer.page_unlogged(), |o| o.head = self.head);
                 let groups = page::sketch_part_mut(buffer.page_unlogged(), part.len());
                 groups.copy_from_slice(&self.groups[16 * part.start..16 * part.end]);
                 buffer.block()

@@ -175,6 +175,19 @@ pub fn code_lower_bound(
     }
 }
 
+/// [`CodeFactors::error`] of an entry that has been replaced by what its code stands for (a list's centroid, moved by
+/// [`decode_code`]), so that only rounding is left of ‖e‖: two roundings a coordinate, U(‖s·u‖ + ‖x‖); for InnerProduct also
+/// what the bound's rounding takes, as for every entry.
+pub fn exact_code_error(space: Space, residual: &[f32], centroid: &[f32]) -> f32 {
+    let norm = |v: &[f32]| v.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let (residual, lengths) = (norm(residual), norm(residual) + norm(centroid));
+    let rounding = 1.01 * U * (residual + lengths);
+    round_up(match space {
+        Space::L2 => rounding,
+        Space::InnerProduct => rounding + (2.0 * gamma(centroid.len()) + 2.0 * eta(centroid.len())) * lengths,
+    })
+}
+
 /// Steps tried, relative to max|r|/127. Below 1 the largest coordinates are clipped (or rounded down: 127/127.49) and all
 /// others gain.
 const STEPS: [f32; 5] = [1.0, 0.998, 0.9962, 0.99, 0.975];
