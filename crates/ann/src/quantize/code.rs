@@ -236,12 +236,15 @@ pub(super) fn encode(
         let (mut ru, mut uu) = ([0f32; 8], [0f32; 8]);
         let inverse = step.recip();
         for r in residual.as_chunks::<8>().0 {
+            // In steps, so that neither sum can overflow; good enough to choose. One loop an operation, or the compiler
+            // does not vectorise them.
+            let y = r.map(|r| r * inverse);
+            let u = y.map(grid);
             for j in 0..8 {
-                // In steps, so that neither sum can overflow; good enough to choose.
-                let y = r[j] * inverse;
-                let u = grid(y);
-                ru[j] += y * u;
-                uu[j] += u * u;
+                ru[j] += y[j] * u[j];
+            }
+            for j in 0..8 {
+                uu[j] += u[j] * u[j];
             }
         }
         let (ru, uu): (f64, f64) = (
@@ -341,9 +344,7 @@ const MAGIC: f32 = 12_582_912.0;
 /// The grid point of a coordinate in units of the step: the nearest integer in −127..=127.
 #[inline(always)]
 fn grid(y: f32) -> f32 {
-    let y = if y > 127.0 { 127.0 } else { y };
-    let y = if y < -127.0 { -127.0 } else { y };
-    (y + MAGIC) - MAGIC
+    (y.clamp(-127.0, 127.0) + MAGIC) - MAGIC
 }
 
 /// [`grid`] as it is stored.

@@ -177,8 +177,7 @@ pub fn scan_block(
     )
 }
 
-/// The tables' body, compiled once per instruction set: 16 bytes for each two coordinates.
-#[inline(always)]
+/// The portable kernel that fills the tables: 16 bytes for each two coordinates.
 pub(super) fn fill_table(q: &[f32], inverse: f32, lut: &mut [u8]) {
     /// 2²³: the low byte of a number in 0..256 plus this is the number rounded to the nearest integer.
     const MAGIC: f32 = 8_388_608.0;
@@ -190,7 +189,7 @@ pub(super) fn fill_table(q: &[f32], inverse: f32, lut: &mut [u8]) {
         let (x, y) = (pair[0] * inverse, pair[1] * inverse);
         let minimum = LARGE * (x.abs() + y.abs());
         for n in 0..16 {
-            let value = even[n] * x + odd[n] * y + minimum;
+            let value = (even[n] * x + minimum) + odd[n] * y;
             lut[n] = (value + MAGIC).to_bits() as u8;
         }
     }

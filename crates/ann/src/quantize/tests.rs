@@ -566,6 +566,21 @@ fn table_rounds_as_predicted() {
 }
 
 #[test]
+fn every_kernel_set_fills_the_same_tables() {
+    let mut random = Random(18);
+    for dims in [8, 16, 104, 784] {
+        let q = random.normals(dims);
+        let mut expected = vec![0; 8 * dims];
+        portable().fill_table(&q, 12.0, &mut expected);
+        for kernels in available() {
+            let mut lut = vec![0; 8 * dims];
+            kernels.fill_table(&q, 12.0, &mut lut);
+            assert_eq!(lut, expected, "{}", kernels.name());
+        }
+    }
+}
+
+#[test]
 fn tables_are_reused_for_other_dimensions() {
     let mut random = Random(11);
     let mut table = QueryTable::new();

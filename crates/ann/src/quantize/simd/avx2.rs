@@ -3,6 +3,7 @@
 use super::{Kernels, compiled_for};
 use crate::quantize::BLOCK;
 use crate::quantize::fastscan::{BlockFactors, ScanTerm};
+use crate::quantize::sketch::{LARGE, LEVELS};
 use std::arch::x86_64::*;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -127,7 +128,12 @@ fn sum(groups: &[u8], lut: &[u8]) -> [__m256i; 4] {
             high_odd: zero,
         };
         let ((pairs, rest), (luts, lut_rest)) = (groups.as_chunks::<32>(), lut.as_chunks::<32>());
-        for (pair, lut) in pairs.iter().zip(luts) {
+        let ((twos, one), (lut_twos, lut_one)) = (pairs.as_chunks::<2>(), luts.as_chunks::<2>());
+        for (two, lut) in twos.iter().zip(lut_twos) {
+            sums.add(load32(&two[0]), load32(&lut[0]));
+            sums.add(load32(&two[1]), load32(&lut[1]));
+        }
+        if let ([pair], [lut]) = (one, lut_one) {
             sums.add(load32(pair), load32(lut));
         }
         if let (Some(last), Some(lut)) = (rest.first_chunk::<16>(), lut_rest.first_chunk::<16>()) {
@@ -252,4 +258,34 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
         .map(|(q, u)| q * f32::from(*u))
         .sum();
     _mm_cvtss_f32(x) + rest
+}
+
+/// The same operations in the same order as the portable kernel: 8 values in a register, two groups at a time.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn fill_table(q: &[f32], inverse: f32, lut: &mut [u8]) {
+    let [a, b, c, d] = LEVELS;
+    let even = _mm256_setr_ps(a, b, c, d, a, b, c, d);
+    let odd_low = _mm256_setr_ps(a, a, a, a, b, b, b, b);
+    let odd_high = _mm256_setr_ps(c, c, c, c, d, d, d, d);
+    // Where the quadruples of bytes stand after the two packings, which work within halves.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let group = |pair: &[f32]| {
+        let (x, y) = (pair[0] * inverse, pair[1] * inverse);
+        let minimum = LARGE * (x.abs() + y.abs());
+        let (x, y) = (_mm256_set1_ps(x), _mm256_set1_ps(y));
+        let base = _mm256_add_ps(_mm256_mul_ps(even, x), _mm256_set1_ps(minimum));
+        let low = _mm256_cvtps_epi32(_mm256_add_ps(base, _mm256_mul_ps(odd_low, y)));
+        let high = _mm256_cvtps_epi32(_mm256_add_ps(base, _mm256_mul_ps(odd_high, y)));
+        _mm256_packus_epi32(low, high)
+    };
+    for (pairs, lut) in q.as_chunks::<4>().0.iter().zip(lut.as_chunks_mut::<32>().0) {
+        let bytes = _mm256_packus_epi16(group(&pairs[..2]), group(&pairs[2..]));
+        // SAFETY: writes exactly the 32 bytes of the array; the instruction takes any alignment.
+        unsafe {
+            _mm256_storeu_si256(
+                lut.as_mut_ptr().cast(),
+                _mm256_permutevar8x32_epi32(bytes, order),
+            )
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! AVX-512: one set for BW (Skylake-X and later), one for VBMI and VNNI (Ice Lake, Zen 4 and later).
 
-use super::{Kernels, compiled_for};
+use super::{Kernels, avx2, compiled_for};
 use crate::quantize::BLOCK;
 use crate::quantize::fastscan::{BlockFactors, ScanTerm};
 use std::arch::x86_64::*;
@@ -10,7 +10,7 @@ pub(super) static KERNELS_BW: Kernels = Kernels {
     accumulate: accumulate_bw,
     bounds,
     scan: scan_bw,
-    fill_table,
+    fill_table: avx2::fill_table,
     dot_code,
     decode_code,
     rotate,
@@ -23,7 +23,7 @@ pub(super) static KERNELS_VBMI: Kernels = Kernels {
     accumulate: accumulate_vbmi,
     bounds,
     scan: scan_vbmi,
-    fill_table,
+    fill_table: avx2::fill_table,
     dot_code,
     decode_code,
     rotate,

@@ -191,10 +191,6 @@ pub fn best() -> &'static Kernels {
 macro_rules! compiled_for {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn fill_table(q: &[f32], inverse: f32, lut: &mut [u8]) {
-            crate::quantize::fastscan::fill_table(q, inverse, lut)
-        }
-        #[target_feature(enable = $features)]
         fn decode_code(code: &[i8], scale: f32, centroid: &mut [f32]) {
             crate::quantize::code::decode(code, scale, centroid)
         }

@@ -2,7 +2,7 @@
 
 use super::{Kernels, compiled_for, portable};
 use crate::quantize::BLOCK;
-use crate::quantize::fastscan::{BlockFactors, ScanTerm};
+use crate::quantize::fastscan::{self, BlockFactors, ScanTerm};
 use std::arch::aarch64::*;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -10,7 +10,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     accumulate,
     bounds: portable::bounds,
     scan,
-    fill_table,
+    fill_table: fastscan::fill_table,
     dot_code: portable::dot_code,
     decode_code,
     rotate,
