@@ -51,10 +51,13 @@ pub unsafe fn needs_wal(rel: pg_sys::Relation) -> bool {
         let new_file = (*rel).rd_firstRelfilelocatorSubid;
         permanent
             && (pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32
-                || ((*rel).rd_createSubid == pg_sys::InvalidSubTransactionId
-                    && new_file == pg_sys::InvalidSubTransactionId))
+                || ((*rel).rd_createSubid == INVALID_SUB
+                    && new_file == INVALID_SUB))
     }
 }
+
+/// No subtransaction.
+const INVALID_SUB: pg_sys::SubTransactionId = 0;
 
 /// Starts a sort by the first column (int4) of `desc`, in `memory` kB.
 ///

@@ -10,6 +10,7 @@ use super::page::{self, Damage, Kind, Layout, Meta, NO_BLOCK, Posting, PostingMu
 use super::storage::{Buffer, Change, Checked, blocks, corrupted};
 use super::tree::{self, List, Query};
 use ann::quantize::{self, BLOCK};
+use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 
 /// What the inserts of one statement share.

@@ -17,6 +17,7 @@ use super::page::{Damage, Layout, Meta, Tid};
 use super::storage::corrupted;
 use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
 use ann::quantize;
+use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};

@@ -77,7 +77,9 @@ impl<T> Pending<T> {
             match self.receiver.recv_timeout(Duration::from_millis(20)) {
                 Ok(Ok(value)) => return value,
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(RecvTimeoutError::Timeout) => pgrx::check_for_interrupts!(),
+                Err(RecvTimeoutError::Timeout) => {
+                    pgrx::check_for_interrupts!();
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a thread of the index build was lost");
                 }
