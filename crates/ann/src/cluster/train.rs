@@ -172,7 +172,7 @@ fn refine(
             data,
             beam: None,
         };
-        let assigner = Assigner::new(&centroids);
+        let assigner = Assigner::build(kernel::best(), &centroids, options.cancelled)?;
         assigner.assign_picked(
             rows,
             &mut assigned,
@@ -187,7 +187,7 @@ fn refine(
             lists,
         );
         if pass >= refinements && (state.in_order() || pass >= refinements + REPAIRS) {
-            let beam = Some(assigner.reach(rows));
+            let beam = Some(assigner.reach(rows, options.cancelled)?);
             return Ok(Centroids {
                 beam,
                 data: state.without_empty(&centroids),
