@@ -14,15 +14,17 @@ const FLAT_LISTS: usize = 512;
 /// Bytes of rows a block, so that a block stays in the processor's second-level cache.
 const BLOCK_BYTES: usize = 384 << 10;
 /// Rows whose true nearest centroid tells how far the beam must reach.
-const CALIBRATION_ROWS: usize = 1024;
-/// Share of these that the beam must find; a margin over the 99 % promised.
-const CALIBRATION_SHARE: f64 = 0.995;
+const CALIBRATION_ROWS: usize = 4096;
+/// Multiplications that this may cost; a quarter of the rows are looked at in any case.
+const CALIBRATION_WORK: usize = 1 << 34;
+/// Share of the rows looked at that the beam must find; a margin over the 99 % promised.
+const CALIBRATION_SHARE: f64 = 0.997;
 
 /// Finds the nearest centroid (squared L2) of many rows.
 ///
 /// With many lists the search has two levels. The centroids are grouped by k-means around *heads*; of each row, the groups
 /// are searched whose head is at most √beam times as far as the nearest head. The beam is so wide that at least 99 % of
-/// rows get their true nearest centroid: it is measured by exact search of about 1,000 rows, of the training sample
+/// rows get their true nearest centroid: it is measured by exact search of about 4,000 rows, of the training sample
 /// ([`super::train`]) or else of the first call of [`Assigner::assign`].
 ///
 /// Memory: twice the centroids.
@@ -52,29 +54,33 @@ struct Scratch {
 impl Assigner {
     /// Packs the centroids, and groups them where there are many. Panics if there are none.
     pub fn new(centroids: &Centroids) -> Self {
-        Self::with_kernel(kernel::best(), centroids)
+        Self::build(kernel::best(), centroids, &|| false).expect("nothing cancels this")
     }
 
-    pub(super) fn with_kernel(kernel: &'static Kernel, centroids: &Centroids) -> Self {
+    pub(super) fn build(
+        kernel: &'static Kernel,
+        centroids: &Centroids,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Self, Cancelled> {
         let matrix = centroids.matrix();
         let beam = OnceLock::new();
         if let Some(reach) = centroids.beam {
             beam.set(reach).expect("a new lock is empty");
         }
         if centroids.lists() <= FLAT_LISTS {
-            return Self {
+            return Ok(Self {
                 beam,
                 ..Self::flat(kernel, matrix)
-            };
+            });
         }
         let all = Picked::all(matrix);
         let wanted = Lloyd {
             clusters: groups_for(centroids.lists()),
             iterations: 10,
             seed: 0,
-            cancelled: &|| false,
+            cancelled,
         };
-        let clusters = lloyd(all, &wanted).expect("nothing cancels this");
+        let clusters = lloyd(all, &wanted)?;
         let space = Space::of(all, kernel);
         let mut groups = vec![Vec::new(); clusters.count()];
         for (list, &group) in clusters.lists.iter().enumerate() {
@@ -86,7 +92,7 @@ impl Assigner {
         let one_group = [(0..clusters.count() as u32).collect()];
         let put = |id: u32, out: &mut [f32]| space.put(kernel, head_rows.row(id as usize), out);
         let heads = Some(Panels::new(kernel, matrix.dims, &one_group, put));
-        Self {
+        Ok(Self {
             kernel,
             centroids: centroids.data.clone(),
             dims: matrix.dims,
@@ -94,7 +100,7 @@ impl Assigner {
             lists,
             heads,
             beam,
-        }
+        })
     }
 
     /// One level only.
@@ -172,7 +178,7 @@ impl Assigner {
         if rows.len() == 0 {
             return Ok(());
         }
-        let reach = self.reach(rows);
+        let reach = self.reach(rows, cancelled)?;
         let size = self.block_rows().min(rows.len());
         lists
             .par_chunks_mut(size)
@@ -197,47 +203,74 @@ impl Assigner {
     }
 
     /// The beam, which is measured on `rows` if nobody has done so yet.
-    pub(super) fn reach(&self, rows: Picked) -> f32 {
-        // No rayon inside: a thread that waits for the lock must not be needed to open it.
-        *self.beam.get_or_init(|| self.calibrate(rows))
+    pub(super) fn reach(
+        &self,
+        rows: Picked,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<f32, Cancelled> {
+        if let Some(&reach) = self.beam.get() {
+            return Ok(reach);
+        }
+        // Outside of the lock: rayon may give a thread that waits for it work of another call that waits as well.
+        let measured = self.calibrate(rows, cancelled)?;
+        Ok(*self.beam.get_or_init(|| measured))
     }
 
     /// The ratio of squared distances to heads that finds the nearest centroid of the promised share of rows.
-    fn calibrate(&self, rows: Picked) -> f32 {
-        let Some(heads) = &self.heads else { return 1.0 };
-        let size = self.block_rows();
-        let mut scratch = Scratch::new(self, size);
-        let count = rows.len().min(CALIBRATION_ROWS);
+    fn calibrate(
+        &self,
+        rows: Picked,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<f32, Cancelled> {
+        let Some(heads) = &self.heads else {
+            return Ok(1.0);
+        };
+        let affordable = CALIBRATION_WORK / self.centroids.len();
+        let count = affordable
+            .clamp(CALIBRATION_ROWS / 4, CALIBRATION_ROWS)
+            .min(rows.len());
         let picked: Vec<usize> = (0..count).map(|i| i * rows.len() / count).collect();
-        let mut ratios = Vec::with_capacity(count);
-        for picked in picked.chunks(size) {
-            self.load(&mut scratch, picked.len(), |i| rows.row(picked[i]));
-            self.search(&mut scratch, picked.len(), f32::INFINITY);
-            for i in 0..picked.len() {
-                let group = self.lists.group_of(scratch.best[i].least().1);
-                let (norm, scores) = (scratch.norms[i], &scratch.scores[i * heads.positions()..]);
-                let nearest = scores[..self.lists.groups()]
-                    .iter()
-                    .copied()
-                    .fold(f32::INFINITY, f32::min);
-                let (nearest, needed) =
-                    ((nearest + norm).max(0.0), (scores[group] + norm).max(0.0));
-                ratios.push(if needed <= nearest {
-                    1.0
-                } else {
-                    needed / nearest
-                });
-            }
-        }
+        let mut ratios = vec![1.0; count];
+        let size = self.block_rows().min(count);
+        picked
+            .par_chunks(size)
+            .zip(ratios.par_chunks_mut(size))
+            .try_for_each_init(
+                || Scratch::new(self, size),
+                |scratch, (picked, ratios)| {
+                    if cancelled() {
+                        return Err(Cancelled);
+                    }
+                    self.load(scratch, picked.len(), |i| rows.row(picked[i]));
+                    self.search(scratch, picked.len(), f32::INFINITY);
+                    for (i, ratio) in ratios.iter_mut().enumerate() {
+                        let group = self.lists.group_of(scratch.best[i].least().1);
+                        let (norm, scores) =
+                            (scratch.norms[i], &scratch.scores[i * heads.positions()..]);
+                        let nearest = scores[..self.lists.groups()]
+                            .iter()
+                            .copied()
+                            .fold(f32::INFINITY, f32::min);
+                        let (nearest, needed) =
+                            ((nearest + norm).max(0.0), (scores[group] + norm).max(0.0));
+                        *ratio = if needed <= nearest {
+                            1.0
+                        } else {
+                            needed / nearest
+                        };
+                    }
+                    Ok(())
+                },
+            )?;
         ratios.sort_unstable_by(f32::total_cmp);
         let last = ((count as f64 * CALIBRATION_SHARE).ceil() as usize).clamp(1, count) - 1;
-        ratios[last]
+        Ok(ratios[last])
     }
 
     /// Rows that are worked on together.
     fn block_rows(&self) -> usize {
         (BLOCK_BYTES / (self.dims * size_of::<f32>()))
-            .clamp(32, 1024)
+            .clamp(64, 1024)
             .next_multiple_of(8)
     }
 

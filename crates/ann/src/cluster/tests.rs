@@ -138,7 +138,7 @@ fn assigns_to_the_nearest() {
         let centroids = train(rows, &options(lists)).unwrap();
         assert_eq!(centroids.lists(), lists);
         for kernel in kernel::available() {
-            let assigner = Assigner::with_kernel(kernel, &centroids);
+            let assigner = Assigner::build(kernel, &centroids, &|| false).unwrap();
             let (mut found, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
             assigner.assign(rows, &mut found, &mut distances);
             let mut right = 0;

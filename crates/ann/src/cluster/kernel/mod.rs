@@ -3,7 +3,14 @@
 //! Centroids are the vector lanes (packed once into [`Panels`]), rows are broadcast from where they lie (never packed, so
 //! any selection of rows costs the same). A tile keeps rows × width accumulators in registers over all dimensions, then
 //! turns them into scores ‖c‖² − 2x·c and either merges these into the rows' running minima ([`Kernel::nearest`]) or
-//! stores them ([`Kernel::scores`]). One file an instruction set; chosen once at run time.
+//! stores them ([`Kernel::scores`]).
+//!
+//! Why not a crate: measured in processor time on a Zen 5 core (AVX-512, peak 260 GFLOP/s), these kernels reach 200 to 224
+//! GFLOP/s with the minimum, the gathering of rows and the final distances included. On 200 × 104 rows times 70 centroids,
+//! the size that the two-level search is made of, `matrixmultiply` 0.3.11 reaches 132 and `gemm` 0.18 106 GFLOP/s for the
+//! product alone, as both pack the rows anew for each call; on large products 171 to 202 and 114 to 126.
+//!
+//! One file an instruction set; chosen once at run time.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
