@@ -229,13 +229,13 @@ pub fn output<T: Element>(value: &DenseRef<'_, T>) -> TextWriter {
 }
 
 pub fn receive<T: Element>(message: &mut Message<'_>, typmod: i32) -> Result<DenseBuf<T>> {
-    let (dims, unused) = (message.i16(), message.i16());
+    let (dims, unused) = (message.i16()?, message.i16()?);
     check_dims::<T>(dims.into())?;
     check_expected_dims(typmod, dims as usize)?;
     if unused != 0 {
         return Err(SqlError::data(format!("expected unused to be 0, not {unused}")));
     }
-    let bytes = message.bytes(dims as usize * size_of::<T>());
+    let bytes = message.bytes(dims as usize * size_of::<T>())?;
     let mut result = DenseBuf::<T>::zeroed(dims as usize)?;
     for (target, value) in result.as_mut_slice().iter_mut().zip(T::receive_all(bytes)) {
         *target = value.check()?;
@@ -449,8 +449,8 @@ fn add_to_sums<T: Element>(sums: &mut [f64], values: &[T]) -> Result<()> {
 }
 
 /// Merge the states of two workers.
-pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>) -> Result<StateResult> {
-    let (a, b) = (AverageState::new(a, "vector_combine")?, AverageState::new(b, "vector_combine")?);
+pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>, caller: &str) -> Result<StateResult> {
+    let (a, b) = (AverageState::new(a, caller)?, AverageState::new(b, caller)?);
     if a.count() == 0.0 {
         return Ok(StateResult::Given(b.into_datum()));
     }
