@@ -303,15 +303,13 @@ pg_function! {
             return Err(SqlError::data(format!("expected unused to be 0, not {unused}")));
         }
         let nnz = nnz as usize;
-        let bytes = message.bytes(8 * nnz)?;
         let mut result = SparsevecBuf::zeroed(dims, nnz);
         let (indices, values) = result.parts();
-        let (index_bytes, value_bytes) = bytes.split_at(4 * nnz);
-        for (index, bytes) in indices.iter_mut().zip(index_bytes.chunks_exact(4)) {
+        for (index, bytes) in indices.iter_mut().zip(message.bytes(4 * nnz)?.chunks_exact(4)) {
             *index = i32::from_be_bytes(bytes.try_into().expect("exact chunk"));
         }
         check_indices(indices.iter().copied(), dims)?;
-        for (value, bytes) in values.iter_mut().zip(value_bytes.chunks_exact(4)) {
+        for (value, bytes) in values.iter_mut().zip(message.bytes(4 * nnz)?.chunks_exact(4)) {
             *value = check_value(f32::from_be_bytes(bytes.try_into().expect("exact chunk")))?;
             if *value == 0.0 {
                 return Err(SqlError::data("binary representation of sparsevec cannot contain zero values"));
