@@ -102,9 +102,16 @@ class Cluster:
         self._dismiss_guard()
 
     def keep(self):
-        """Leave the server running when this process ends."""
+        """Leave the server running when this process ends, and return the folder for `adopt`."""
+        folder, self.folder = self.folder, None
         self._dismiss_guard()
-        self.folder = None
+        return folder
+
+    def adopt(self, folder):
+        """Take charge of a server that another process left running in this folder."""
+        self.folder = Path(folder)
+        self.data, self.log = self.folder / "data", self.folder / "server.log"
+        return self
 
     def standby(self, settings=None):
         """A new physical standby of this server, to be used as a context manager."""
@@ -159,8 +166,7 @@ class Cluster:
     # Within
 
     def _create(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="vector_ext-", dir=os.environ.get("VECTOR_EXT_TMP", "/tmp")))
-        self.data, self.log = self.folder / "data", self.folder / "server.log"
+        self.adopt(tempfile.mkdtemp(prefix="vector_ext-", dir=os.environ.get("VECTOR_EXT_TMP", "/tmp")))
         if os.geteuid() == 0:
             shutil.chown(self.folder, server_user())
         self._post_guard()
