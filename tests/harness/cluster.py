@@ -92,6 +92,10 @@ class Cluster:
         self.stop()
         return self.start()
 
+    def promote(self):
+        """Make a standby a primary."""
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "120", "promote")
+
     def destroy(self):
         """Stop the server and remove all that it wrote. Never fails, may be called again."""
         if self.folder is not None:
@@ -136,6 +140,11 @@ class Cluster:
         """Run a script through psql and return what it prints, unaligned and without headings."""
         command = shlex.split(self.psql_line(dbname)) + ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         return subprocess.run(command, input=sql, text=True, check=True, capture_output=True).stdout
+
+    def dump(self, dbname):
+        """The database as pg_dump writes it."""
+        command = [self.bindir / "pg_dump", "-h", self.folder, "-p", PORT, "-U", SUPERUSER, dbname]
+        return subprocess.run([str(word) for word in command], text=True, check=True, capture_output=True).stdout
 
     def create_database(self, name, extension=None):
         """Make a database, with the extension in it when one is named."""
