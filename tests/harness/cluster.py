@@ -32,6 +32,7 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "autovacuum": "off",  # tests vacuum when they mean to
     "statement_timeout": "300s",
+    "wal_retrieve_retry_interval": "100ms",  # a standby need not wait for seconds
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] ",
     "lc_messages": "C",
@@ -158,8 +159,7 @@ class Cluster:
     def wait_for_replay(self, timeout=120):
         """On a standby: wait until it has replayed all that its primary has written so far."""
         with self.standby_of.connect() as primary, self.connect() as standby:
-            target = primary.execute("SELECT pg_current_wal_insert_lsn()").fetchone()[0]
-            primary.execute("SELECT pg_switch_wal()")  # flushes, also after asynchronous commits
+            target = primary.execute("SELECT pg_logical_emit_message(true, 'until', 'here')").fetchone()[0]
             give_up = time.monotonic() + timeout
             while not standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone()[0]:
                 if time.monotonic() > give_up:

@@ -35,7 +35,7 @@ METRICS = (L2, IP, COSINE)
 
 
 def clustered(count, dimensions, seed=1, clusters=40, spread=0.35):
-    """Vectors in Gaussian clusters, the same for the same arguments. One seed's queries lie in the same clusters."""
+    """Vectors in Gaussian clusters, the same for the same arguments. Another seed gives others in the same clusters."""
     centres = np.random.default_rng(dimensions).normal(size=(clusters, dimensions))
     random = np.random.default_rng((seed, dimensions))
     rows = centres[random.integers(clusters, size=count)] + spread * random.normal(size=(count, dimensions))
