@@ -4,3 +4,12 @@
 
 pub mod index;
 pub mod types;
+
+use pgrx::prelude::*;
+
+/// Called when PostgreSQL loads the library.
+#[allow(non_snake_case)]
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    index::options::register();
+}

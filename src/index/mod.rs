@@ -1,1 +1,126 @@
-//! The `ivflsh` access method.
+//! The `ivflsh` access method: an inverted file of lists whose entries are LSH sketches, under a k-means tree.
+//! The algorithm, the locking order and the crash argument are in `README.md` beside this file.
+//!
+//! * [`page`]: the page layout; the only place with offsets.
+//! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
+//! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
+//! * [`encode`], [`tree`]: entries; reading lists and finding them.
+//! * [`build`] (with [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`], [`vacuum`], [`cost`]: the callbacks.
+
+pub mod build;
+pub mod calibrate;
+pub mod compat;
+pub mod cost;
+pub mod encode;
+pub mod insert;
+pub mod meta;
+pub mod metric;
+pub mod options;
+pub mod page;
+pub mod scan;
+pub mod storage;
+pub mod threads;
+pub mod tree;
+pub mod vacuum;
+pub mod write;
+
+use metric::{Element, Metric, Operator, SUPPORT_PROC};
+use pgrx::prelude::*;
+
+::pgrx::extension_sql_file!("../../sql/index.sql", name = "index", requires = ["types"]);
+
+/// Declares a function to PostgreSQL as version 1, callable from SQL under its own name.
+macro_rules! sql_callable {
+    ($info:ident, $name:ident, $body:expr) => {
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $info() -> *const pg_sys::Pg_finfo_record {
+            static INFO: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &INFO
+        }
+
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        #[pg_guard]
+        pub unsafe extern "C-unwind" fn $name(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+            $body
+        }
+    };
+}
+
+sql_callable!(pg_finfo_ivflsh_handler, ivflsh_handler, handler());
+
+macro_rules! support_function {
+    ($info:ident, $name:ident, $element:ident, $metric:ident) => {
+        sql_callable!(
+            $info,
+            $name,
+            pg_sys::Datum::from(
+                const { Operator { element: Element::$element, metric: Metric::$metric }.code() as i32 }
+            )
+        );
+    };
+}
+
+support_function!(pg_finfo_ivflsh_vector_l2, ivflsh_vector_l2, Vector, L2);
+support_function!(pg_finfo_ivflsh_vector_cosine, ivflsh_vector_cosine, Vector, Cosine);
+support_function!(pg_finfo_ivflsh_vector_ip, ivflsh_vector_ip, Vector, InnerProduct);
+support_function!(pg_finfo_ivflsh_halfvec_l2, ivflsh_halfvec_l2, Halfvec, L2);
+support_function!(pg_finfo_ivflsh_halfvec_cosine, ivflsh_halfvec_cosine, Halfvec, Cosine);
+support_function!(pg_finfo_ivflsh_halfvec_ip, ivflsh_halfvec_ip, Halfvec, InnerProduct);
+
+/// What the access method can do, and its callbacks.
+fn handler() -> pg_sys::Datum {
+    // SAFETY: a zeroed node of the right type; all callbacks have PostgreSQL's signatures.
+    let mut am =
+        unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
+    am.amsupport = SUPPORT_PROC;
+    am.amcanorderbyop = true;
+    am.amoptionalkey = true;
+    am.amusemaintenanceworkmem = false;
+    am.amparallelvacuumoptions = pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL as u8;
+    am.amkeytype = pg_sys::InvalidOid;
+    am.ambuild = Some(build::ambuild);
+    am.ambuildempty = Some(build::ambuildempty);
+    am.aminsert = Some(insert::aminsert);
+    am.ambulkdelete = Some(vacuum::ambulkdelete);
+    am.amvacuumcleanup = Some(vacuum::amvacuumcleanup);
+    am.amcostestimate = Some(cost::amcostestimate);
+    am.amoptions = Some(options::amoptions);
+    am.ambuildphasename = Some(build::ambuildphasename);
+    am.amvalidate = Some(amvalidate);
+    am.ambeginscan = Some(scan::ambeginscan);
+    am.amrescan = Some(scan::amrescan);
+    am.amgettuple = Some(scan::amgettuple);
+    am.amendscan = Some(scan::amendscan);
+    pg_sys::Datum::from(am.into_pg())
+}
+
+/// `amvalidate`: an operator class must have the support function.
+#[pg_guard]
+unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
+    // SAFETY: system cache look-ups; the tuple is released after use.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::CLAOID as i32,
+            pg_sys::Datum::from(class),
+        );
+        if tuple.is_null() {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("operator class {class} does not exist")
+            );
+        }
+        let form: *const pg_sys::FormData_pg_opclass = pg_sys::GETSTRUCT(tuple).cast();
+        let (family, input) = ((*form).opcfamily, (*form).opcintype);
+        let name = std::ffi::CStr::from_ptr((*form).opcname.data.as_ptr()).to_string_lossy().into_owned();
+        pg_sys::ReleaseSysCache(tuple);
+        let function = pg_sys::get_opfamily_proc(family, input, input, SUPPORT_PROC as i16);
+        if function == pg_sys::InvalidOid {
+            pgrx::info!("ivflsh operator class \"{name}\" lacks support function {SUPPORT_PROC}");
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,92 @@
+//! What differs between PostgreSQL 14 and 18.
+
+use pgrx::prelude::*;
+
+/// Counts an index scan in the statistics views.
+///
+/// # Safety
+/// `index` is an open index.
+pub unsafe fn count_index_scan(index: pg_sys::Relation) {
+    // SAFETY: by contract; the same steps as PostgreSQL's macro pgstat_count_index_scan.
+    unsafe {
+        #[cfg(not(feature = "pg14"))]
+        if (*index).pgstat_info.is_null() && (*index).pgstat_enabled {
+            pg_sys::pgstat_assoc_relation(index);
+        }
+        if let Some(info) = (*index).pgstat_info.as_mut() {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            {
+                info.t_counts.t_numscans += 1;
+            }
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            {
+                info.counts.numscans += 1;
+            }
+        }
+    }
+}
+
+/// Sleeps as the vacuum cost settings ask for, and answers interrupts.
+pub fn vacuum_delay() {
+    // SAFETY: may be called at any time outside critical sections and locks.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        pg_sys::vacuum_delay_point(false);
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::vacuum_delay_point();
+    }
+}
+
+/// Whether changes of `rel` are WAL-logged (PostgreSQL's macro RelationNeedsWAL).
+///
+/// # Safety
+/// `rel` is an open relation.
+pub unsafe fn needs_wal(rel: pg_sys::Relation) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        let permanent = (*(*rel).rd_rel).relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as std::ffi::c_char;
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let new_file = (*rel).rd_firstRelfilenodeSubid;
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let new_file = (*rel).rd_firstRelfilelocatorSubid;
+        permanent
+            && (pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32
+                || ((*rel).rd_createSubid == INVALID_SUB
+                    && new_file == INVALID_SUB))
+    }
+}
+
+/// No subtransaction.
+const INVALID_SUB: pg_sys::SubTransactionId = 0;
+
+/// Starts a sort by the first column (int4) of `desc`, in `memory` kB.
+///
+/// # Safety
+/// `desc` is a tuple descriptor whose first column is int4.
+pub unsafe fn sort_by_int4(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys::Tuplesortstate {
+    let mut column: pg_sys::AttrNumber = 1;
+    let mut operator = pg_sys::Oid::from(INT4_LESS);
+    let mut collation = pg_sys::InvalidOid;
+    let mut nulls_first = false;
+    #[cfg(feature = "pg14")]
+    let options = false;
+    #[cfg(not(feature = "pg14"))]
+    let options = pg_sys::TUPLESORT_NONE as i32;
+    // SAFETY: by contract; the arrays have one element.
+    unsafe {
+        pg_sys::tuplesort_begin_heap(
+            desc,
+            1,
+            &mut column,
+            &mut operator,
+            &mut collation,
+            &mut nulls_first,
+            memory,
+            std::ptr::null_mut(),
+            options,
+        )
+    }
+}
+
+/// `<` on int4, as in pg_operator.dat.
+const INT4_LESS: u32 = 97;

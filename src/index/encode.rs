@@ -1,0 +1,107 @@
+//! From a row in the index's coordinates to an entry of a list.
+
+use super::page::Tid;
+use super::write::Entry;
+use ann::quantize::{self, CodeFactors, SketchFactors, Space};
+
+/// Buffers for encoding one entry.
+pub struct Encoder {
+    space: Space,
+    residual: Vec<f32>,
+    pub nibbles: Vec<u8>,
+    pub codes: Vec<i8>,
+    pub sketch: SketchFactors,
+    pub code: CodeFactors,
+}
+
+impl Encoder {
+    /// For vectors of `padded` dimensions.
+    pub fn new(space: Space, padded: usize) -> Encoder {
+        Encoder {
+            space,
+            residual: vec![0.0; padded],
+            nibbles: vec![0; padded / 2],
+            codes: vec![0; padded],
+            sketch: SketchFactors { constant: 0.0, scale: 0.0, error: 0.0 },
+            code: CodeFactors { constant: 0.0, scale: 0.0, error: 0.0 },
+        }
+    }
+
+    /// Encodes `x` as an entry of the list with `centroid`; returns the squared norm of its residual.
+    pub fn encode(&mut self, x: &[f32], centroid: &[f32]) -> f32 {
+        for ((r, &x), &c) in self.residual.iter_mut().zip(x).zip(centroid) {
+            *r = x - c;
+        }
+        self.sketch = quantize::encode_sketch(self.space, &self.residual, centroid, &mut self.nibbles);
+        self.code = quantize::encode_code(self.space, &self.residual, centroid, &mut self.codes);
+        // Values near the end of f32's range: NaN factors make a scan look at the row itself.
+        let finite = |v: [f32; 3]| v.iter().all(|f| f.is_finite());
+        if !finite([self.sketch.constant, self.sketch.scale, self.sketch.error]) {
+            self.sketch = SketchFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
+        }
+        if !finite([self.code.constant, self.code.scale, self.code.error]) {
+            self.code = CodeFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
+        }
+        ann::distance::norm_squared(&self.residual)
+    }
+
+    /// Encodes the centroid of a list as an entry of the list above, whose centroid is `origin`, and replaces it by what
+    /// its code stands for: then a search knows its distance exactly from the code.
+    pub fn encode_centroid(&mut self, centroid: &mut [f32], origin: &[f32]) {
+        self.encode(centroid, origin);
+        centroid.copy_from_slice(origin);
+        quantize::decode_code(&self.codes, self.code.scale, centroid);
+        for ((r, &c), &o) in self.residual.iter_mut().zip(&*centroid).zip(origin) {
+            *r = c - o;
+        }
+        self.sketch = quantize::encode_sketch(self.space, &self.residual, origin, &mut self.nibbles);
+        self.code.error = quantize::exact_code_error(self.space, &self.residual, origin);
+    }
+
+    /// The entry that was encoded last.
+    pub fn entry(&self, tid: Tid) -> Entry<'_> {
+        Entry { tid, sketch: self.sketch, code: self.code, nibbles: &self.nibbles, codes: &self.codes, child: None }
+    }
+}
+
+/// Bytes of an entry on its way through the external sort.
+pub fn record_bytes(padded: usize) -> usize {
+    6 + 24 + padded / 4 + padded
+}
+
+/// Writes the entry that `encoder` made last as a record.
+pub fn write_record(encoder: &Encoder, tid: Tid, record: &mut [u8]) {
+    let (head, rest) = record.split_at_mut(30);
+    head[..6].copy_from_slice(&tid.0);
+    let (s, c) = (&encoder.sketch, &encoder.code);
+    for (bytes, f) in head[6..].chunks_exact_mut(4).zip([s.constant, s.scale, s.error, c.constant, c.scale, c.error]) {
+        bytes.copy_from_slice(&f.to_le_bytes());
+    }
+    let (nibbles, codes) = rest.split_at_mut(encoder.nibbles.len() / 2);
+    for (byte, pair) in nibbles.iter_mut().zip(encoder.nibbles.chunks_exact(2)) {
+        *byte = pair[0] | pair[1] << 4;
+    }
+    for (byte, &code) in codes.iter_mut().zip(&encoder.codes) {
+        *byte = code as u8;
+    }
+}
+
+/// Reads a record back into an encoder's buffers; returns the TID.
+pub fn read_record(encoder: &mut Encoder, record: &[u8]) -> Tid {
+    let (head, rest) = record.split_at(30);
+    let mut f = head[6..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    let mut three = || (f.next().unwrap(), f.next().unwrap(), f.next().unwrap());
+    let (constant, scale, error) = three();
+    encoder.sketch = SketchFactors { constant, scale, error };
+    let (constant, scale, error) = three();
+    encoder.code = CodeFactors { constant, scale, error };
+    let (nibbles, codes) = rest.split_at(encoder.nibbles.len() / 2);
+    for (pair, &byte) in encoder.nibbles.chunks_exact_mut(2).zip(nibbles) {
+        pair[0] = byte & 15;
+        pair[1] = byte >> 4;
+    }
+    for (code, &byte) in encoder.codes.iter_mut().zip(codes) {
+        *code = byte as i8;
+    }
+    Tid(head[..6].try_into().unwrap())
+}

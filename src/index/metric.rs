@@ -1,0 +1,220 @@
+//! What an operator class means to the index, and how rows and queries enter its coordinate system.
+
+use crate::types::{halfvec::HalfvecRef, vector::VectorRef};
+use ann::quantize::{Rotation, Space};
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Element type of the indexed column.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Element {
+    Vector,
+    Halfvec,
+}
+
+/// Distance of the operator class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Metric {
+    L2,
+    Cosine,
+    InnerProduct,
+}
+
+/// Meaning of an operator class: its support function 1 returns [`Operator::code`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Operator {
+    pub element: Element,
+    pub metric: Metric,
+}
+
+impl Operator {
+    /// The number that the support function returns and the meta page keeps.
+    pub const fn code(self) -> u32 {
+        let element = match self.element {
+            Element::Vector => 0,
+            Element::Halfvec => 1,
+        };
+        let metric = match self.metric {
+            Metric::L2 => 1,
+            Metric::Cosine => 2,
+            Metric::InnerProduct => 3,
+        };
+        element << 8 | metric
+    }
+
+    /// Inverse of [`Operator::code`].
+    pub fn from_code(code: u32) -> Option<Operator> {
+        let element = match code >> 8 {
+            0 => Element::Vector,
+            1 => Element::Halfvec,
+            _ => return None,
+        };
+        let metric = match code & 0xff {
+            1 => Metric::L2,
+            2 => Metric::Cosine,
+            3 => Metric::InnerProduct,
+            _ => return None,
+        };
+        Some(Operator { element, metric })
+    }
+
+    /// Asks the operator class of an index's first column.
+    pub fn of_index(index: pg_sys::Relation) -> Operator {
+        // SAFETY: `index` is an open index of this access method, whose operator classes have support function 1.
+        let code = unsafe {
+            let function = pg_sys::index_getprocinfo(index, 1, SUPPORT_PROC);
+            pg_sys::FunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32
+        };
+        Operator::from_code(code).unwrap_or_else(|| {
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown ivflsh operator class {code}"));
+        })
+    }
+
+    /// The arithmetic that the metric is mapped to: cosine is L2 between normalised vectors.
+    pub fn space(self) -> Space {
+        match self.metric {
+            Metric::L2 | Metric::Cosine => Space::L2,
+            Metric::InnerProduct => Space::InnerProduct,
+        }
+    }
+
+    /// The distance that the SQL operator returns, rounded down, from a lower bound in the index's own unit
+    /// (squared distance, or negative inner product).
+    pub fn order_value(self, bound: f32) -> f64 {
+        let bound = f64::from(bound);
+        match self.metric {
+            // The operators sum in f32 and may come out a little below the true distance.
+            Metric::L2 => bound.max(0.0).sqrt() * (1.0 - 1e-6),
+            Metric::Cosine => (bound.max(0.0) / 2.0) * (1.0 - 1e-6) - 1e-6,
+            Metric::InnerProduct => bound - bound.abs() * 1e-6,
+        }
+    }
+
+    /// Reads a row's or a query's value as f32 into `out` (cleared), any dimension.
+    ///
+    /// # Safety
+    /// `datum` is a non-NULL value of the element type.
+    pub unsafe fn read(self, datum: pg_sys::Datum, out: &mut Vec<f32>) {
+        out.clear();
+        // SAFETY: by contract.
+        unsafe {
+            match self.element {
+                Element::Vector => out.extend_from_slice(VectorRef::from_datum(datum).as_slice()),
+                Element::Halfvec => {
+                    let value = HalfvecRef::from_datum(datum);
+                    let from = value.as_slice();
+                    out.resize(from.len(), 0.0);
+                    ann::distance::f16_to_f32_slice(from, out);
+                }
+            }
+        }
+    }
+}
+
+/// Number of the support function that names the metric.
+pub const SUPPORT_PROC: u16 = 1;
+
+/// The coordinate system of an index: rows are normalised (cosine), centred by the mean, padded and rotated.
+#[derive(Clone)]
+pub struct Frame {
+    pub operator: Operator,
+    pub dims: usize,
+    rotation: Arc<Rotation>,
+    mean: Vec<f32>,
+}
+
+impl Frame {
+    /// `mean` is empty for zero, else `dims` long.
+    pub fn new(operator: Operator, dims: usize, seed: u64, mean: Vec<f32>) -> Frame {
+        Frame { operator, dims, rotation: rotation(dims, seed), mean }
+    }
+
+    /// Padded dimensions.
+    pub fn padded(&self) -> usize {
+        self.rotation.padded()
+    }
+
+    /// Moves a row (padded long, zeroes behind `dims`) into the index's coordinates.
+    /// False, under cosine, for a row of norm zero: it has no direction and is not indexed.
+    pub fn place(&self, x: &mut [f32]) -> bool {
+        let directed = self.operator.metric != Metric::Cosine || normalize(&mut x[..self.dims]);
+        for (x, m) in x.iter_mut().zip(&self.mean) {
+            *x -= m;
+        }
+        self.rotation.apply(x);
+        directed
+    }
+
+    /// Norm of the mean.
+    pub fn mean_norm(&self) -> f32 {
+        ann::distance::norm_squared(&self.mean).sqrt()
+    }
+
+    /// The mean in the index's coordinates, padded long.
+    pub fn rotated_mean(&self) -> Vec<f32> {
+        let mut mean = self.mean.clone();
+        mean.resize(self.padded(), 0.0);
+        self.rotation.apply(&mut mean);
+        mean
+    }
+
+    /// Moves a query into the index's coordinates: `x` (dims long) becomes padded long.
+    /// Returns what has to be added to every negative inner product: the part that centring took away.
+    pub fn place_query(&self, x: &mut Vec<f32>) -> f32 {
+        debug_assert_eq!(x.len(), self.dims);
+        let mut offset = 0.0;
+        match self.operator.metric {
+            Metric::InnerProduct => {
+                if !self.mean.is_empty() {
+                    offset = -ann::distance::inner_product(x, &self.mean);
+                }
+                x.resize(self.padded(), 0.0);
+                self.rotation.apply(x);
+            }
+            Metric::L2 | Metric::Cosine => {
+                x.resize(self.padded(), 0.0);
+                // A query without direction is equally far from everything: any place will do.
+                self.place(x);
+            }
+        }
+        offset
+    }
+}
+
+/// Scales `x` to norm 1; false and unchanged when its norm is zero.
+pub fn normalize(x: &mut [f32]) -> bool {
+    let mut norm = f64::from(ann::distance::norm_squared(x));
+    if !(1e-30..1e30).contains(&norm) {
+        // The f32 sum may have over- or underflowed.
+        norm = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+    }
+    if norm == 0.0 {
+        return false;
+    }
+    let scale = 1.0 / norm.sqrt();
+    for v in x {
+        *v = (f64::from(*v) * scale) as f32;
+    }
+    true
+}
+
+/// Rotations of this backend, newest last: making one costs as much as several queries' rotations.
+const KEPT_ROTATIONS: usize = 8;
+
+fn rotation(dims: usize, seed: u64) -> Arc<Rotation> {
+    thread_local! {
+        static KEPT: RefCell<Vec<(u64, Arc<Rotation>)>> = const { RefCell::new(Vec::new()) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        if let Some((_, r)) = kept.iter().find(|(s, r)| *s == seed && r.dims() == dims) {
+            return r.clone();
+        }
+        if kept.len() == KEPT_ROTATIONS {
+            kept.remove(0);
+        }
+        let made = Arc::new(Rotation::new(dims, seed));
+        kept.push((seed, made.clone()));
+        made
+    })
+}

@@ -1,0 +1,131 @@
+//! Index options (`WITH (…)`) and settings (`SET ivflsh.…`).
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use pgrx::prelude::*;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Most lists that a user can ask for.
+pub const MAX_LISTS: i32 = 10_000_000;
+
+/// What an index scan does with a row that turns up after farther rows have been returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "the names are the values that users write")]
+pub enum IterativeScan {
+    /// Leave it out: the order stays exact.
+    strict_order,
+    /// Return it late.
+    relaxed_order,
+}
+
+static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.95);
+static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
+static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::strict_order);
+
+/// `ivflsh.target_recall`
+pub fn target_recall() -> f32 {
+    TARGET_RECALL.get() as f32
+}
+
+/// `ivflsh.probes`; 0: derived from the target recall.
+pub fn probes() -> usize {
+    PROBES.get() as usize
+}
+
+/// `ivflsh.iterative_scan`
+pub fn iterative_scan() -> IterativeScan {
+    ITERATIVE_SCAN.get()
+}
+
+static KIND: AtomicU32 = AtomicU32::new(0);
+
+/// The parsed options of an index.
+#[repr(C)]
+pub struct Options {
+    /// Varlena header of the parsed form.
+    vl_len: i32,
+    /// Lists to build; 0: chosen from the number of rows.
+    pub lists: i32,
+}
+
+/// Registers options and settings when the library is loaded.
+pub fn register() {
+    // SAFETY: called once from _PG_init.
+    unsafe {
+        let kind = pg_sys::add_reloption_kind();
+        pg_sys::add_int_reloption(
+            kind,
+            c"lists".as_ptr(),
+            c"Number of lists to build (0 = chosen from the number of rows)".as_ptr(),
+            0,
+            0,
+            MAX_LISTS,
+            pg_sys::AccessExclusiveLock as i32,
+        );
+        KIND.store(kind, Ordering::Relaxed);
+    }
+    GucRegistry::define_float_guc(
+        c"ivflsh.target_recall",
+        c"Share of the true nearest neighbours that an ivflsh index scan should find.",
+        c"Each index knows from its own data how many lists it must read for it.",
+        &TARGET_RECALL,
+        0.01,
+        0.999,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"ivflsh.probes",
+        c"Number of lists that an ivflsh index scan reads first (0 = derived from ivflsh.target_recall).",
+        c"More lists are read when more rows are asked for.",
+        &PROBES,
+        0,
+        MAX_LISTS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"ivflsh.iterative_scan",
+        c"What an ivflsh index scan does with a row that turns up after farther rows have been returned.",
+        c"strict_order leaves it out, relaxed_order returns it late.",
+        &ITERATIVE_SCAN,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: a constant, terminated string.
+    unsafe {
+        pg_sys::MarkGUCPrefixReserved(c"ivflsh".as_ptr());
+    }
+}
+
+/// `amoptions`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
+    let elements = [pg_sys::relopt_parse_elt {
+        optname: c"lists".as_ptr(),
+        opttype: pg_sys::relopt_type::RELOPT_TYPE_INT,
+        offset: std::mem::offset_of!(Options, lists) as i32,
+        ..Default::default()
+    }];
+    // SAFETY: PostgreSQL's arguments; the elements describe `Options`.
+    unsafe {
+        pg_sys::build_reloptions(
+            options,
+            validate,
+            KIND.load(Ordering::Relaxed),
+            size_of::<Options>(),
+            elements.as_ptr(),
+            elements.len() as i32,
+        )
+        .cast()
+    }
+}
+
+/// `lists` of an open index.
+pub fn lists(index: pg_sys::Relation) -> usize {
+    // SAFETY: rd_options is NULL or what `amoptions` made.
+    unsafe {
+        let options: *const Options = (*index).rd_options.cast();
+        options.as_ref().map_or(0, |o| o.lists as usize)
+    }
+}

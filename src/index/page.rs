@@ -1,0 +1,802 @@
+//! The page layout of an `ivflsh` index. Every offset inside a page is computed here and nowhere else.
+//!
+//! All pages are standard PostgreSQL pages with a 32-byte special area ([`Opaque`]). Kinds:
+//!
+//! | kind | content |
+//! |---|---|
+//! | meta | one [`Meta`] (block 0) |
+//! | mean | a stretch of the data mean, f32 |
+//! | posting | blocks of 32 entries: live mask, factors, TIDs, sketches (see [`Layout`]) |
+//! | sketch | the part of one block's sketches that did not fit on its posting page |
+//! | code | cells of `12 + D` bytes: the code factors of an entry and its 8-bit code |
+//! | free | nothing; recorded in the free space map |
+
+use ann::quantize::{BLOCK, BlockFactors, CodeFactors, SketchFactors};
+use pgrx::prelude::*;
+
+/// Bytes of a page.
+pub const PAGE: usize = pg_sys::BLCKSZ as usize;
+const _: () = assert!(PAGE == 8192, "ivflsh is laid out for 8 kB pages");
+
+/// Start of the contents: the page header (24 bytes) rounded up, so that sketches are aligned for SIMD loads.
+const START: usize = 32;
+const SPECIAL: usize = size_of::<Opaque>();
+const END: usize = PAGE - SPECIAL;
+/// Bytes of contents of a page.
+pub const CAPACITY: usize = END - START;
+
+const MAGIC: u16 = 0x1F15;
+/// Version of the on-disk format. Raise it with every change of this file that an old index would not survive.
+pub const FORMAT: u16 = 1;
+/// "IVFL": first word of the meta page.
+const META_MAGIC: u32 = 0x4C46_5649;
+
+/// Block number of the meta page.
+pub const META_BLOCK: u32 = 0;
+/// "No page".
+pub const NO_BLOCK: u32 = u32::MAX;
+
+/// What a page holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    Meta = 1,
+    Mean = 2,
+    Posting = 3,
+    Sketch = 4,
+    Code = 5,
+    Free = 6,
+}
+
+/// The special area of every page.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Opaque {
+    /// Next page of the same chain, or [`NO_BLOCK`].
+    pub next: u32,
+    /// Identity of the list that the page belongs to; never reused within an index. 0 for pages without a list.
+    pub list: u32,
+    /// Head page of a dead list: its successor after a split or merge. [`NO_BLOCK`] while the list lives.
+    pub successor: u32,
+    /// Head page: first page of the chain where an insert may find room.
+    pub insert_at: u32,
+    /// Posting page: blocks in use. Code page: cells in use.
+    pub used: u16,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// 0 for the postings of table rows, n for lists whose entries are lists of level n - 1.
+    pub level: u8,
+    /// Code page: blocks that refer to it.
+    pub refs: u16,
+    /// None yet.
+    pub flags: u16,
+    /// Posting and sketch pages: head page of the list.
+    pub head: u32,
+    magic: u16,
+    format: u16,
+}
+
+/// What is wrong with a page. Becomes an ERROR of class `ERRCODE_INDEX_CORRUPTED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// All zeroes: never written.
+    New,
+    /// Header or special area out of bounds.
+    Header,
+    /// Not a page of an ivflsh index.
+    Magic,
+    /// Another format version.
+    Format(u16),
+    /// Not the kind of page that the pointer promised.
+    Kind(u8),
+    /// Belongs to another list.
+    List(u32),
+    /// A count or an offset out of bounds.
+    Bounds,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Damage::New => write!(f, "the page is empty"),
+            Damage::Header => write!(f, "the page header is invalid"),
+            Damage::Magic => write!(f, "not a page of an ivflsh index"),
+            Damage::Format(v) => write!(f, "format version {v}, expected {FORMAT}"),
+            Damage::Kind(k) => write!(f, "unexpected page kind {k}"),
+            Damage::List(l) => write!(f, "the page belongs to list {l}"),
+            Damage::Bounds => write!(f, "a count or offset is out of bounds"),
+        }
+    }
+}
+
+/// The bytes of a page.
+pub type Bytes = [u8; PAGE];
+
+fn word(page: &Bytes, at: usize) -> u32 {
+    u32::from_le_bytes(page[at..at + 4].try_into().unwrap())
+}
+
+fn half(page: &Bytes, at: usize) -> u16 {
+    u16::from_le_bytes(page[at..at + 2].try_into().unwrap())
+}
+
+fn put_word(page: &mut Bytes, at: usize, value: u32) {
+    page[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put_half(page: &mut Bytes, at: usize, value: u16) {
+    page[at..at + 2].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put_float(page: &mut Bytes, at: usize, value: f32) {
+    put_word(page, at, value.to_bits());
+}
+
+fn float(page: &Bytes, at: usize) -> f32 {
+    f32::from_bits(word(page, at))
+}
+
+/// `n` f32 at a 4-aligned offset, without a copy.
+fn floats<const N: usize>(page: &Bytes, at: usize) -> &[f32; N] {
+    let bytes = &page[at..at + 4 * N];
+    assert!(bytes.as_ptr().addr().is_multiple_of(4));
+    // SAFETY: the slice has 4 * N bytes, is aligned for f32 (asserted), and any bits are a valid f32.
+    unsafe { &*bytes.as_ptr().cast() }
+}
+
+/// `n` f32 at a 4-aligned offset, without a copy.
+fn float_slice(page: &Bytes, at: usize, n: usize) -> &[f32] {
+    let bytes = &page[at..at + 4 * n];
+    assert!(bytes.as_ptr().addr().is_multiple_of(4));
+    // SAFETY: as in `floats`.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), n) }
+}
+
+/// Reads the special area. The caller has checked the page (or just made it).
+pub fn opaque(page: &Bytes) -> Opaque {
+    let at = END;
+    Opaque {
+        next: word(page, at),
+        list: word(page, at + 4),
+        successor: word(page, at + 8),
+        insert_at: word(page, at + 12),
+        used: half(page, at + 16),
+        kind: page[at + 18],
+        level: page[at + 19],
+        refs: half(page, at + 20),
+        flags: half(page, at + 22),
+        head: word(page, at + 24),
+        magic: half(page, at + 28),
+        format: half(page, at + 30),
+    }
+}
+
+/// Writes the special area.
+pub fn set_opaque(page: &mut Bytes, o: &Opaque) {
+    let at = END;
+    put_word(page, at, o.next);
+    put_word(page, at + 4, o.list);
+    put_word(page, at + 8, o.successor);
+    put_word(page, at + 12, o.insert_at);
+    put_half(page, at + 16, o.used);
+    page[at + 18] = o.kind;
+    page[at + 19] = o.level;
+    put_half(page, at + 20, o.refs);
+    put_half(page, at + 22, o.flags);
+    put_word(page, at + 24, o.head);
+    put_half(page, at + 28, o.magic);
+    put_half(page, at + 30, o.format);
+}
+
+/// Changes the special area in place.
+pub fn edit_opaque(page: &mut Bytes, change: impl FnOnce(&mut Opaque)) {
+    let mut o = opaque(page);
+    change(&mut o);
+    set_opaque(page, &o);
+}
+
+// The header fields that GenericXLog looks at: it treats what is between pd_lower and pd_upper as a hole of zeroes.
+const PD_LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
+const PD_UPPER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_upper);
+const PD_SPECIAL: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_special);
+
+/// Declares `bytes` of the contents as used.
+fn set_used_bytes(page: &mut Bytes, bytes: usize) {
+    let lower = (START + bytes).min(END) as u16;
+    page[PD_LOWER..PD_LOWER + 2].copy_from_slice(&lower.to_ne_bytes());
+}
+
+/// Makes `page` an empty page of `kind`.
+pub fn init(page: &mut Bytes, kind: Kind, level: u8, list: u32) {
+    // SAFETY: `page` is PAGE bytes; PageInit zeroes it and writes the header.
+    unsafe { pg_sys::PageInit(page.as_mut_ptr().cast(), PAGE, SPECIAL) };
+    set_used_bytes(page, 0);
+    set_opaque(
+        page,
+        &Opaque {
+            next: NO_BLOCK,
+            list,
+            successor: NO_BLOCK,
+            insert_at: NO_BLOCK,
+            used: 0,
+            kind: kind as u8,
+            level,
+            refs: 0,
+            flags: 0,
+            head: NO_BLOCK,
+            magic: MAGIC,
+            format: FORMAT,
+        },
+    );
+}
+
+/// Checks what every reader of a page relies on: header, magic, format, kind.
+pub fn check(page: &Bytes, kind: Kind) -> Result<Opaque, Damage> {
+    let field = |at: usize| u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()) as usize;
+    let (lower, upper, special) = (field(PD_LOWER), field(PD_UPPER), field(PD_SPECIAL));
+    if upper == 0 {
+        return Err(Damage::New);
+    }
+    if special != END || upper > END || lower > upper || lower < START {
+        return Err(Damage::Header);
+    }
+    let o = opaque(page);
+    if o.magic != MAGIC {
+        return Err(Damage::Magic);
+    }
+    if o.format != FORMAT {
+        return Err(Damage::Format(o.format));
+    }
+    if o.kind != kind as u8 {
+        return Err(Damage::Kind(o.kind));
+    }
+    Ok(o)
+}
+
+/// Recall levels of the calibration table, see [`Meta::calibration`].
+pub const RECALLS: [f32; 16] = [
+    0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995,
+];
+
+/// Content of the meta page.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    magic: u32,
+    format: u32,
+    /// Dimensions of the indexed column.
+    pub dims: u32,
+    /// Metric and element type, as the operator class's support function names them.
+    pub operator: u32,
+    /// Seed of the rotation.
+    pub seed: u64,
+    /// Bits per dimension of the extended code (8).
+    pub bits: u32,
+    /// Scalar filter columns (0).
+    pub filters: u32,
+    /// Levels above the leaves: 0 when the root is a list of rows.
+    pub height: u32,
+    /// Head page of the root list.
+    pub root: u32,
+    /// Identity of the root list.
+    pub root_list: u32,
+    /// Identities handed out so far.
+    pub last_list: u32,
+    /// First page of the data mean, or [`NO_BLOCK`] for a mean of zero.
+    pub mean: u32,
+    /// Lists of rows when the index was built.
+    pub lists: u32,
+    /// Rows in the index when it was built.
+    pub rows: u64,
+    /// Stopping rule for each level of [`RECALLS`]: a list is worth a probe while the cosine of the angle that a row of
+    /// it would need is below this (see `scan.rs`).
+    pub calibration: [f32; RECALLS.len()],
+    /// Lists that a query reads on average under that rule.
+    pub probes: [f32; RECALLS.len()],
+}
+
+impl Meta {
+    /// Meta data of an empty index whose root list has identity 1.
+    pub fn new(dims: u32, operator: u32, seed: u64, bits: u32) -> Meta {
+        Meta {
+            magic: META_MAGIC,
+            format: FORMAT as u32,
+            dims,
+            operator,
+            seed,
+            bits,
+            filters: 0,
+            height: 0,
+            root: NO_BLOCK,
+            root_list: 1,
+            last_list: 1,
+            mean: NO_BLOCK,
+            lists: 1,
+            rows: 0,
+            calibration: [1.0; RECALLS.len()],
+            probes: [1.0; RECALLS.len()],
+        }
+    }
+
+    /// Reads the meta page.
+    pub fn read(page: &Bytes) -> Result<Meta, Damage> {
+        check(page, Kind::Meta)?;
+        // SAFETY: the contents hold at least size_of::<Meta>() bytes; all bit patterns are valid for its fields.
+        let meta: Meta = unsafe { std::ptr::read_unaligned(page[START..].as_ptr().cast()) };
+        if meta.magic != META_MAGIC {
+            return Err(Damage::Magic);
+        }
+        if meta.format != FORMAT as u32 {
+            return Err(Damage::Format(meta.format as u16));
+        }
+        if meta.dims == 0 || meta.dims > MAX_DIMS || meta.height > MAX_HEIGHT || meta.bits != 8 || meta.filters != 0 {
+            return Err(Damage::Bounds);
+        }
+        Ok(meta)
+    }
+
+    /// Writes the meta page (made by [`init`]).
+    pub fn write(&self, page: &mut Bytes) {
+        const { assert!(size_of::<Meta>() <= CAPACITY) };
+        // SAFETY: room was asserted.
+        unsafe { std::ptr::write_unaligned(page[START..].as_mut_ptr().cast(), *self) };
+        set_used_bytes(page, size_of::<Meta>());
+    }
+}
+
+/// Most dimensions that can be indexed.
+pub const MAX_DIMS: u32 = 16_000;
+/// Most levels of inner lists; 128^8 lists are more than pages can number.
+pub const MAX_HEIGHT: u32 = 8;
+
+/// Floats of the mean on one page.
+pub const MEAN_FLOATS: usize = CAPACITY / 4;
+
+/// Writes a stretch of the mean.
+pub fn write_mean(page: &mut Bytes, values: &[f32]) {
+    for (i, &v) in values.iter().enumerate() {
+        put_float(page, START + 4 * i, v);
+    }
+    edit_opaque(page, |o| o.used = values.len() as u16);
+    set_used_bytes(page, 4 * values.len());
+}
+
+/// Reads a stretch of the mean.
+pub fn read_mean(page: &Bytes) -> Result<&[f32], Damage> {
+    let n = check(page, Kind::Mean)?.used as usize;
+    if n > MEAN_FLOATS {
+        return Err(Damage::Bounds);
+    }
+    Ok(float_slice(page, START, n))
+}
+
+/// Where the parts of posting blocks and code cells are, for one index and one level.
+///
+/// A posting block of 32 entries:
+///
+/// ```text
+/// 0    live          u32        bit i: slot i holds a row
+/// 4    code_index    u16        cell of slot 0 on the first code page
+/// 6    slots         u8         slots that have a cell reserved (fewer than 32 only in blocks that a build made)
+/// 7    -             u8
+/// 8    constant      f32 x 32   SketchFactors, by column
+/// 136  scale         f32 x 32
+/// 264  error         f32 x 32
+/// 392  tid           6 x 32     inner level: head page of the child list, and 0
+/// 584  code_pages    u32 x n    the pages that the cells of slots 0 .. 31 are on, in order
+///      sketch_pages  u32 x n    the pages that continue the sketches
+///      inner level:  child list identity u32 x 32, radius f32 x 32, squared norm f32 x 32
+///      sketches      16 x groups, 32-byte aligned
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Padded dimensions.
+    pub padded: usize,
+    /// Nibble groups of a sketch: padded / 2.
+    pub groups: usize,
+    /// Groups on the posting page; the rest is on sketch pages.
+    pub inline_groups: usize,
+    /// Sketch pages of a block.
+    pub sketch_pages: usize,
+    /// Code pages that the cells of a block can touch.
+    pub code_pages: usize,
+    /// Cells on a code page (1 when a cell spans pages).
+    pub cells: usize,
+    /// Pages of a cell.
+    pub cell_pages: usize,
+    /// Bytes of a posting block.
+    pub block: usize,
+    /// Blocks on a posting page.
+    pub blocks: usize,
+    /// Blocks of lists of lists.
+    pub inner: bool,
+    at_sketch_pages: usize,
+    at_children: usize,
+    at_groups: usize,
+}
+
+const AT_LIVE: usize = 0;
+const AT_CODE_INDEX: usize = 4;
+const AT_SLOTS: usize = 6;
+const AT_CONSTANT: usize = 8;
+const AT_SCALE: usize = AT_CONSTANT + 4 * BLOCK;
+const AT_ERROR: usize = AT_SCALE + 4 * BLOCK;
+const AT_TID: usize = AT_ERROR + 4 * BLOCK;
+const AT_CODE_PAGES: usize = AT_TID + 6 * BLOCK;
+const GROUP: usize = 16;
+/// Bytes of the factors before a code.
+const CELL_HEADER: usize = 12;
+/// Groups on one sketch page.
+const SKETCH_PAGE_GROUPS: usize = CAPACITY / GROUP;
+
+impl Layout {
+    /// Layout for vectors padded to `padded` dimensions, on leaf or on inner levels.
+    pub fn new(padded: usize, inner: bool) -> Layout {
+        let cell = CELL_HEADER + padded;
+        let (cells, cell_pages) = if cell <= CAPACITY { (CAPACITY / cell, 1) } else { (1, cell.div_ceil(CAPACITY)) };
+        // Slot 0 may be on any cell of the first page.
+        let code_pages = if cell_pages > 1 { BLOCK * cell_pages } else { (cells - 1 + BLOCK).div_ceil(cells) };
+        let groups = padded / 2;
+        let at_sketch_pages = AT_CODE_PAGES + 4 * code_pages;
+        let mut sketch_pages = 0;
+        loop {
+            let at_children = at_sketch_pages + 4 * sketch_pages;
+            let at_groups = (at_children + if inner { 12 * BLOCK } else { 0 }).next_multiple_of(32);
+            let inline_groups = groups.min((CAPACITY - at_groups) / GROUP);
+            if inline_groups + sketch_pages * SKETCH_PAGE_GROUPS >= groups {
+                let block = (at_groups + inline_groups * GROUP).next_multiple_of(32);
+                return Layout {
+                    padded,
+                    groups,
+                    inline_groups,
+                    sketch_pages,
+                    code_pages,
+                    cells,
+                    cell_pages,
+                    block,
+                    blocks: CAPACITY / block,
+                    inner,
+                    at_sketch_pages,
+                    at_children,
+                    at_groups,
+                };
+            }
+            sketch_pages += 1;
+        }
+    }
+
+    /// Entries on a full posting page.
+    pub fn entries_per_page(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    /// The groups on sketch page `part`.
+    pub fn part(&self, part: usize) -> std::ops::Range<usize> {
+        let from = self.inline_groups + part * SKETCH_PAGE_GROUPS;
+        from..(from + SKETCH_PAGE_GROUPS).min(self.groups)
+    }
+
+    /// Position of slot `slot`'s cell: index into the block's code pages, and cell on that page.
+    pub fn cell_of(&self, code_index: usize, slot: usize) -> (usize, usize) {
+        if self.cell_pages > 1 {
+            (slot * self.cell_pages, 0)
+        } else {
+            let position = code_index + slot;
+            (position / self.cells, position % self.cells)
+        }
+    }
+
+    /// The codes' bytes on page `page` of a cell.
+    fn code_range(&self, page: usize) -> std::ops::Range<usize> {
+        let from = if page == 0 { 0 } else { page * CAPACITY - CELL_HEADER };
+        from..((page + 1) * CAPACITY - CELL_HEADER).min(self.padded)
+    }
+}
+
+/// A checked posting page.
+#[derive(Clone, Copy)]
+pub struct Posting<'p> {
+    page: &'p Bytes,
+    layout: &'p Layout,
+    /// The special area.
+    pub opaque: Opaque,
+}
+
+impl<'p> Posting<'p> {
+    /// Checks that `page` is a posting page of `list` (0: of any list) on the layout's level.
+    pub fn open(page: &'p Bytes, layout: &'p Layout, list: u32) -> Result<Posting<'p>, Damage> {
+        let opaque = check(page, Kind::Posting)?;
+        if list != 0 && opaque.list != list {
+            return Err(Damage::List(opaque.list));
+        }
+        if opaque.used as usize > layout.blocks || (opaque.level > 0) != layout.inner {
+            return Err(Damage::Bounds);
+        }
+        Ok(Posting { page, layout, opaque })
+    }
+
+    /// Blocks in use.
+    pub fn blocks(&self) -> usize {
+        self.opaque.used as usize
+    }
+
+    /// Block `b`.
+    pub fn block(&self, b: usize) -> Block<'p> {
+        assert!(b < self.layout.blocks);
+        Block { page: self.page, layout: self.layout, at: START + b * self.layout.block }
+    }
+}
+
+/// One block of 32 entries on a checked posting page.
+#[derive(Clone, Copy)]
+pub struct Block<'p> {
+    page: &'p Bytes,
+    layout: &'p Layout,
+    at: usize,
+}
+
+impl<'p> Block<'p> {
+    /// Bit i: slot i holds a row.
+    pub fn live(&self) -> u32 {
+        word(self.page, self.at + AT_LIVE)
+    }
+
+    /// Slots that can be used.
+    pub fn slots(&self) -> usize {
+        (self.page[self.at + AT_SLOTS] as usize).min(BLOCK)
+    }
+
+    /// Cell of slot 0 on the first code page.
+    pub fn code_index(&self) -> usize {
+        half(self.page, self.at + AT_CODE_INDEX) as usize
+    }
+
+    /// The sketch factors of all slots.
+    pub fn factors(&self) -> BlockFactors<'p> {
+        BlockFactors {
+            constant: floats(self.page, self.at + AT_CONSTANT),
+            scale: floats(self.page, self.at + AT_SCALE),
+            error: floats(self.page, self.at + AT_ERROR),
+        }
+    }
+
+    /// The part of the sketches that is on this page.
+    pub fn groups(&self) -> &'p [u8] {
+        let at = self.at + self.layout.at_groups;
+        &self.page[at..at + self.layout.inline_groups * GROUP]
+    }
+
+    /// TID of a slot.
+    pub fn tid(&self, slot: usize) -> Tid {
+        let at = self.at + AT_TID + 6 * slot;
+        Tid(self.page[at..at + 6].try_into().unwrap())
+    }
+
+    /// Child list of a slot on an inner level.
+    pub fn child(&self, slot: usize) -> Child {
+        assert!(self.layout.inner && slot < BLOCK);
+        let at = self.at + self.layout.at_children;
+        Child {
+            head: self.tid(slot).block(),
+            list: word(self.page, at + 4 * slot),
+            radius: float(self.page, at + 4 * BLOCK + 4 * slot),
+            norm2: float(self.page, at + 8 * BLOCK + 4 * slot),
+        }
+    }
+
+    /// Page number `i` of the pages with codes.
+    pub fn code_page(&self, i: usize) -> u32 {
+        assert!(i < self.layout.code_pages);
+        word(self.page, self.at + AT_CODE_PAGES + 4 * i)
+    }
+
+    /// Page number of part `i` of the sketches.
+    pub fn sketch_page(&self, i: usize) -> u32 {
+        assert!(i < self.layout.sketch_pages);
+        word(self.page, self.at + self.layout.at_sketch_pages + 4 * i)
+    }
+
+    /// Where the cell of `slot` is: page number and cell, or None when the block's header is damaged.
+    /// For a cell of several pages, the pages are those that follow in the block's list.
+    pub fn cell(&self, slot: usize) -> Option<(u32, u16)> {
+        let (page, cell) = self.layout.cell_of(self.code_index(), slot);
+        (page < self.layout.code_pages).then(|| (self.code_page(page), cell as u16))
+    }
+}
+
+/// A child list as an inner entry names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Child {
+    /// Head page.
+    pub head: u32,
+    /// Identity.
+    pub list: u32,
+    /// Root mean square of the norms of the residuals of its rows when it was made.
+    pub radius: f32,
+    /// Squared norm of its centroid (in the index's coordinates).
+    pub norm2: f32,
+}
+
+/// A heap TID as it is stored: block number (high half first) and offset.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tid(pub [u8; 6]);
+
+impl Tid {
+    /// From its parts.
+    pub fn new(block: u32, offset: u16) -> Tid {
+        let (b, o) = (block.to_be_bytes(), offset.to_be_bytes());
+        Tid([b[0], b[1], b[2], b[3], o[0], o[1]])
+    }
+
+    /// From PostgreSQL's.
+    pub fn from_item(item: &pg_sys::ItemPointerData) -> Tid {
+        Tid::new(((item.ip_blkid.bi_hi as u32) << 16) | item.ip_blkid.bi_lo as u32, item.ip_posid)
+    }
+
+    /// To PostgreSQL's.
+    pub fn item(self) -> pg_sys::ItemPointerData {
+        let block = self.block();
+        pg_sys::ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData { bi_hi: (block >> 16) as u16, bi_lo: block as u16 },
+            ip_posid: u16::from_be_bytes([self.0[4], self.0[5]]),
+        }
+    }
+
+    /// Block number.
+    pub fn block(self) -> u32 {
+        u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+}
+
+/// Changes to posting page `page`, which the caller has locked and checked.
+pub struct PostingMut<'p> {
+    page: &'p mut Bytes,
+    layout: &'p Layout,
+}
+
+impl<'p> PostingMut<'p> {
+    /// `page` is a checked posting page, or one made by [`init`].
+    pub fn new(page: &'p mut Bytes, layout: &'p Layout) -> PostingMut<'p> {
+        PostingMut { page, layout }
+    }
+
+    /// Read access.
+    pub fn block(&self, b: usize) -> Block<'_> {
+        assert!(b < self.layout.blocks);
+        Block { page: self.page, layout: self.layout, at: START + b * self.layout.block }
+    }
+
+    fn at(&self, b: usize) -> usize {
+        assert!(b < self.layout.blocks);
+        START + b * self.layout.block
+    }
+
+    /// Appends an empty block with `slots` usable slots, whose cells start at `code_index`; returns its number.
+    pub fn add_block(&mut self, slots: usize, code_index: usize) -> usize {
+        let b = opaque(self.page).used as usize;
+        let at = self.at(b);
+        self.page[at..at + self.layout.block].fill(0);
+        put_half(self.page, at + AT_CODE_INDEX, code_index as u16);
+        self.page[at + AT_SLOTS] = slots as u8;
+        for i in 0..self.layout.code_pages {
+            self.set_code_page(b, i, NO_BLOCK);
+        }
+        for i in 0..self.layout.sketch_pages {
+            self.set_sketch_page(b, i, NO_BLOCK);
+        }
+        edit_opaque(self.page, |o| o.used = b as u16 + 1);
+        set_used_bytes(self.page, (b + 1) * self.layout.block);
+        b
+    }
+
+    /// Sets the live mask.
+    pub fn set_live(&mut self, b: usize, live: u32) {
+        let at = self.at(b) + AT_LIVE;
+        put_word(self.page, at, live);
+    }
+
+    /// Names page `i` of the pages with codes.
+    pub fn set_code_page(&mut self, b: usize, i: usize, page: u32) {
+        assert!(i < self.layout.code_pages);
+        let at = self.at(b) + AT_CODE_PAGES + 4 * i;
+        put_word(self.page, at, page);
+    }
+
+    /// Names page `i` of the sketches' continuation.
+    pub fn set_sketch_page(&mut self, b: usize, i: usize, page: u32) {
+        assert!(i < self.layout.sketch_pages);
+        let at = self.at(b) + self.layout.at_sketch_pages + 4 * i;
+        put_word(self.page, at, page);
+    }
+
+    /// Writes factors and TID of a slot; its sketch and live bit are separate.
+    pub fn set_entry(&mut self, b: usize, slot: usize, tid: Tid, f: &SketchFactors) {
+        assert!(slot < BLOCK);
+        let at = self.at(b);
+        put_float(self.page, at + AT_CONSTANT + 4 * slot, f.constant);
+        put_float(self.page, at + AT_SCALE + 4 * slot, f.scale);
+        put_float(self.page, at + AT_ERROR + 4 * slot, f.error);
+        self.page[at + AT_TID + 6 * slot..][..6].copy_from_slice(&tid.0);
+    }
+
+    /// Writes identity, radius and squared norm of a child list.
+    pub fn set_child(&mut self, b: usize, slot: usize, child: &Child) {
+        assert!(self.layout.inner && slot < BLOCK);
+        let at = self.at(b) + self.layout.at_children;
+        put_word(self.page, at + 4 * slot, child.list);
+        put_float(self.page, at + 4 * BLOCK + 4 * slot, child.radius);
+        put_float(self.page, at + 8 * BLOCK + 4 * slot, child.norm2);
+    }
+
+    /// The part of the sketches that is on this page.
+    pub fn groups(&mut self, b: usize) -> &mut [u8] {
+        let at = self.at(b) + self.layout.at_groups;
+        &mut self.page[at..at + self.layout.inline_groups * GROUP]
+    }
+}
+
+/// The sketches on a sketch page: 16 bytes a group.
+pub fn sketch_part(page: &Bytes, groups: usize, list: u32) -> Result<&[u8], Damage> {
+    let o = check(page, Kind::Sketch)?;
+    if o.list != list {
+        return Err(Damage::List(o.list));
+    }
+    Ok(&page[START..START + groups * GROUP])
+}
+
+/// The sketches on a sketch page, to be changed.
+pub fn sketch_part_mut(page: &mut Bytes, groups: usize) -> &mut [u8] {
+    set_used_bytes(page, groups * GROUP);
+    &mut page[START..START + groups * GROUP]
+}
+
+/// Checks a code page.
+pub fn check_code(page: &Bytes) -> Result<Opaque, Damage> {
+    check(page, Kind::Code)
+}
+
+/// The factors of a cell, and the codes on its first page.
+pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: usize) -> Result<(CodeFactors, &'p [i8]), Damage> {
+    if cell >= layout.cells {
+        return Err(Damage::Bounds);
+    }
+    let at = START + cell * (CELL_HEADER + layout.padded);
+    let factors = CodeFactors { constant: float(page, at), scale: float(page, at + 4), error: float(page, at + 8) };
+    let range = layout.code_range(0);
+    Ok((factors, signed(&page[at + CELL_HEADER..][..range.len()])))
+}
+
+/// The codes on page `part` (1 ..) of a cell that spans pages, and the dimensions that they are of.
+pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> (std::ops::Range<usize>, &'p [i8]) {
+    let range = layout.code_range(part);
+    let n = range.len();
+    (range, signed(&page[START..START + n]))
+}
+
+/// Writes part `part` of an entry's cell.
+pub fn write_cell(page: &mut Bytes, layout: &Layout, cell: usize, part: usize, factors: &CodeFactors, code: &[i8]) {
+    assert!(cell < layout.cells && part < layout.cell_pages && code.len() == layout.padded);
+    let range = layout.code_range(part);
+    let mut at = START + cell * (CELL_HEADER + layout.padded);
+    if part == 0 {
+        put_float(page, at, factors.constant);
+        put_float(page, at + 4, factors.scale);
+        put_float(page, at + 8, factors.error);
+        at += CELL_HEADER;
+    } else {
+        at = START;
+    }
+    let end = at + range.len();
+    for (byte, &c) in page[at..end].iter_mut().zip(&code[range]) {
+        *byte = c as u8;
+    }
+    let used = (cell + 1).max(opaque(page).used as usize);
+    edit_opaque(page, |o| o.used = used as u16);
+    let used_bytes = if layout.cell_pages > 1 { end - START } else { used * (CELL_HEADER + layout.padded) };
+    set_used_bytes(page, used_bytes);
+}
+
+fn signed(bytes: &[u8]) -> &[i8] {
+    // SAFETY: i8 and u8 have the same size, alignment and validity.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}

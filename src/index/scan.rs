@@ -1,0 +1,590 @@
+//! Index scan: streams TIDs in the order of a guaranteed lower bound of their distance; the executor computes the true
+//! distances and reorders (`xs_recheckorderby`).
+//!
+//! 1. The tree gives the lists nearest to the query.
+//! 2. Lists are scanned while they can hold rows nearer than the [`FIRST_GOAL`]-th best found so far, as judged by the
+//!    calibrated angle ([`Query::needed_cosine`]).
+//! 3. Candidates wait in one bounded heap, ordered by lower bound: first the sketch's, after a look at the extended
+//!    code the guaranteed one. A candidate is returned when its guaranteed bound is the smallest.
+//! 4. When the executor asks for more than the goal, the goal doubles and further lists are scanned.
+//! 5. When candidates that the bounded heap had to drop come into reach, the scanned lists are scanned again for the
+//!    rows beyond the last one returned, with a larger heap.
+
+use super::meta::{self, Info};
+use super::metric::{Frame, Operator};
+use super::options::{self, IterativeScan};
+use super::page::{Damage, Layout, Meta, Tid};
+use super::storage::corrupted;
+use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
+use ann::quantize;
+use pgrx::PgMemoryContexts;
+use pgrx::prelude::*;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
+
+/// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
+/// sure of their order.
+pub const FIRST_GOAL: usize = 16;
+/// Candidates kept at first. By its sketch, one in ten or so is among the results.
+const FIRST_KEEP: usize = 256;
+/// Lists scanned at least when more are wanted.
+const LEAST_MORE: usize = 8;
+
+/// A row that may be a result.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// Lower bound of the distance; guaranteed when `refined`.
+    lower: f32,
+    /// Estimate of the distance.
+    estimate: f32,
+    cell: (u32, u16),
+    /// Index into the scanned lists.
+    list: u32,
+    tid: Tid,
+    refined: bool,
+}
+
+impl Candidate {
+    fn order(&self, other: &Self) -> Ordering {
+        self.lower.total_cmp(&other.lower).then_with(|| self.tid.cmp(&other.tid))
+    }
+}
+
+// BinaryHeap is a max-heap: reverse.
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.order(self)
+    }
+}
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Candidate {}
+
+/// f32 with a total order, for heaps.
+#[derive(Clone, Copy, PartialEq)]
+struct Distance(f32);
+impl Eq for Distance {}
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// What a scan has done, for those who measure it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Work {
+    pub lists: u64,
+    pub entries: u64,
+    pub refined: u64,
+    pub returned: u64,
+}
+
+/// A search in progress. Owns no PostgreSQL resources between calls.
+pub struct Search {
+    rel: pg_sys::Relation,
+    meta: Meta,
+    leaf: Layout,
+    inner: Layout,
+    query: Query,
+    /// Lists found by the tree, nearest first.
+    lists: Vec<List>,
+    /// How many lists the tree was asked for.
+    wanted: usize,
+    /// Lists scanned, in order of scanning.
+    scanned: Vec<List>,
+    seen: ListSet,
+    heap: BinaryHeap<Candidate>,
+    /// Where candidates go while lists are scanned; swapped with `heap`'s storage.
+    pool: Vec<Candidate>,
+    keep: usize,
+    most_kept: usize,
+    /// Nothing at or above this bound is in the heap for certain: such candidates may have been dropped.
+    horizon: f32,
+    /// The best distances found, at most FIRST_GOAL, farthest on top.
+    best: BinaryHeap<Distance>,
+    goal: usize,
+    stop: f32,
+    /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
+    probes: usize,
+    relaxed: bool,
+    /// Bound of the last row returned.
+    last: f32,
+    /// strict: the rows returned at exactly `last`; relaxed: all rows returned.
+    returned: HashSet<Tid>,
+    started: bool,
+    pub work: Work,
+}
+
+impl Search {
+    /// A search of `rel` for a query that `query` holds in the index's coordinates (prepared).
+    pub fn new(rel: pg_sys::Relation, info: Info<'_>, query: Query) -> Search {
+        let recall = options::target_recall();
+        let probes = options::probes();
+        let expected = info.expected_probes(recall);
+        let most_kept = {
+            // SAFETY: a plain setting of the backend, in kB.
+            let bytes = unsafe { pg_sys::work_mem } as usize * 1024;
+            (bytes / size_of::<Candidate>() / 4).max(4 * FIRST_KEEP)
+        };
+        Search {
+            rel,
+            meta: *info.meta,
+            leaf: info.leaf_layout(),
+            inner: info.inner_layout(),
+            query,
+            lists: Vec::new(),
+            wanted: if probes > 0 { probes } else { (expected * 2.0) as usize + 16 },
+            scanned: Vec::new(),
+            seen: ListSet::default(),
+            heap: BinaryHeap::new(),
+            pool: Vec::new(),
+            keep: FIRST_KEEP,
+            most_kept,
+            horizon: f32::INFINITY,
+            best: BinaryHeap::new(),
+            goal: FIRST_GOAL,
+            stop: info.stopping_cosine(recall),
+            probes,
+            relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
+            last: f32::NEG_INFINITY,
+            returned: HashSet::new(),
+            started: false,
+            work: Work::default(),
+        }
+    }
+
+    /// The next row: its TID and a lower bound of its distance in the index's unit.
+    pub fn next_row(&mut self) -> Option<(Tid, f32)> {
+        if !self.started {
+            self.started = true;
+            self.find_lists();
+            self.scan_first_goal();
+        }
+        loop {
+            if self.work.returned >= self.goal as u64 {
+                self.extend_goal();
+            }
+            match self.next_refined() {
+                Some(lower) if lower < self.horizon || self.horizon == f32::INFINITY => {
+                    let row = self.heap.pop().unwrap();
+                    if self.take(&row) {
+                        return Some((row.tid, row.lower));
+                    }
+                }
+                _ if self.horizon < f32::INFINITY => self.rescan(),
+                _ => {
+                    if self.scan_more(self.scanned.len().max(LEAST_MORE)) == 0 {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records a row as returned; false when it has been before, or may not be returned any more.
+    fn take(&mut self, row: &Candidate) -> bool {
+        if self.relaxed {
+            if !self.returned.insert(row.tid) {
+                return false;
+            }
+        } else {
+            if row.lower < self.last {
+                return false;
+            }
+            if row.lower > self.last {
+                self.returned.clear();
+                self.last = row.lower;
+            }
+            if !self.returned.insert(row.tid) {
+                return false;
+            }
+        }
+        self.work.returned += 1;
+        true
+    }
+
+    /// Refines until the smallest lower bound is a guaranteed one; returns it.
+    fn next_refined(&mut self) -> Option<f32> {
+        let mut codes = CodeReader::new(self.rel, &self.leaf);
+        while let Some(top) = self.heap.peek() {
+            if top.refined {
+                return Some(top.lower);
+            }
+            if top.lower >= self.horizon {
+                return None;
+            }
+            let mut row = self.heap.pop().unwrap();
+            refine(&mut codes, &self.query, &self.scanned, &mut row);
+            self.work.refined += 1;
+            self.heap.push(row);
+        }
+        None
+    }
+
+    /// Asks the tree for `wanted` lists.
+    fn find_lists(&mut self) {
+        self.lists = tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted, None);
+    }
+
+    /// Asks the tree for more lists; false when it has given all.
+    fn find_more_lists(&mut self) -> bool {
+        if self.wanted >= self.meta.lists as usize {
+            return false;
+        }
+        self.wanted = self.wanted.saturating_mul(4);
+        self.find_lists();
+        true
+    }
+
+    /// Scans the lists for the first goal.
+    fn scan_first_goal(&mut self) {
+        if self.probes > 0 {
+            self.scan_more(self.probes);
+        } else {
+            self.scan_due(None);
+        }
+    }
+
+    /// Doubles the goal and scans the lists that it needs.
+    fn extend_goal(&mut self) {
+        self.goal = self.goal.saturating_mul(2);
+        let distance = self.goal_distance();
+        if self.probes > 0 || distance == f32::INFINITY {
+            self.scan_more(self.scanned.len().max(LEAST_MORE));
+        } else {
+            self.scan_due(Some(distance));
+        }
+    }
+
+    /// Estimated distance of the `goal`-th result; infinite when too few candidates are at hand.
+    fn goal_distance(&mut self) -> f32 {
+        let rest = self.goal.saturating_sub(self.work.returned as usize).max(1);
+        let mut estimates: Vec<f32> = self.heap.iter().map(|c| c.estimate).collect();
+        if rest > estimates.len() {
+            return self.horizon;
+        }
+        *estimates.select_nth_unstable_by(rest - 1, f32::total_cmp).1
+    }
+
+    /// Scans, nearest first, the lists that may hold rows within a distance: `fixed`, or that of the FIRST_GOAL-th best
+    /// row found so far. Asks the tree for more lists while the last of them are still due.
+    fn scan_due(&mut self, fixed: Option<f32>) {
+        self.pool = std::mem::take(&mut self.heap).into_vec();
+        loop {
+            let mut last_due = 0;
+            for at in 0..self.lists.len() {
+                let list = self.lists[at];
+                let within = fixed.unwrap_or_else(|| self.near());
+                // NaN (a list of radius 0 at the query's very place) counts as due.
+                if !(self.query.needed_cosine(&list, within) > self.stop) {
+                    last_due = at + 1;
+                    self.scan_list(list);
+                }
+            }
+            if last_due + self.lists.len() / 8 < self.lists.len() || !self.find_more_lists() {
+                break;
+            }
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
+    }
+
+    /// Scans the next `count` lists, nearest first; returns how many there were.
+    fn scan_more(&mut self, count: usize) -> usize {
+        self.pool = std::mem::take(&mut self.heap).into_vec();
+        let before = self.scanned.len();
+        loop {
+            for at in 0..self.lists.len() {
+                if self.scanned.len() - before >= count {
+                    break;
+                }
+                let list = self.lists[at];
+                self.scan_list(list);
+            }
+            if self.scanned.len() - before >= count || !self.find_more_lists() {
+                break;
+            }
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
+        self.scanned.len() - before
+    }
+
+    /// Distance that a row must beat to be among the first FIRST_GOAL.
+    fn near(&self) -> f32 {
+        match self.best.peek() {
+            Some(d) if self.best.len() >= FIRST_GOAL => d.0,
+            _ => f32::INFINITY,
+        }
+    }
+
+    /// Scans one list into the pool unless that has been done; refines what may be among the first results.
+    fn scan_list(&mut self, list: List) {
+        if !self.seen.insert(list.id) {
+            return;
+        }
+        let number = self.scanned.len() as u32;
+        self.scanned.push(list);
+        self.work.lists += 1;
+        let (rel, leaf) = (self.rel, self.leaf);
+        let mut cursor = Cursor::new(rel, &leaf, &list);
+        let mut scores = Scores::new();
+        while let Some(buffer) = cursor.next_page() {
+            pgrx::check_for_interrupts!();
+            let from = self.pool.len();
+            let posting = cursor.posting(&buffer);
+            for b in 0..posting.blocks() {
+                let block = posting.block(b);
+                let mut near =
+                    tree::scan_block(rel, &leaf, &list, &block, &self.query.table, self.horizon, &mut scores);
+                self.work.entries += block.live().count_ones() as u64;
+                while near != 0 {
+                    let slot = near.trailing_zeros() as usize;
+                    near &= near - 1;
+                    let Some(cell) = block.cell(slot) else {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    };
+                    self.pool.push(Candidate {
+                        lower: scores.lower[slot],
+                        estimate: scores.estimate[slot],
+                        cell,
+                        list: number,
+                        tid: block.tid(slot),
+                        refined: false,
+                    });
+                }
+            }
+            drop(buffer);
+            self.refine_near(from);
+            if self.pool.len() >= 4 * self.keep {
+                self.shrink_pool();
+            }
+        }
+    }
+
+    /// Refines the candidates from `from` on that may be among the best, and those that may have been returned before.
+    fn refine_near(&mut self, from: usize) {
+        let leaf = self.leaf;
+        let mut codes = CodeReader::new(self.rel, &leaf);
+        let mut at = from;
+        while at < self.pool.len() {
+            let row = self.pool[at];
+            if row.lower < self.near() || row.lower <= self.last {
+                let mut row = row;
+                let distance = refine(&mut codes, &self.query, &self.scanned, &mut row);
+                self.work.refined += 1;
+                if row.lower < self.last && !self.relaxed {
+                    // Returned before, or too late for the order.
+                    self.pool.swap_remove(at);
+                    continue;
+                }
+                self.pool[at] = row;
+                if self.best.len() < FIRST_GOAL {
+                    self.best.push(Distance(distance));
+                } else if distance < self.near() {
+                    self.best.pop();
+                    self.best.push(Distance(distance));
+                }
+            }
+            at += 1;
+        }
+    }
+
+    /// Keeps the `keep` candidates with the smallest bounds.
+    fn shrink_pool(&mut self) {
+        if self.pool.len() > self.keep {
+            let (_, first_dropped, _) = self.pool.select_nth_unstable_by(self.keep, Candidate::order);
+            self.horizon = self.horizon.min(first_dropped.lower);
+            self.pool.truncate(self.keep);
+        }
+    }
+
+    /// Scans all scanned lists again, for the rows beyond the last one returned, keeping more of them.
+    fn rescan(&mut self) {
+        // The rows in `returned` come up again and need room.
+        self.keep = (4 * self.keep).min(self.most_kept) + self.returned.len();
+        self.horizon = f32::INFINITY;
+        self.heap.clear();
+        self.pool.clear();
+        self.seen.clear();
+        for list in std::mem::take(&mut self.scanned) {
+            self.scan_list(list);
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
+    }
+}
+
+/// Replaces a candidate's bound by the guaranteed one of its extended code; returns its estimated distance.
+fn refine(codes: &mut CodeReader<'_>, query: &Query, lists: &[List], row: &mut Candidate) -> f32 {
+    let list = &lists[row.list as usize];
+    let (factors, dot) = codes.dot(row.cell, &query.vector);
+    let distance = quantize::code_distance(query.space, list.term, &factors, dot);
+    row.lower = query.lower_bound(list, &factors, dot);
+    row.estimate = if distance.is_nan() { f32::INFINITY } else { distance };
+    row.refined = true;
+    row.estimate
+}
+
+/// A scan's state between calls of the access method.
+struct ScanState {
+    operator: Operator,
+    dims: usize,
+    frame: Option<Frame>,
+    search: Option<Search>,
+    /// ORDER BY NULL: every row, in any order.
+    null_query: bool,
+    /// Type of each ORDER BY operator's result.
+    order_types: Vec<pg_sys::Oid>,
+    order_values: Vec<pg_sys::IndexOrderByDistance>,
+}
+
+/// `ambeginscan`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn ambeginscan(
+    index: pg_sys::Relation,
+    keys: std::ffi::c_int,
+    orderbys: std::ffi::c_int,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: PostgreSQL's arguments. The state is dropped with the memory context that the executor runs in.
+    unsafe {
+        let scan = pg_sys::RelationGetIndexScan(index, keys, orderbys);
+        let n = orderbys as usize;
+        if n > 0 {
+            (*scan).xs_orderbyvals = pg_sys::palloc0(n * size_of::<pg_sys::Datum>()).cast();
+            (*scan).xs_orderbynulls = pg_sys::palloc0(n).cast();
+        }
+        let state = ScanState {
+            operator: Operator::of_index(index),
+            dims: meta::column_dims(index).unwrap_or(0),
+            frame: None,
+            search: None,
+            null_query: false,
+            order_types: vec![pg_sys::FLOAT8OID; n],
+            order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
+        };
+        (*scan).opaque = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(state).cast();
+        scan
+    }
+}
+
+/// `amrescan`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amrescan(
+    scan: pg_sys::IndexScanDesc,
+    keys: pg_sys::ScanKey,
+    nkeys: std::ffi::c_int,
+    orderbys: pg_sys::ScanKey,
+    norderbys: std::ffi::c_int,
+) {
+    // SAFETY: PostgreSQL's arguments; `opaque` is what `ambeginscan` stored.
+    unsafe {
+        if !keys.is_null() && nkeys > 0 {
+            std::ptr::copy(keys, (*scan).keyData, nkeys as usize);
+        }
+        if !orderbys.is_null() && norderbys > 0 {
+            std::ptr::copy(orderbys, (*scan).orderByData, norderbys as usize);
+        }
+        let state = &mut *(*scan).opaque.cast::<ScanState>();
+        state.search = None;
+        state.null_query = false;
+    }
+}
+
+/// Sets the search up from the scan's ORDER BY value.
+///
+/// # Safety
+/// `scan` has been rescanned.
+unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
+    // SAFETY: by contract, and types as the operator class declares them.
+    unsafe {
+        let index = (*scan).indexRelation;
+        if (*scan).numberOfOrderBys == 0 {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "cannot scan ivflsh index without order"
+            );
+        }
+        let key = &*(*scan).orderByData;
+        let mut query = Query::new(state.operator.space());
+        if key.sk_flags as u32 & pg_sys::SK_ISNULL != 0 {
+            state.null_query = true;
+            query.vector.resize(state.dims, 0.0);
+        } else {
+            state.operator.read(key.sk_argument, &mut query.vector);
+            if query.vector.len() != state.dims {
+                // The operators' own words, before any page is read.
+                ereport!(
+                    ERROR,
+                    PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+                    format!("different vector dimensions {} and {}", state.dims, query.vector.len())
+                );
+            }
+        }
+        let info = Info::of(index);
+        if info.meta.dims as usize != state.dims || info.meta.operator != state.operator.code() {
+            corrupted(index, super::page::META_BLOCK, Damage::Bounds);
+        }
+        let frame = state.frame.get_or_insert_with(|| info.frame(index));
+        query.offset = frame.place_query(&mut query.vector);
+        query.mean_norm = frame.mean_norm();
+        query.prepare();
+        super::compat::count_index_scan(index);
+        state.search = Some(Search::new(index, info, query));
+    }
+}
+
+/// `amgettuple`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amgettuple(
+    scan: pg_sys::IndexScanDesc,
+    _direction: pg_sys::ScanDirection::Type,
+) -> bool {
+    // SAFETY: PostgreSQL's arguments; `opaque` is what `ambeginscan` stored.
+    unsafe {
+        let state = &mut *(*scan).opaque.cast::<ScanState>();
+        if state.search.is_none() {
+            start(scan, state);
+        }
+        let Some((tid, bound)) = state.search.as_mut().unwrap().next_row() else {
+            return false;
+        };
+        (*scan).xs_heaptid = tid.item();
+        (*scan).xs_recheck = false;
+        // Only the first ORDER BY is bounded; the executor sorts out the others.
+        state.order_values[0] =
+            pg_sys::IndexOrderByDistance { value: state.operator.order_value(bound), isnull: state.null_query };
+        pg_sys::index_store_float8_orderby_distances(
+            scan,
+            state.order_types.as_mut_ptr(),
+            state.order_values.as_mut_ptr(),
+            true,
+        );
+        true
+    }
+}
+
+/// `amendscan`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: `opaque` is what `ambeginscan` stored; the empty rest goes with the memory context.
+    unsafe {
+        let state = &mut *(*scan).opaque.cast::<ScanState>();
+        state.search = None;
+        state.frame = None;
+    }
+}

@@ -1,0 +1,192 @@
+//! Buffers and write-ahead log: the only place where the index touches the buffer manager.
+
+use super::page::{self, Bytes, Damage, Kind, NO_BLOCK};
+use pgrx::prelude::*;
+use std::marker::PhantomData;
+
+/// Raises `ERRCODE_INDEX_CORRUPTED` for a block of `rel`.
+pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
+    // SAFETY: `rel` is an open relation.
+    let name = unsafe { std::ffi::CStr::from_ptr((*(*rel).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned();
+    let (code, message) = match damage {
+        Damage::Format(v) => (
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("index \"{name}\" has format version {v}, this version of vector_ext reads {}", page::FORMAT),
+        ),
+        _ => (
+            PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+            format!("index \"{name}\" is damaged at block {block}: {damage}"),
+        ),
+    };
+    pgrx::pg_sys::panic::ErrorReport::new(code, message, pgrx::function_name!())
+        .set_hint("Please REINDEX it.")
+        .report(PgLogLevel::ERROR);
+    unreachable!()
+}
+
+/// Unwraps a check of a page.
+pub trait Checked<T> {
+    /// The value, or an ERROR that names the block.
+    fn or_corrupted(self, rel: pg_sys::Relation, block: u32) -> T;
+}
+
+impl<T> Checked<T> for Result<T, Damage> {
+    #[inline]
+    fn or_corrupted(self, rel: pg_sys::Relation, block: u32) -> T {
+        match self {
+            Ok(v) => v,
+            Err(damage) => corrupted(rel, block, damage),
+        }
+    }
+}
+
+/// A pinned and locked buffer; unlocked and unpinned when dropped.
+pub struct Buffer<'r> {
+    buffer: pg_sys::Buffer,
+    block: u32,
+    relation: PhantomData<&'r ()>,
+}
+
+impl Buffer<'_> {
+    /// Pins and share-locks a block.
+    pub fn read<'r>(rel: pg_sys::Relation, block: u32) -> Buffer<'r> {
+        Self::open(rel, block, pg_sys::BUFFER_LOCK_SHARE)
+    }
+
+    /// Pins and locks a block exclusively.
+    pub fn write<'r>(rel: pg_sys::Relation, block: u32) -> Buffer<'r> {
+        Self::open(rel, block, pg_sys::BUFFER_LOCK_EXCLUSIVE)
+    }
+
+    fn open<'r>(rel: pg_sys::Relation, block: u32, mode: u32) -> Buffer<'r> {
+        if block == NO_BLOCK {
+            corrupted(rel, block, Damage::Bounds);
+        }
+        // SAFETY: `rel` is an open relation; a block beyond its end raises an ERROR.
+        unsafe {
+            let buffer = pg_sys::ReadBufferExtended(
+                rel,
+                pg_sys::ForkNumber::MAIN_FORKNUM,
+                block,
+                pg_sys::ReadBufferMode::RBM_NORMAL,
+                std::ptr::null_mut(),
+            );
+            pg_sys::LockBuffer(buffer, mode as i32);
+            Buffer { buffer, block, relation: PhantomData }
+        }
+    }
+
+    /// A new page, exclusively locked: from the free space map, else by extending the relation's fork.
+    /// Its content is undefined until [`page::init`].
+    pub fn allocate<'r>(rel: pg_sys::Relation, fork: pg_sys::ForkNumber::Type) -> Buffer<'r> {
+        // SAFETY: `rel` is an open relation. A page that the free space map names is only taken when its kind says
+        // that it is free, under the exclusive lock.
+        unsafe {
+            if fork == pg_sys::ForkNumber::MAIN_FORKNUM {
+                loop {
+                    let block = pg_sys::GetFreeIndexPage(rel);
+                    if block == NO_BLOCK {
+                        break;
+                    }
+                    let buffer = pg_sys::ReadBuffer(rel, block);
+                    if pg_sys::ConditionalLockBuffer(buffer) {
+                        let taken = Buffer { buffer, block, relation: PhantomData };
+                        match page::check(taken.page(), Kind::Free) {
+                            Ok(_) | Err(Damage::New) => return taken,
+                            Err(_) => drop(taken),
+                        }
+                    } else {
+                        pg_sys::ReleaseBuffer(buffer);
+                    }
+                }
+            }
+            pg_sys::LockRelationForExtension(rel, pg_sys::ExclusiveLock as i32);
+            let buffer = pg_sys::ReadBufferExtended(
+                rel,
+                fork,
+                NO_BLOCK, // P_NEW
+                pg_sys::ReadBufferMode::RBM_NORMAL,
+                std::ptr::null_mut(),
+            );
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+            pg_sys::UnlockRelationForExtension(rel, pg_sys::ExclusiveLock as i32);
+            Buffer { buffer, block: pg_sys::BufferGetBlockNumber(buffer), relation: PhantomData }
+        }
+    }
+
+    /// Block number.
+    pub fn block(&self) -> u32 {
+        self.block
+    }
+
+    /// The page.
+    #[inline]
+    pub fn page(&self) -> &Bytes {
+        // SAFETY: the buffer is pinned and locked for as long as `self` lives, so the page stays where it is and as it is.
+        unsafe { &*pg_sys::BufferGetPage(self.buffer).cast() }
+    }
+
+    /// The page, to be changed without WAL: only while nobody else can see the relation (build).
+    pub fn page_unlogged(&mut self) -> &mut Bytes {
+        // SAFETY: exclusively locked by the caller's choice of constructor; MarkBufferDirty before unlock.
+        unsafe {
+            pg_sys::MarkBufferDirty(self.buffer);
+            &mut *pg_sys::BufferGetPage(self.buffer).cast()
+        }
+    }
+}
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        // After an ERROR, transaction abort releases locks and pins; releasing them here as well would unbalance
+        // PostgreSQL's interrupt holdoff count, which the ERROR has reset.
+        if !std::thread::panicking() {
+            // SAFETY: pinned and locked by the constructor.
+            unsafe { pg_sys::UnlockReleaseBuffer(self.buffer) }
+        }
+    }
+}
+
+/// One atomic, WAL-logged change of up to four pages.
+pub struct Change<'c> {
+    state: *mut pg_sys::GenericXLogState,
+    relation: PhantomData<&'c ()>,
+}
+
+impl<'c> Change<'c> {
+    /// Starts a change of `rel`.
+    pub fn begin(rel: pg_sys::Relation) -> Change<'c> {
+        // SAFETY: `rel` is an open relation.
+        Change { state: unsafe { pg_sys::GenericXLogStart(rel) }, relation: PhantomData }
+    }
+
+    /// A working copy of the page in `buffer`, which must be locked exclusively and stay so until [`Change::commit`].
+    /// `fresh`: the page is new, log all of it. A buffer must not be registered twice in one change.
+    pub fn edit<'s>(&'s self, buffer: &'s Buffer<'_>, fresh: bool) -> &'s mut Bytes {
+        let flags = if fresh { pg_sys::GENERIC_XLOG_FULL_IMAGE as i32 } else { 0 };
+        // SAFETY: each registered buffer has its own copy inside `state`, which lives until commit.
+        unsafe { &mut *pg_sys::GenericXLogRegisterBuffer(self.state, buffer.buffer, flags).cast() }
+    }
+
+    /// Applies and logs the change.
+    pub fn commit(self) {
+        // SAFETY: `state` is live; forgetting self keeps Drop from aborting it.
+        unsafe { pg_sys::GenericXLogFinish(self.state) };
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: `state` is live; nothing was applied.
+            unsafe { pg_sys::GenericXLogAbort(self.state) };
+        }
+    }
+}
+
+/// Number of blocks of the main fork.
+pub fn blocks(rel: pg_sys::Relation) -> u32 {
+    // SAFETY: `rel` is an open relation.
+    unsafe { pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM) }
+}

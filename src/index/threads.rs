@@ -1,0 +1,103 @@
+//! Rayon threads for the numeric work of a build. They never call PostgreSQL: the backend's thread hands out owned data
+//! and waits, answering interrupts meanwhile.
+
+use pgrx::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+/// A pool for one build. Its threads end when it is dropped.
+pub struct Pool {
+    pool: rayon::ThreadPool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Pool {
+    /// As many threads as `max_parallel_maintenance_workers` + 1 and the machine allow.
+    pub fn new() -> Pool {
+        // SAFETY: a plain setting of the backend.
+        let allowed = unsafe { pg_sys::max_parallel_maintenance_workers } as usize + 1;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let pool = with_signals_blocked(|| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(allowed.min(cores).max(1))
+                .thread_name(|i| format!("ivflsh {i}"))
+                .build()
+        });
+        let pool = pool.unwrap_or_else(|e| {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+                format!("could not start threads for the index build: {e}")
+            );
+        });
+        Pool { pool, cancelled: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Starts `job` on the pool. It is told by its argument when the build has been cancelled.
+    pub fn start<T: Send + 'static>(&self, job: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Pending<T> {
+        let (sender, receiver) = sync_channel(1);
+        let cancelled = self.cancelled.clone();
+        self.pool.spawn(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&cancelled)));
+            // No receiver: the build has ended with an error.
+            let _ = sender.send(result);
+        });
+        Pending { receiver }
+    }
+
+    /// Runs `job` on the pool to its end.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> T {
+        self.start(job).wait()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Jobs that still run after an ERROR end soon and touch only what they own.
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The result of a job, to come.
+pub struct Pending<T> {
+    receiver: Receiver<std::thread::Result<T>>,
+}
+
+impl<T> Pending<T> {
+    /// Waits for the job, answering interrupts.
+    pub fn wait(self) -> T {
+        loop {
+            match self.receiver.recv_timeout(Duration::from_millis(20)) {
+                Ok(Ok(value)) => return value,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(RecvTimeoutError::Timeout) => {
+                    pgrx::check_for_interrupts!();
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a thread of the index build was lost");
+                }
+            }
+        }
+    }
+}
+
+/// Threads inherit the signal mask: PostgreSQL's handlers must only run on the backend's own thread.
+fn with_signals_blocked<T>(make: impl FnOnce() -> T) -> T {
+    // SAFETY: plain POSIX calls on local sets; the old mask is restored.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        let made = make();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
+        made
+    }
+}

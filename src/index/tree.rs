@@ -1,0 +1,417 @@
+//! Reading lists: cursors over posting pages, the sketch scan of a block, codes, and the walk from the root to the
+//! lists of rows. Shared by search, insert and the checks.
+
+use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting};
+use super::storage::{Buffer, Checked, blocks, corrupted};
+use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
+use bitvec::prelude::*;
+use pgrx::prelude::*;
+
+/// A query in the index's coordinates.
+pub struct Query {
+    pub space: Space,
+    /// Rotated, padded long.
+    pub vector: Vec<f32>,
+    pub norm: f32,
+    /// Added to every distance: nonzero only for the inner product of a centred index.
+    pub offset: f32,
+    /// Norm of the index's mean.
+    pub mean_norm: f32,
+    pub table: QueryTable,
+    /// Rank lists by the L2 distance of their centroid even for the inner product: rows belong to the list whose
+    /// centroid is nearest.
+    pub nearest: bool,
+}
+
+impl Query {
+    /// An unset query.
+    pub fn new(space: Space) -> Query {
+        Query { space, vector: Vec::new(), norm: 0.0, offset: 0.0, mean_norm: 0.0, table: QueryTable::new(), nearest: false }
+    }
+
+    /// Call after `vector` and `offset` changed.
+    pub fn prepare(&mut self) {
+        self.norm = ann::distance::norm_squared(&self.vector).sqrt();
+        self.table.build(&self.vector, quantize::DEFAULT_Z);
+    }
+
+    /// The terms of the root list, whose centroid is zero.
+    pub fn root_term(&self) -> ListTerm {
+        match self.space {
+            Space::L2 => ListTerm { a: self.norm * self.norm, b: self.norm },
+            Space::InnerProduct => ListTerm { a: self.offset, b: self.norm },
+        }
+    }
+
+    /// A certain lower bound of the root's term `a`.
+    fn root_floor(&self) -> f32 {
+        let rounding = self.vector.len() as f32 / 16.0 * f32::EPSILON + 16.0 * f32::EPSILON;
+        match self.space {
+            Space::L2 => self.norm * self.norm * (1.0 - rounding),
+            Space::InnerProduct => self.offset - self.mean_norm * self.norm * rounding,
+        }
+    }
+
+    /// The terms of a list whose centroid is at `distance`.
+    fn term(&self, distance: f32) -> ListTerm {
+        match self.space {
+            Space::L2 => ListTerm { a: distance.max(0.0), b: distance.max(0.0).sqrt() },
+            Space::InnerProduct => ListTerm { a: distance, b: self.norm },
+        }
+    }
+
+    /// What lists are ranked by: the distance of the centroid, or see `nearest`.
+    fn rank(&self, child: &page::Child, distance: f32) -> f32 {
+        match self.space {
+            Space::InnerProduct if self.nearest => child.norm2 + 2.0 * distance,
+            _ => distance,
+        }
+    }
+
+    /// A certain lower bound of the distance of an entry of `list`, from its code.
+    pub fn lower_bound(&self, list: &List, factors: &CodeFactors, dot: f32) -> f32 {
+        let certain = ListTerm { a: list.floor, b: list.term.b };
+        quantize::code_lower_bound(self.space, certain, factors, dot, self.norm, self.vector.len())
+    }
+
+    /// The cosine of the angle (between a row's residual and the direction from the centroid to the query) at which a
+    /// typical row of `list` is just at `distance`. Above 1 or so the list can hold nothing so near; the smaller, the
+    /// more of its rows are nearer.
+    pub fn needed_cosine(&self, list: &List, distance: f32) -> f32 {
+        needed_cosine(self.space, list.term, list.radius, distance)
+    }
+}
+
+/// See [`Query::needed_cosine`].
+pub fn needed_cosine(space: Space, term: ListTerm, radius: f32, distance: f32) -> f32 {
+    let reach = radius * term.b;
+    match space {
+        Space::L2 => (term.a + radius * radius - distance) / (2.0 * reach),
+        Space::InnerProduct => (term.a - distance) / reach,
+    }
+}
+
+/// A list as a search sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct List {
+    pub term: ListTerm,
+    /// A certain lower bound of `term.a`, which is computed from the parent's.
+    pub floor: f32,
+    pub head: u32,
+    pub id: u32,
+    /// Root mean square norm of its rows' residuals.
+    pub radius: f32,
+}
+
+/// Walks the posting pages of a list.
+pub struct Cursor<'l> {
+    rel: pg_sys::Relation,
+    layout: &'l Layout,
+    list: u32,
+    next: u32,
+    left: u32,
+}
+
+impl<'l> Cursor<'l> {
+    /// At the first page.
+    pub fn new(rel: pg_sys::Relation, layout: &'l Layout, list: &List) -> Cursor<'l> {
+        Cursor { rel, layout, list: list.id, next: list.head, left: u32::MAX }
+    }
+
+    /// The next page, locked for reading; it is a posting page of the list (checked).
+    pub fn next_page(&mut self) -> Option<Buffer<'l>> {
+        if self.next == NO_BLOCK {
+            return None;
+        }
+        let buffer = Buffer::read(self.rel, self.next);
+        let posting = Posting::open(buffer.page(), self.layout, self.list).or_corrupted(self.rel, self.next);
+        let following = posting.opaque.next;
+        if following != NO_BLOCK {
+            // A damaged chain could run in a circle.
+            if self.left == u32::MAX {
+                self.left = blocks(self.rel);
+            }
+            self.left = self.left.checked_sub(1).unwrap_or_else(|| corrupted(self.rel, self.next, Damage::Bounds));
+        }
+        self.next = following;
+        Some(buffer)
+    }
+
+    /// The page after the one that [`Cursor::next_page`] returned last.
+    pub fn following(&self) -> u32 {
+        self.next
+    }
+
+    /// View of a page that [`Cursor::next_page`] returned.
+    pub fn posting<'p>(&'p self, buffer: &'p Buffer<'_>) -> Posting<'p> {
+        Posting::open(buffer.page(), self.layout, self.list).or_corrupted(self.rel, buffer.block())
+    }
+}
+
+/// Estimates and lower bounds of the 32 slots of a block.
+pub struct Scores {
+    pub estimate: [f32; BLOCK],
+    pub lower: [f32; BLOCK],
+}
+
+impl Scores {
+    /// Unset.
+    pub fn new() -> Scores {
+        Scores { estimate: [0.0; BLOCK], lower: [0.0; BLOCK] }
+    }
+}
+
+/// Scores a block; returns the live slots whose lower bound is not at or over `threshold`.
+#[inline]
+pub fn scan_block(
+    rel: pg_sys::Relation,
+    layout: &Layout,
+    list: &List,
+    block: &Block<'_>,
+    table: &QueryTable,
+    threshold: f32,
+    scores: &mut Scores,
+) -> u32 {
+    let live = block.live();
+    if live == 0 {
+        return 0;
+    }
+    let factors = block.factors();
+    let Scores { estimate, lower } = scores;
+    let near = if layout.sketch_pages == 0 {
+        quantize::scan_block(table, block.groups(), &factors, list.term, threshold, estimate, lower)
+    } else {
+        let mut sums = [0; BLOCK];
+        quantize::accumulate(block.groups(), table.lut(0..layout.inline_groups), &mut sums);
+        for i in 0..layout.sketch_pages {
+            let part = layout.part(i);
+            let number = block.sketch_page(i);
+            let buffer = Buffer::read(rel, number);
+            let groups = page::sketch_part(buffer.page(), part.len(), list.id).or_corrupted(rel, number);
+            quantize::accumulate(groups, table.lut(part), &mut sums);
+        }
+        quantize::bounds(table, &sums, &factors, list.term, threshold, estimate, lower)
+    };
+    near & live
+}
+
+/// Reads code cells; keeps the last page, since entries of one list are often on one page.
+pub struct CodeReader<'l> {
+    rel: pg_sys::Relation,
+    layout: &'l Layout,
+    open: Option<Buffer<'l>>,
+}
+
+impl<'l> CodeReader<'l> {
+    /// Holds no page yet.
+    pub fn new(rel: pg_sys::Relation, layout: &'l Layout) -> CodeReader<'l> {
+        CodeReader { rel, layout, open: None }
+    }
+
+    fn turn_to(&mut self, number: u32) -> &Buffer<'l> {
+        if self.open.as_ref().is_none_or(|b| b.block() != number) {
+            self.open = None; // release before the next lock
+            let buffer = Buffer::read(self.rel, number);
+            page::check_code(buffer.page()).or_corrupted(self.rel, number);
+            self.open = Some(buffer);
+        }
+        self.open.as_ref().unwrap()
+    }
+
+    /// The factors of a cell and the inner product of its code with `q`.
+    pub fn dot(&mut self, (number, cell): (u32, u16), q: &[f32]) -> (CodeFactors, f32) {
+        let (rel, layout) = (self.rel, self.layout);
+        let page = self.turn_to(number).page();
+        let (factors, code) = page::cell(page, layout, cell as usize).or_corrupted(rel, number);
+        let mut dot = quantize::dot_code(&q[..code.len()], code);
+        let mut next = page::opaque(page).next;
+        for part in 1..layout.cell_pages {
+            let buffer = self.turn_to(next);
+            let (range, code) = page::cell_part(buffer.page(), layout, part);
+            dot += quantize::dot_code(&q[range], code);
+            next = page::opaque(buffer.page()).next;
+        }
+        (factors, dot)
+    }
+
+    /// Adds what a cell's code stands for to `centroid` (padded long).
+    pub fn decode(&mut self, (number, cell): (u32, u16), centroid: &mut [f32]) {
+        let (rel, layout) = (self.rel, self.layout);
+        let page = self.turn_to(number).page();
+        let (factors, code) = page::cell(page, layout, cell as usize).or_corrupted(rel, number);
+        quantize::decode_code(code, factors.scale, &mut centroid[..code.len()]);
+        let mut next = page::opaque(page).next;
+        for part in 1..layout.cell_pages {
+            let buffer = self.turn_to(next);
+            let (range, code) = page::cell_part(buffer.page(), layout, part);
+            quantize::decode_code(code, factors.scale, &mut centroid[range]);
+            next = page::opaque(buffer.page()).next;
+        }
+    }
+}
+
+/// An entry of an inner list while its distance is only an estimate.
+#[derive(Clone, Copy)]
+struct Estimated {
+    estimate: f32,
+    parent: u32,
+    cell: (u32, u16),
+    child: page::Child,
+}
+
+/// A list found by the walk, and the way to its centroid: the cells on the path from the root.
+#[derive(Clone)]
+pub struct Found {
+    pub list: List,
+    /// See [`Query::rank`].
+    rank: f32,
+    /// Cell of this list's centroid in its parent.
+    cell: (u32, u16),
+    /// Index of the parent in the previous level's result.
+    parent: usize,
+}
+
+/// Intermediate levels keep this share of the number of lists wanted (and at least `MIN_BEAM`).
+const BEAM_SHARE: usize = 8;
+const MIN_BEAM: usize = 16;
+
+/// Finds about the `wanted` nearest lists of rows, nearest first, by a beam search from the root.
+/// With `centroid`, also computes the centroid of the nearest list (for an insert).
+/// When `wanted` is at least the number of lists, all are found.
+pub fn nearest_lists(
+    rel: pg_sys::Relation,
+    meta: &page::Meta,
+    inner: &Layout,
+    query: &Query,
+    wanted: usize,
+    centroid: Option<&mut Vec<f32>>,
+) -> Vec<List> {
+    let root = List { term: query.root_term(), floor: query.root_floor(), head: meta.root, id: meta.root_list, radius: 0.0 };
+    let mut levels: Vec<Vec<Found>> = vec![vec![Found { list: root, rank: 0.0, cell: (NO_BLOCK, 0), parent: 0 }]];
+    for level in (0..meta.height).rev() {
+        let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
+        let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
+        let parents = levels.last().unwrap();
+        let found = children(rel, meta, inner, query, parents, beam);
+        levels.push(found);
+    }
+    if let Some(centroid) = centroid {
+        centroid.clear();
+        centroid.resize(inner.padded, 0.0);
+        // From the root down, in the order in which the build added them up.
+        let mut path = Vec::new();
+        let mut at = 0;
+        for level in levels.iter().skip(1).rev() {
+            let Some(found) = level.get(at) else { break };
+            path.push(found.cell);
+            at = found.parent;
+        }
+        let mut codes = CodeReader::new(rel, inner);
+        for cell in path.into_iter().rev() {
+            codes.decode(cell, centroid);
+        }
+    }
+    levels.pop().unwrap().into_iter().map(|f| f.list).collect()
+}
+
+/// The nearest `wanted` entries of the inner lists `parents`, nearest first.
+fn children(
+    rel: pg_sys::Relation,
+    meta: &page::Meta,
+    layout: &Layout,
+    query: &Query,
+    parents: &[Found],
+    wanted: usize,
+) -> Vec<Found> {
+    let mut best: Vec<Estimated> = Vec::new();
+    let mut threshold = f32::INFINITY;
+    let full = wanted.saturating_mul(2).max(64);
+    let mut scores = Scores::new();
+    let by_estimate = |x: &Estimated, y: &Estimated| x.estimate.total_cmp(&y.estimate);
+    for (p, parent) in parents.iter().enumerate() {
+        let mut cursor = Cursor::new(rel, layout, &parent.list);
+        while let Some(buffer) = cursor.next_page() {
+            let posting = cursor.posting(&buffer);
+            for b in 0..posting.blocks() {
+                let block = posting.block(b);
+                let mut near =
+                    scan_block(rel, layout, &parent.list, &block, &query.table, f32::INFINITY, &mut scores);
+                while near != 0 {
+                    let slot = near.trailing_zeros() as usize;
+                    near &= near - 1;
+                    let Some(cell) = block.cell(slot) else {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    };
+                    let child = block.child(slot);
+                    if child.list > meta.last_list {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    }
+                    let estimate = query.rank(&child, scores.estimate[slot]);
+                    if estimate >= threshold {
+                        continue;
+                    }
+                    best.push(Estimated { estimate, parent: p as u32, cell, child });
+                    if best.len() >= full {
+                        best.select_nth_unstable_by(wanted - 1, by_estimate);
+                        best.truncate(wanted);
+                        threshold = best[wanted - 1].estimate;
+                    }
+                }
+            }
+        }
+    }
+    if best.len() > wanted {
+        best.select_nth_unstable_by(wanted - 1, by_estimate);
+        best.truncate(wanted);
+    }
+    // Cells in page order: neighbours share pages.
+    best.sort_unstable_by_key(|e| e.cell);
+    let mut codes = CodeReader::new(rel, layout);
+    let mut found: Vec<Found> = best
+        .iter()
+        .map(|e| {
+            let parent = &parents[e.parent as usize].list;
+            let (factors, dot) = codes.dot(e.cell, &query.vector);
+            let distance = quantize::code_distance(query.space, parent.term, &factors, dot);
+            Found {
+                list: List {
+                    term: query.term(distance),
+                    floor: query.lower_bound(parent, &factors, dot),
+                    head: e.child.head,
+                    id: e.child.list,
+                    radius: e.child.radius,
+                },
+                rank: query.rank(&e.child, distance),
+                cell: e.cell,
+                parent: e.parent as usize,
+            }
+        })
+        .collect();
+    found.sort_unstable_by(|x, y| x.rank.total_cmp(&y.rank).then(x.list.id.cmp(&y.list.id)));
+    found
+}
+
+/// A set of lists, by identity.
+#[derive(Default)]
+pub struct ListSet(BitVec);
+
+impl ListSet {
+    /// Adds a list; false when it was in.
+    pub fn insert(&mut self, list: u32) -> bool {
+        let i = list as usize;
+        if i >= self.0.len() {
+            self.0.resize((i + 1).next_power_of_two(), false);
+        }
+        !self.0.replace(i, true)
+    }
+
+    /// Whether a list is in.
+    pub fn contains(&self, list: u32) -> bool {
+        self.0.get(list as usize).is_some_and(|b| *b)
+    }
+
+    /// Removes all.
+    pub fn clear(&mut self) {
+        self.0.fill(false);
+    }
+}

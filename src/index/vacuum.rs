@@ -1,0 +1,105 @@
+//! `VACUUM`: clears the live bits of dead rows, page by page in physical order. Codes are not read.
+
+use super::compat;
+use super::meta::Info;
+use super::page::{self, Damage, Kind, Layout, META_BLOCK, Posting, PostingMut};
+use super::storage::{self, Buffer, Change, Checked, corrupted};
+use pgrx::prelude::*;
+
+/// `ambulkdelete`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn ambulkdelete(
+    info: *mut pg_sys::IndexVacuumInfo,
+    stats: *mut pg_sys::IndexBulkDeleteResult,
+    callback: pg_sys::IndexBulkDeleteCallback,
+    callback_state: *mut std::ffi::c_void,
+) -> *mut pg_sys::IndexBulkDeleteResult {
+    // SAFETY: PostgreSQL's arguments.
+    unsafe {
+        let stats = if stats.is_null() {
+            pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast()
+        } else {
+            stats
+        };
+        let callback = callback.expect("PostgreSQL passes a callback");
+        let index = (*info).index;
+        let leaf = Info::of(index).leaf_layout();
+        (*stats).num_index_tuples = 0.0;
+        let mut number = META_BLOCK + 1;
+        // Pages that are added meanwhile hold only rows that this vacuum does not remove, but are counted if met.
+        while number < storage::blocks(index) {
+            compat::vacuum_delay();
+            let buffer = Buffer::write(index, number);
+            let opaque = match page::check(buffer.page(), Kind::Posting) {
+                Ok(o) => o,
+                // Another kind of page, or one that a crash left unwritten.
+                Err(Damage::Kind(_) | Damage::New) => {
+                    number += 1;
+                    continue;
+                }
+                Err(damage) => corrupted(index, number, damage),
+            };
+            if opaque.level == 0 {
+                let posting = Posting::open(buffer.page(), &leaf, 0).or_corrupted(index, number);
+                let mut masks = Vec::with_capacity(posting.blocks());
+                let mut removed = 0;
+                for b in 0..posting.blocks() {
+                    let block = posting.block(b);
+                    let (mut live, mut rest) = (block.live(), block.live());
+                    while rest != 0 {
+                        let slot = rest.trailing_zeros();
+                        rest &= rest - 1;
+                        let mut tid = block.tid(slot as usize).item();
+                        if callback(&mut tid, callback_state) {
+                            live &= !(1 << slot);
+                            removed += 1;
+                        }
+                    }
+                    (*stats).num_index_tuples += f64::from(live.count_ones());
+                    masks.push(live);
+                }
+                if removed > 0 {
+                    let change = Change::begin(index);
+                    let mut view = PostingMut::new(change.edit(&buffer, false), &leaf);
+                    for (b, &live) in masks.iter().enumerate() {
+                        view.set_live(b, live);
+                    }
+                    change.commit();
+                    (*stats).tuples_removed += f64::from(removed);
+                    drop(buffer);
+                    note_room(index, opaque.list, opaque.head, &leaf);
+                }
+            }
+            number += 1;
+        }
+        stats
+    }
+}
+
+/// Lets the next insert into a list look for room from its first page on.
+fn note_room(index: pg_sys::Relation, list: u32, head: u32, leaf: &Layout) {
+    let buffer = Buffer::write(index, head);
+    let opaque = Posting::open(buffer.page(), leaf, list).or_corrupted(index, head).opaque;
+    if opaque.insert_at != head {
+        let change = Change::begin(index);
+        page::edit_opaque(change.edit(&buffer, false), |o| o.insert_at = head);
+        change.commit();
+    }
+}
+
+/// `amvacuumcleanup`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amvacuumcleanup(
+    info: *mut pg_sys::IndexVacuumInfo,
+    stats: *mut pg_sys::IndexBulkDeleteResult,
+) -> *mut pg_sys::IndexBulkDeleteResult {
+    // SAFETY: PostgreSQL's arguments. Without a bulk delete there is nothing to do: NULL leaves pg_class as it is.
+    unsafe {
+        if (*info).analyze_only || stats.is_null() {
+            return stats;
+        }
+        (*stats).num_pages = storage::blocks((*info).index);
+        pg_sys::IndexFreeSpaceMapVacuum((*info).index);
+        stats
+    }
+}
