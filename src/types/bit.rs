@@ -67,7 +67,8 @@ impl BitBuf {
         raw.set::<i32>(BIT_LEN, values.len() as i32);
         let bits = BitSlice::<u8, Msb0>::from_slice_mut(raw.array_mut(BITS, values.len().div_ceil(8)));
         // A word at a time: the first element is the most significant bit of the word.
-        for (word, values) in bits[..values.len()].chunks_mut(u64::BITS as usize).zip(values.chunks(u64::BITS as usize)) {
+        for (word, values) in bits[..values.len()].chunks_mut(u64::BITS as usize).zip(values.chunks(u64::BITS as usize))
+        {
             let signs = values.iter().fold(0u64, |signs, v| signs << 1 | u64::from(*v > T::default()));
             word.store_be(signs);
         }

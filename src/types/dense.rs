@@ -229,13 +229,13 @@ pub fn output<T: Element>(value: &DenseRef<'_, T>) -> TextWriter {
 }
 
 pub fn receive<T: Element>(message: &mut Message<'_>, typmod: i32) -> Result<DenseBuf<T>> {
-    let (dims, unused) = (message.i16(), message.i16());
+    let (dims, unused) = (message.i16()?, message.i16()?);
     check_dims::<T>(dims.into())?;
     check_expected_dims(typmod, dims as usize)?;
     if unused != 0 {
         return Err(SqlError::data(format!("expected unused to be 0, not {unused}")));
     }
-    let bytes = message.bytes(dims as usize * size_of::<T>());
+    let bytes = message.bytes(dims as usize * size_of::<T>())?;
     let mut result = DenseBuf::<T>::zeroed(dims as usize)?;
     for (target, value) in result.as_mut_slice().iter_mut().zip(T::receive_all(bytes)) {
         *target = value.check()?;
@@ -272,9 +272,9 @@ pub fn convert<S: Element, T: Element>(source: &DenseRef<'_, S>, typmod: i32) ->
 
 pub fn from_array<T: Element>(array: &ArrayRef<'_>, typmod: i32) -> Result<DenseBuf<T>> {
     array.check_castable()?;
-    check_dims::<T>(array.len() as i64)?;
-    check_expected_dims(typmod, array.len())?;
-    let mut result = DenseBuf::<T>::zeroed(array.len())?;
+    check_dims::<T>(array.count() as i64)?;
+    check_expected_dims(typmod, array.count())?;
+    let mut result = DenseBuf::<T>::zeroed(array.count())?;
     let elements = result.as_mut_slice();
     array.for_each_f32(|i, value| {
         elements[i] = T::checked(value)?.check()?;
@@ -324,7 +324,8 @@ pub fn norm<T: Element>(value: &DenseRef<'_, T>) -> f64 {
 }
 
 pub fn f64_norm(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+    // Not `sum()`, which is -0.0 for nothing.
+    values.fold(0.0, |sum, v| sum + f64::from(v) * f64::from(v)).sqrt()
 }
 
 /// The vector with the same direction and norm 1; zero stays zero.
@@ -449,8 +450,8 @@ fn add_to_sums<T: Element>(sums: &mut [f64], values: &[T]) -> Result<()> {
 }
 
 /// Merge the states of two workers.
-pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>) -> Result<StateResult> {
-    let (a, b) = (AverageState::new(a, "vector_combine")?, AverageState::new(b, "vector_combine")?);
+pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>, caller: &str) -> Result<StateResult> {
+    let (a, b) = (AverageState::new(a, caller)?, AverageState::new(b, caller)?);
     if a.count() == 0.0 {
         return Ok(StateResult::Given(b.into_datum()));
     }

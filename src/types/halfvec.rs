@@ -203,6 +203,12 @@ pg_function! {
 }
 
 pg_function! {
+    fn vx_halfvec_combine(a: ArrayRef<'_>, b: ArrayRef<'_>) -> StateResult {
+        dense::combine(a, b, "halfvec_combine")
+    }
+}
+
+pg_function! {
     fn vx_halfvec_avg(state: ArrayRef<'_>) -> Option<HalfvecBuf> {
         dense::average(state, "halfvec_avg")
     }

@@ -295,7 +295,7 @@ pg_function! {
 pg_function! {
     fn vx_sparsevec_recv(message: Message<'_>, _type: i32, typmod: i32) -> SparsevecBuf {
         let mut message = message;
-        let (dims, nnz, unused) = (message.i32(), message.i32(), message.i32());
+        let (dims, nnz, unused) = (message.i32()?, message.i32()?, message.i32()?);
         check_dims(dims.into())?;
         check_nnz(nnz.into(), dims)?;
         check_expected_dims(typmod, dims as usize)?;
@@ -303,15 +303,13 @@ pg_function! {
             return Err(SqlError::data(format!("expected unused to be 0, not {unused}")));
         }
         let nnz = nnz as usize;
-        let bytes = message.bytes(8 * nnz);
         let mut result = SparsevecBuf::zeroed(dims, nnz);
         let (indices, values) = result.parts();
-        let (index_bytes, value_bytes) = bytes.split_at(4 * nnz);
-        for (index, bytes) in indices.iter_mut().zip(index_bytes.chunks_exact(4)) {
+        for (index, bytes) in indices.iter_mut().zip(message.bytes(4 * nnz)?.chunks_exact(4)) {
             *index = i32::from_be_bytes(bytes.try_into().expect("exact chunk"));
         }
         check_indices(indices.iter().copied(), dims)?;
-        for (value, bytes) in values.iter_mut().zip(value_bytes.chunks_exact(4)) {
+        for (value, bytes) in values.iter_mut().zip(message.bytes(4 * nnz)?.chunks_exact(4)) {
             *value = check_value(f32::from_be_bytes(bytes.try_into().expect("exact chunk")))?;
             if *value == 0.0 {
                 return Err(SqlError::data("binary representation of sparsevec cannot contain zero values"));
@@ -361,8 +359,8 @@ pg_function! {
 pg_function! {
     fn vx_array_to_sparsevec(array: ArrayRef<'_>, typmod: i32, _explicit: bool) -> SparsevecBuf {
         array.check_castable()?;
-        check_dims(array.len() as i64)?;
-        check_expected_dims(typmod, array.len())?;
+        check_dims(array.count() as i64)?;
+        check_expected_dims(typmod, array.count())?;
         let mut elements = Vec::new();
         array.for_each_f32(|i, value| {
             // NaN is not equal to zero, and refused.
@@ -371,7 +369,7 @@ pg_function! {
             }
             Ok(())
         })?;
-        SparsevecBuf::from_elements(array.len() as i32, &elements)
+        SparsevecBuf::from_elements(array.count() as i32, &elements)
     }
 }
 
@@ -517,7 +515,9 @@ mod tests {
     #[test]
     fn malformed_text_is_refused_in_the_words_users_know() {
         let syntax = |text: &str| format!("invalid input syntax for type sparsevec: \"{text}\"");
-        for text in ["{", "{ ", "{:", "{,", "{}/", "{:}/1", "{,}/1", "{1,}/1", "{1:}/1", "{1a:1}/1", "{1:1a}/1", "{1:1,}/1"] {
+        for text in
+            ["{", "{ ", "{:", "{,", "{}/", "{:}/1", "{,}/1", "{1,}/1", "{1:}/1", "{1a:1}/1", "{1:1a}/1", "{1:1,}/1"]
+        {
             assert_eq!(message(text), syntax(text));
         }
         assert_eq!(message(""), syntax("") + " / Vector contents must start with \"{\".");

@@ -23,8 +23,7 @@ impl Detoasted<'_> {
         let given = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: a valid varlena; `varatt_is_4b_u` looks at its first byte, detoasting returns a plain one.
         unsafe {
-            let plain =
-                if pgrx::varlena::varatt_is_4b_u(given) { given } else { pg_sys::pg_detoast_datum(given) };
+            let plain = if pgrx::varlena::varatt_is_4b_u(given) { given } else { pg_sys::pg_detoast_datum(given) };
             let len = pgrx::varlena::varsize_4b(plain).max(LENGTH_WORD);
             Detoasted { start: plain.cast(), len, is_copy: plain != given, borrow: PhantomData }
         }
