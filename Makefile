@@ -1,0 +1,61 @@
+# vector_ext: every command a reader, a contributor or CI needs. `make help` lists them.
+#
+#   PG_CONFIG=/path/to/pg_config   the PostgreSQL server to build for (default: PostgreSQL 15 of Debian)
+#   VECTOR_EXT_CACHE=/some/folder  where builds, tools and the Python environment are kept between runs
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+export PG_CONFIG
+KEEP ?=
+ARGS ?=
+
+.PHONY: help setup install demo demo-stop test test-rust test-sql bench lint format clean distclean
+
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: PostgreSQL, headers, cargo-pgrx, Python packages
+	@scripts/setup.sh all
+
+install: ## build a release and install it:  make install PG_CONFIG=/path/to/pg_config
+	@scripts/setup.sh build
+	@scripts/install.sh
+
+demo: ## find look-alikes among 60,000 images by SQL (KEEP=1 leaves the server running)
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/python.sh scripts/demo.py $(if $(KEEP),--keep) $(ARGS)
+
+demo-stop: ## stop and remove the servers that `make demo KEEP=1` left running
+	@scripts/python.sh scripts/demo.py --stop
+
+test: ## all tests: Rust unit tests, then SQL, index and client tests on throwaway servers
+	@scripts/setup.sh all
+	@scripts/test-rust.sh
+	@scripts/install.sh
+	@scripts/python.sh -m pytest $(ARGS)
+
+test-rust: ## only the Rust unit tests
+	@scripts/setup.sh build
+	@scripts/test-rust.sh
+
+test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/python.sh -m pytest $(ARGS)
+
+lint: ## formatting and clippy, warnings are errors
+	@scripts/setup.sh build
+	@scripts/lint.sh
+
+format: ## format the Rust sources
+	cargo fmt --all
+
+clean: ## remove what was built or written inside this folder
+	rm -rf target demo-output .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove the cache (tools, builds, Python packages) as well
+	@scripts/setup.sh forget
