@@ -25,7 +25,8 @@ def classify_result(statement, a, b):
     if a == b:
         return EQUAL
     if "error" in a and "error" in b:
-        same = all(a["error"].get(k) == b["error"].get(k) for k in ("state", "message"))
+        # A detail or hint may be worded otherwise, but neither be missing nor be added (a backtrace, say).
+        same = a["error"].keys() == b["error"].keys() and all(a["error"][k] == b["error"][k] for k in ("state", "message"))
         return WORDING if same else DIFFERENT
     if "rows" in a and "rows" in b and a["columns"] == b["columns"] and len(a["rows"]) == len(b["rows"]):
         pairs = [(x, y) for r, s in zip(a["rows"], b["rows"]) for x, y in zip(r, s)]

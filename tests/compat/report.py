@@ -56,7 +56,7 @@ def summary_text(result, about_a, about_b):
     out = [f"A: {named(about_a)}", f"B: {named(about_b)}"]
     out.append(
         f"{c['statements']} statements: {c[EQUAL]} equal, {c[ROUNDING]} equal but for rounding, "
-        f"{c[WORDING]} with another detail or hint, {c[DIFFERENT]} different"
+        f"{c[WORDING]} with a detail or hint in other words, {c[DIFFERENT]} different"
     )
     for i in result.ids(DIFFERENT, WORDING, ROUNDING):
         reason = result.explained.get(i, {}).get("reason")
@@ -159,7 +159,7 @@ def document(result, about_a, about_b):
             [
                 ["equal", str(c[EQUAL])],
                 ["equal but for the last digits of a number (relative 1e-6)", str(c[ROUNDING])],
-                ["the same error with another detail or hint", str(c[WORDING])],
+                ["the same error, its detail or hint in other words", str(c[WORDING])],
                 ["different, explained [below](#differences)", str(c[DIFFERENT] - len([i for i in result.ids(DIFFERENT) if result.verdict(i)]))],
                 ["different, not explained", str(len([i for i in result.ids(DIFFERENT) if result.verdict(i)]))],
             ],
@@ -190,7 +190,7 @@ def document(result, about_a, about_b):
     if result.ids(ROUNDING):
         out.append("## Rounding\n\nThe last digits differ (sums are taken in another order or precision) in: " + ", ".join(f"`{i}`" for i in result.ids(ROUNDING)) + ".")
     if result.ids(WORDING):
-        out.append("## Wording\n\nSame SQLSTATE and message, another detail or hint, in: " + ", ".join(f"`{i}`" for i in result.ids(WORDING)) + ".")
+        out.append("## Wording\n\nSame SQLSTATE and message, detail or hint in other words, in: " + ", ".join(f"`{i}`" for i in result.ids(WORDING)) + ".")
     return "\n\n".join(out) + "\n"
 
 
@@ -233,7 +233,7 @@ def casts_table(d, ids):
     short = {"integer[]": "int", "real[]": "real", "double precision[]": "float8", "numeric[]": "numeric"}
     rows, seen = [], set()
     for i, (name, context, method), same in d.rows(*[f"catalog/casts-{t}" for t in TYPES]):
-        if name in seen:
+        if name in seen or context == "none":  # there is no such cast, here as there
             continue
         seen.add(name)
         s, t = (short.get(x, x) for x in name.split(" AS "))

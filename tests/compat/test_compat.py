@@ -63,6 +63,21 @@ def test_numbers_may_differ_in_their_last_digits_only():
     assert compare.close("1.7e-08", "0.0", absolute=1e-7) and not compare.close("1.7e-08", "0.0")
 
 
+def test_errors_may_differ_in_the_wording_of_their_detail_only():
+    def outcome(**error):
+        return {"results": [{"error": {"state": "22000", "message": "no"} | error}]}
+
+    def classes(a, b):
+        return compare.classify(STATEMENTS[0], a, b)
+
+    assert classes(outcome(), outcome()) == compare.EQUAL
+    assert classes(outcome(detail="a"), outcome(detail="b")) == compare.WORDING
+    assert classes(outcome(), outcome(detail="backtrace")) == compare.DIFFERENT
+    assert classes(outcome(), outcome(state="22P02")) == compare.DIFFERENT
+    assert classes(outcome(), outcome(message="No")) == compare.DIFFERENT
+    assert classes(outcome(), {"results": [{"crash": True}]}) == compare.DIFFERENT
+
+
 @pytest.mark.parametrize("statement", [s.id for s in STATEMENTS])
 def test_same_as_pgvector(result, statement):
     verdict = result.verdict(statement)
