@@ -71,7 +71,7 @@ class Server:
                 admin.execute(drop)
 
     def wait_until_up(self, seconds=60):
-        """After a crash the server restarts itself."""
+        """Return once the server, which restarts itself after a crash, takes connections."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -120,6 +120,16 @@ class Session:
             if conn is not None:
                 conn.close()
 
+    def reopen_after_crash(self):
+        """When a backend crashes the server ends all others as well, a moment later: wait for that, then for its return."""
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(30):
+                self.side.execute("SELECT 1")
+                time.sleep(0.1)
+        self.close()
+        self.server.wait_until_up()
+        self.open()
+
     def run(self, statement):
         try:
             if statement.copy_in:
@@ -131,9 +141,7 @@ class Session:
         pgconn = self.conn.pgconn
         if pgconn.status != pq.ConnStatus.OK:
             results = [{"crash": True}]
-            self.close()
-            self.server.wait_until_up()
-            self.open()
+            self.reopen_after_crash()
         elif pgconn.transaction_status != pq.TransactionStatus.IDLE:
             pgconn.exec_(b"ROLLBACK")
         outcome = {"results": results}

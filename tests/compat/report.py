@@ -112,7 +112,7 @@ class Document:
         noted = [i for i in ids if r.classes[i] == DIFFERENT and not r.verdict(i)]
         if wrong or not facts:
             return "✗"
-        return "✓" + "".join(f" [{self.note(i)}](#differences)" for i in noted)
+        return "✓" + "".join(f" [{n}](#differences)" for n in dict.fromkeys(self.note(i) for i in noted))
 
     def note(self, i):
         reason = self.result.explained[i]["reason"]
