@@ -87,7 +87,7 @@ CREATE OPERATOR <+> (
 
 CREATE FUNCTION vector_dims(halfvec) RETURNS integer
     AS 'MODULE_PATHNAME', 'vx_halfvec_vector_dims'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
 
 CREATE FUNCTION l2_norm(halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_halfvec_l2_norm'
@@ -220,6 +220,10 @@ CREATE FUNCTION halfvec_accum(float8[], halfvec) RETURNS float8[]
     AS 'MODULE_PATHNAME', 'vx_halfvec_accum'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
+CREATE FUNCTION halfvec_combine(float8[], float8[]) RETURNS float8[]
+    AS 'MODULE_PATHNAME', 'vx_halfvec_combine'
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+
 CREATE FUNCTION halfvec_avg(float8[]) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_halfvec_avg'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
@@ -228,7 +232,7 @@ CREATE AGGREGATE avg(halfvec) (
     SFUNC = halfvec_accum,
     STYPE = float8[],
     FINALFUNC = halfvec_avg,
-    COMBINEFUNC = vector_combine,
+    COMBINEFUNC = halfvec_combine,
     INITCOND = '{0}',
     PARALLEL = SAFE
 );

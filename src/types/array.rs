@@ -33,9 +33,7 @@ impl<'a> FromArg<'a> for ArrayRef<'a> {
         let dimensions = raw.array::<i32>(DIMENSIONS, usize::try_from(ndim).map_err(|_| corrupted())?);
         let len = match dimensions.ok_or_else(corrupted)? {
             [] => Some(0),
-            dimensions => {
-                dimensions.iter().try_fold(1usize, |len, &dim| len.checked_mul(usize::try_from(dim).ok()?))
-            }
+            dimensions => dimensions.iter().try_fold(1usize, |len, &dim| len.checked_mul(usize::try_from(dim).ok()?)),
         };
         let (len, element_type) = (len.ok_or_else(corrupted)?, Oid::from(element_type as u32));
         Ok(ArrayRef { raw, ndim, data_offset, element_type, len })
@@ -71,19 +69,15 @@ impl ArrayRef<'_> {
         }
         // SAFETY: a valid array.
         if self.data_offset != 0 && unsafe { pg_sys::array_contains_nulls(self.raw.as_ptr().cast()) } {
-            return Err(SqlError::new(
-                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-                "array must not contain nulls",
-            ));
+            return Err(SqlError::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "array must not contain nulls"));
         }
         Ok(())
     }
 
     /// Call `each` with every element of a castable array of int4, float4, float8 or numeric, rounded to f32.
     pub fn for_each_f32(&self, mut each: impl FnMut(usize, f32) -> Result<()>) -> Result<()> {
-        let mut all = |values: &mut dyn Iterator<Item = f32>| {
-            values.enumerate().try_for_each(|(i, value)| each(i, value))
-        };
+        let mut all =
+            |values: &mut dyn Iterator<Item = f32>| values.enumerate().try_for_each(|(i, value)| each(i, value));
         match self.element_type {
             pg_sys::INT4OID => all(&mut self.plain::<i32>()?.iter().map(|&v| v as f32)),
             pg_sys::FLOAT4OID => all(&mut self.plain::<f32>()?.iter().copied()),
@@ -131,9 +125,7 @@ impl Drop for Datums {
 /// `numeric::float4`, with the server's own range error.
 fn numeric_to_f32(numeric: Datum) -> f32 {
     // SAFETY: a numeric in, a float4 (by value) out.
-    let datum = unsafe {
-        pg_sys::DirectFunctionCall1Coll(Some(numeric_float4), pg_sys::InvalidOid, numeric)
-    };
+    let datum = unsafe { pg_sys::DirectFunctionCall1Coll(Some(numeric_float4), pg_sys::InvalidOid, numeric) };
     f32::from_bits(datum.value() as u32)
 }
 
@@ -169,10 +161,8 @@ pub struct AverageState<'a> {
 impl<'a> AverageState<'a> {
     /// `caller` names the function in the message for something that is not a state.
     pub fn new(array: ArrayRef<'a>, caller: &str) -> Result<Self> {
-        let is_state = array.ndim == 1
-            && array.len >= 1
-            && array.data_offset == 0
-            && array.element_type == pg_sys::FLOAT8OID;
+        let is_state =
+            array.ndim == 1 && array.len >= 1 && array.data_offset == 0 && array.element_type == pg_sys::FLOAT8OID;
         if !is_state {
             return Err(SqlError::new(
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -246,9 +236,7 @@ pub fn dimension_modifier(modifiers: &ArrayRef<'_>, type_name: &str, max: i32) -
         std::slice::from_raw_parts(values, count as usize)
     };
     match *values {
-        [dims] if dims < 1 => {
-            Err(SqlError::parameter(format!("dimensions for type {type_name} must be at least 1")))
-        }
+        [dims] if dims < 1 => Err(SqlError::parameter(format!("dimensions for type {type_name} must be at least 1"))),
         [dims] if dims > max => {
             Err(SqlError::parameter(format!("dimensions for type {type_name} cannot exceed {max}")))
         }

@@ -4,6 +4,7 @@ use super::dense::Element;
 use super::error::{Result, SqlError};
 use super::function::{FromArg, IntoReturn, pg_function};
 use super::varlena::{Detoasted, LENGTH_WORD, NewVarlena};
+use ann::distance;
 use bitvec::field::BitField;
 use bitvec::order::Msb0;
 use bitvec::slice::BitSlice;
@@ -66,8 +67,9 @@ impl BitBuf {
         raw.set::<i32>(BIT_LEN, values.len() as i32);
         let bits = BitSlice::<u8, Msb0>::from_slice_mut(raw.array_mut(BITS, values.len().div_ceil(8)));
         // A word at a time: the first element is the most significant bit of the word.
-        for (word, values) in bits[..values.len()].chunks_mut(u64::BITS as usize).zip(values.chunks(u64::BITS as usize)) {
-            let signs = values.iter().fold(0u64, |signs, v| signs << 1 | u64::from(*v > T::ZERO));
+        for (word, values) in bits[..values.len()].chunks_mut(u64::BITS as usize).zip(values.chunks(u64::BITS as usize))
+        {
+            let signs = values.iter().fold(0u64, |signs, v| signs << 1 | u64::from(*v > T::default()));
             word.store_be(signs);
         }
         BitBuf(raw)
@@ -92,7 +94,7 @@ pg_function! {
     /// How many bits differ.
     fn vx_hamming_distance(a: BitRef<'_>, b: BitRef<'_>) -> f64 {
         check_same_len(&a, &b)?;
-        Ok(super::kernel::hamming(a.bytes(), b.bytes()) as f64)
+        Ok(distance::hamming(a.bytes(), b.bytes()) as f64)
     }
 }
 
@@ -100,6 +102,6 @@ pg_function! {
     /// The share of the bits set in either that are not set in both; 1 if no bit is set in both.
     fn vx_jaccard_distance(a: BitRef<'_>, b: BitRef<'_>) -> f64 {
         check_same_len(&a, &b)?;
-        Ok(super::kernel::jaccard(a.bytes(), b.bytes()))
+        Ok(distance::jaccard(a.bytes(), b.bytes()))
     }
 }

@@ -6,7 +6,7 @@ use super::function::{FromArg, IntoReturn, Raw};
 use super::text::{FLOAT_LEN, Scanner, TextWriter, float_text};
 use super::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena, Plain};
 use super::wire::{Message, Reply};
-use half::f16;
+use ann::distance::{self, f16};
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use std::cmp::Ordering;
 use std::ffi::CStr;
@@ -21,30 +21,18 @@ const UNUSED: usize = 6;
 const ELEMENTS: usize = 8;
 
 /// An element type and what is particular to it.
-pub trait Element: Plain + PartialOrd + 'static {
+pub trait Element: distance::Element + Plain {
     /// The SQL name of the vector type.
     const TYPE: &'static str;
-    const ZERO: Self;
-
-    fn to_f32(self) -> f32;
-
-    /// Round to nearest; too large becomes infinite.
-    fn round(value: f32) -> Self;
 
     /// Append in network byte order.
     fn send_all(reply: &mut Reply, values: &[Self]);
     /// Read from network byte order.
     fn receive_all(bytes: &[u8]) -> impl ExactSizeIterator<Item = Self>;
 
-    fn l2_squared(a: &[Self], b: &[Self]) -> f32;
-    fn inner_product(a: &[Self], b: &[Self]) -> f32;
-    fn l1(a: &[Self], b: &[Self]) -> f32;
-    /// 1 − cosine; NaN if a vector is zero.
-    fn cosine_distance(a: &[Self], b: &[Self]) -> f64;
-
     /// Round, refusing what is finite as f32 and would be infinite as `Self`.
-    fn from_f32(value: f32) -> Result<Self> {
-        let rounded = Self::round(value);
+    fn checked(value: f32) -> Result<Self> {
+        let rounded = Self::from_f32(value);
         if rounded.to_f32().is_infinite() && value.is_finite() {
             return Err(SqlError::out_of_range(format!(
                 "\"{}\" is out of range for type {}",
@@ -203,7 +191,7 @@ pub fn parse<T: Element>(text: &CStr) -> Result<Vec<T>> {
         }
         scanner.skip_space();
         let number = scanner.float().ok_or_else(syntax)?;
-        let value = T::round(number.value);
+        let value = T::from_f32(number.value);
         if number.overflow || (value.to_f32().is_infinite() && number.value.is_finite()) {
             let token = String::from_utf8_lossy(number.token);
             return Err(SqlError::out_of_range(format!("\"{token}\" is out of range for type {}", T::TYPE)));
@@ -241,13 +229,13 @@ pub fn output<T: Element>(value: &DenseRef<'_, T>) -> TextWriter {
 }
 
 pub fn receive<T: Element>(message: &mut Message<'_>, typmod: i32) -> Result<DenseBuf<T>> {
-    let (dims, unused) = (message.i16(), message.i16());
+    let (dims, unused) = (message.i16()?, message.i16()?);
     check_dims::<T>(dims.into())?;
     check_expected_dims(typmod, dims as usize)?;
     if unused != 0 {
         return Err(SqlError::data(format!("expected unused to be 0, not {unused}")));
     }
-    let bytes = message.bytes(dims as usize * size_of::<T>());
+    let bytes = message.bytes(dims as usize * size_of::<T>())?;
     let mut result = DenseBuf::<T>::zeroed(dims as usize)?;
     for (target, value) in result.as_mut_slice().iter_mut().zip(T::receive_all(bytes)) {
         *target = value.check()?;
@@ -277,7 +265,7 @@ pub fn convert<S: Element, T: Element>(source: &DenseRef<'_, S>, typmod: i32) ->
     check_expected_dims(typmod, source.dims)?;
     let mut result = DenseBuf::<T>::zeroed(source.dims)?;
     for (target, value) in result.as_mut_slice().iter_mut().zip(source.as_slice()) {
-        *target = T::from_f32(value.to_f32())?;
+        *target = T::checked(value.to_f32())?;
     }
     Ok(result)
 }
@@ -289,7 +277,7 @@ pub fn from_array<T: Element>(array: &ArrayRef<'_>, typmod: i32) -> Result<Dense
     let mut result = DenseBuf::<T>::zeroed(array.len())?;
     let elements = result.as_mut_slice();
     array.for_each_f32(|i, value| {
-        elements[i] = T::from_f32(value)?.check()?;
+        elements[i] = T::checked(value)?.check()?;
         Ok(())
     })?;
     Ok(result)
@@ -303,7 +291,7 @@ pub fn to_float4_array<T: Element>(value: &DenseRef<'_, T>) -> NewVarlena {
 
 pub fn l2_squared_distance<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<f64> {
     check_same_dims(a, b)?;
-    Ok(T::l2_squared(a.as_slice(), b.as_slice()).into())
+    Ok(distance::l2_squared(a.as_slice(), b.as_slice()).into())
 }
 
 pub fn l2_distance<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<f64> {
@@ -312,17 +300,17 @@ pub fn l2_distance<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Resu
 
 pub fn inner_product<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<f64> {
     check_same_dims(a, b)?;
-    Ok(T::inner_product(a.as_slice(), b.as_slice()).into())
+    Ok(distance::inner_product(a.as_slice(), b.as_slice()).into())
 }
 
 pub fn cosine_distance<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<f64> {
     check_same_dims(a, b)?;
-    Ok(T::cosine_distance(a.as_slice(), b.as_slice()))
+    Ok(distance::cosine_distance(a.as_slice(), b.as_slice()))
 }
 
 pub fn l1_distance<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<f64> {
     check_same_dims(a, b)?;
-    Ok(T::l1(a.as_slice(), b.as_slice()).into())
+    Ok(distance::l1(a.as_slice(), b.as_slice()).into())
 }
 
 /// The angle between unit vectors, as a share of π: a metric, other than the cosine distance.
@@ -345,7 +333,7 @@ pub fn normalize<T: Element>(value: &DenseRef<'_, T>) -> Result<DenseBuf<T>> {
     let mut result = DenseBuf::<T>::zeroed(value.dims)?;
     if norm > 0.0 {
         for (target, element) in result.as_mut_slice().iter_mut().zip(value.as_slice()) {
-            *target = T::round((f64::from(element.to_f32()) / norm) as f32);
+            *target = T::from_f32((f64::from(element.to_f32()) / norm) as f32);
             if target.to_f32().is_infinite() {
                 return Err(SqlError::overflow());
             }
@@ -366,7 +354,7 @@ fn arithmetic<T: Element>(
     let mut result = DenseBuf::<T>::zeroed(a.dims)?;
     let elements = result.as_mut_slice();
     for ((target, a), b) in elements.iter_mut().zip(a.as_slice()).zip(b.as_slice()) {
-        *target = T::round(compute(a.to_f32(), b.to_f32()));
+        *target = T::from_f32(compute(a.to_f32(), b.to_f32()));
     }
     if elements.iter().any(|v| v.to_f32().is_infinite()) {
         return Err(SqlError::overflow());
@@ -384,8 +372,9 @@ pub fn subtract<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<
 
 pub fn multiply<T: Element>(a: &DenseRef<'_, T>, b: &DenseRef<'_, T>) -> Result<DenseBuf<T>> {
     let mut result = arithmetic(a, b, |a, b| a * b)?;
+    let zero = T::default();
     let mut products = result.as_mut_slice().iter().zip(a.as_slice()).zip(b.as_slice());
-    if products.any(|((product, a), b)| *product == T::ZERO && *a != T::ZERO && *b != T::ZERO) {
+    if products.any(|((product, a), b)| *product == zero && *a != zero && *b != zero) {
         return Err(SqlError::underflow());
     }
     Ok(result)
@@ -460,8 +449,8 @@ fn add_to_sums<T: Element>(sums: &mut [f64], values: &[T]) -> Result<()> {
 }
 
 /// Merge the states of two workers.
-pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>) -> Result<StateResult> {
-    let (a, b) = (AverageState::new(a, "vector_combine")?, AverageState::new(b, "vector_combine")?);
+pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>, caller: &str) -> Result<StateResult> {
+    let (a, b) = (AverageState::new(a, caller)?, AverageState::new(b, caller)?);
     if a.count() == 0.0 {
         return Ok(StateResult::Given(b.into_datum()));
     }
@@ -489,7 +478,7 @@ pub fn average<T: Element>(state: ArrayRef<'_>, caller: &str) -> Result<Option<D
     }
     let mut result = DenseBuf::<T>::zeroed(state.dims())?;
     for (target, sum) in result.as_mut_slice().iter_mut().zip(state.sums()) {
-        *target = T::from_f32((sum / state.count()) as f32)?.check()?;
+        *target = T::checked((sum / state.count()) as f32)?.check()?;
     }
     Ok(Some(result))
 }
@@ -511,48 +500,23 @@ impl IntoReturn for StateResult {
 }
 
 macro_rules! impl_element {
-    ($ty:ty, $name:literal, $zero:expr, $to_f32:expr, $round:expr) => {
+    ($ty:ty, $name:literal) => {
         impl Element for $ty {
             const TYPE: &'static str = $name;
-            const ZERO: Self = $zero;
-
-            fn to_f32(self) -> f32 {
-                $to_f32(self)
-            }
-
-            fn round(value: f32) -> Self {
-                $round(value)
-            }
-
-            fn receive_all(bytes: &[u8]) -> impl ExactSizeIterator<Item = Self> {
-                bytes.chunks_exact(size_of::<$ty>()).map(|b| <$ty>::from_be_bytes(b.try_into().expect("exact chunk")))
-            }
 
             fn send_all(reply: &mut Reply, values: &[Self]) {
                 reply.push_all(values.iter().map(|v| v.to_be_bytes()));
             }
 
-            fn l2_squared(a: &[Self], b: &[Self]) -> f32 {
-                super::kernel::l2_squared(a, b)
-            }
-
-            fn inner_product(a: &[Self], b: &[Self]) -> f32 {
-                super::kernel::inner_product(a, b)
-            }
-
-            fn l1(a: &[Self], b: &[Self]) -> f32 {
-                super::kernel::l1(a, b)
-            }
-
-            fn cosine_distance(a: &[Self], b: &[Self]) -> f64 {
-                super::kernel::cosine_distance(a, b)
+            fn receive_all(bytes: &[u8]) -> impl ExactSizeIterator<Item = Self> {
+                bytes.chunks_exact(size_of::<$ty>()).map(|b| <$ty>::from_be_bytes(b.try_into().expect("exact chunk")))
             }
         }
     };
 }
 
-impl_element!(f32, "vector", 0.0, |v| v, |v| v);
-impl_element!(f16, "halfvec", f16::ZERO, f16::to_f32, f16::from_f32);
+impl_element!(f32, "vector");
+impl_element!(f16, "halfvec");
 
 #[cfg(test)]
 mod tests {

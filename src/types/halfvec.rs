@@ -10,7 +10,7 @@ use super::text::TextWriter;
 use super::varlena::NewVarlena;
 use super::vector::VectorRef;
 use super::wire::Message;
-use half::f16;
+use ann::distance::f16;
 use std::ffi::CStr;
 
 /// A borrowed `halfvec`.
@@ -199,6 +199,12 @@ pg_function! {
         // SAFETY: the current call.
         let in_place = unsafe { called_by_aggregate(call) };
         dense::accumulate(state, &value, in_place, "halfvec_accum")
+    }
+}
+
+pg_function! {
+    fn vx_halfvec_combine(a: ArrayRef<'_>, b: ArrayRef<'_>) -> StateResult {
+        dense::combine(a, b, "halfvec_combine")
     }
 }
 

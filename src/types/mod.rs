@@ -15,7 +15,6 @@ pub mod dense;
 pub mod error;
 pub mod function;
 pub mod halfvec;
-mod kernel;
 pub mod sparsevec;
 pub mod text;
 pub mod varlena;

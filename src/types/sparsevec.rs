@@ -61,7 +61,7 @@ impl SparsevecRef<'_> {
         let elements = result.as_mut_slice();
         for (index, value) in self.indices().iter().zip(self.values()) {
             let element = usize::try_from(*index).ok().and_then(|i| elements.get_mut(i));
-            *element.ok_or_else(|| SqlError::corrupted("sparsevec"))? = T::from_f32(*value)?;
+            *element.ok_or_else(|| SqlError::corrupted("sparsevec"))? = T::checked(*value)?;
         }
         Ok(result)
     }
@@ -295,7 +295,7 @@ pg_function! {
 pg_function! {
     fn vx_sparsevec_recv(message: Message<'_>, _type: i32, typmod: i32) -> SparsevecBuf {
         let mut message = message;
-        let (dims, nnz, unused) = (message.i32(), message.i32(), message.i32());
+        let (dims, nnz, unused) = (message.i32()?, message.i32()?, message.i32()?);
         check_dims(dims.into())?;
         check_nnz(nnz.into(), dims)?;
         check_expected_dims(typmod, dims as usize)?;
@@ -303,7 +303,7 @@ pg_function! {
             return Err(SqlError::data(format!("expected unused to be 0, not {unused}")));
         }
         let nnz = nnz as usize;
-        let bytes = message.bytes(8 * nnz);
+        let bytes = message.bytes(8 * nnz)?;
         let mut result = SparsevecBuf::zeroed(dims, nnz);
         let (indices, values) = result.parts();
         let (index_bytes, value_bytes) = bytes.split_at(4 * nnz);
@@ -517,7 +517,9 @@ mod tests {
     #[test]
     fn malformed_text_is_refused_in_the_words_users_know() {
         let syntax = |text: &str| format!("invalid input syntax for type sparsevec: \"{text}\"");
-        for text in ["{", "{ ", "{:", "{,", "{}/", "{:}/1", "{,}/1", "{1,}/1", "{1:}/1", "{1a:1}/1", "{1:1a}/1", "{1:1,}/1"] {
+        for text in
+            ["{", "{ ", "{:", "{,", "{}/", "{:}/1", "{,}/1", "{1,}/1", "{1:}/1", "{1a:1}/1", "{1:1a}/1", "{1:1,}/1"]
+        {
             assert_eq!(message(text), syntax(text));
         }
         assert_eq!(message(""), syntax("") + " / Vector contents must start with \"{\".");

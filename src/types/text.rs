@@ -77,6 +77,7 @@ impl<'a> Scanner<'a> {
                 rest[sign..].get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
             })
             .map(|(word, value)| (value, sign + word.len()))?;
+        let value = if rest[0] == b'-' { -value } else { value };
         self.at += len;
         Some(Float { value, token: &rest[..len], overflow: false, underflow: false })
     }
@@ -235,10 +236,51 @@ mod tests {
     #[test]
     fn floats_are_read_as_strtof_reads_them() {
         let cases = [
-            "1", "-1", "+1", "1.", ".5", "-.5", "1e3", "1E+3", "1e-3", "1e", "1e+", "1.5x", "0x10", "0x", "0x.8p1",
-            "-0x1.8p-3", "0xg", "1e400", "-1e400", "1e-46", "-1e-46", "1e-45", "0e-400", "0.0000", "inf", "-Infinity",
-            "infinit", "nan", "NaN(x)", "", "-", ".", "+.", "e5", "hello", "3.4028235e38", "3.4028236e38", "16777217",
-            "1_0", "123456789012345678901234567890", "0x1p-200", "0x1p+200", "00012", "-0", "1,2",
+            "1",
+            "-1",
+            "+1",
+            "1.",
+            ".5",
+            "-.5",
+            "1e3",
+            "1E+3",
+            "1e-3",
+            "1e",
+            "1e+",
+            "1.5x",
+            "0x10",
+            "0x",
+            "0x.8p1",
+            "-0x1.8p-3",
+            "0xg",
+            "1e400",
+            "-1e400",
+            "1e-46",
+            "-1e-46",
+            "1e-45",
+            "0e-400",
+            "0.0000",
+            "inf",
+            "-Infinity",
+            "infinit",
+            "nan",
+            "NaN(x)",
+            "",
+            "-",
+            ".",
+            "+.",
+            "e5",
+            "hello",
+            "3.4028235e38",
+            "3.4028236e38",
+            "16777217",
+            "1_0",
+            "123456789012345678901234567890",
+            "0x1p-200",
+            "0x1p+200",
+            "00012",
+            "-0",
+            "1,2",
         ];
         for case in cases {
             let text = CString::new(case).unwrap();
@@ -251,8 +293,11 @@ mod tests {
             match float(case) {
                 None => assert_eq!(len, 0, "{case}"),
                 Some((got, token, ..)) => {
-                    assert_eq!(got.to_bits() & 0x7fff_ffff >> (got.is_nan() as u32 * 31),
-                        want.to_bits() & 0x7fff_ffff >> (want.is_nan() as u32 * 31), "{case}");
+                    assert_eq!(
+                        got.to_bits() & 0x7fff_ffff >> (got.is_nan() as u32 * 31),
+                        want.to_bits() & 0x7fff_ffff >> (want.is_nan() as u32 * 31),
+                        "{case}"
+                    );
                     if !got.is_nan() {
                         assert_eq!(got.is_sign_negative(), want.is_sign_negative(), "{case}");
                         assert_eq!(token.len(), len, "{case}");

@@ -23,8 +23,7 @@ impl Detoasted<'_> {
         let given = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: a valid varlena; `varatt_is_4b_u` looks at its first byte, detoasting returns a plain one.
         unsafe {
-            let plain =
-                if pgrx::varlena::varatt_is_4b_u(given) { given } else { pg_sys::pg_detoast_datum(given) };
+            let plain = if pgrx::varlena::varatt_is_4b_u(given) { given } else { pg_sys::pg_detoast_datum(given) };
             let len = pgrx::varlena::varsize_4b(plain).max(LENGTH_WORD);
             Detoasted { start: plain.cast(), len, is_copy: plain != given, borrow: PhantomData }
         }
@@ -106,7 +105,7 @@ unsafe impl Plain for f32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for f64 {}
 // SAFETY: `#[repr(transparent)]` over u16.
-unsafe impl Plain for half::f16 {}
+unsafe impl Plain for ann::distance::f16 {}
 
 /// A value being built, palloc'd in the current memory context and zeroed.
 pub struct NewVarlena {

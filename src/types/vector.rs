@@ -202,9 +202,8 @@ pg_function! {
 }
 
 pg_function! {
-    /// Also for `halfvec`, whose state is the same.
     fn vx_vector_combine(a: ArrayRef<'_>, b: ArrayRef<'_>) -> StateResult {
-        dense::combine(a, b)
+        dense::combine(a, b, "vector_combine")
     }
 }
 

@@ -1,8 +1,9 @@
 //! The binary representation: fields in network byte order.
 
-use super::error::Result;
+use super::error::{Result, SqlError};
 use super::function::FromArg;
 use super::varlena::{LENGTH_WORD, NewVarlena};
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum};
 use std::marker::PhantomData;
 
@@ -19,19 +20,25 @@ impl FromArg<'_> for Message<'_> {
 }
 
 impl Message<'_> {
-    /// The next `count` bytes; the server raises "insufficient data left in message" (08P01) if there are fewer.
-    pub fn bytes(&mut self, count: usize) -> &[u8] {
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
-        // SAFETY: a valid StringInfo by the function's declaration; the server checks the bounds.
-        unsafe { std::slice::from_raw_parts(pg_sys::pq_getmsgbytes(self.buffer, count).cast(), count as usize) }
+    /// The next `count` bytes.
+    pub fn bytes(&mut self, count: usize) -> Result<&[u8]> {
+        // SAFETY: a valid StringInfo by the function's declaration; nothing else uses it during the call.
+        let buffer = unsafe { &mut *self.buffer };
+        let (len, cursor) = (buffer.len.max(0) as usize, buffer.cursor.max(0) as usize);
+        if count > len.saturating_sub(cursor) {
+            return Err(SqlError::new(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, "insufficient data left in message"));
+        }
+        buffer.cursor += count as i32;
+        // SAFETY: inside the buffer, which lives as long as the call.
+        Ok(unsafe { std::slice::from_raw_parts(buffer.data.add(cursor).cast(), count) })
     }
 
-    pub fn i16(&mut self) -> i16 {
-        i16::from_be_bytes(self.bytes(2).try_into().expect("asked for 2 bytes"))
+    pub fn i16(&mut self) -> Result<i16> {
+        Ok(i16::from_be_bytes(self.bytes(2)?.try_into().expect("asked for 2 bytes")))
     }
 
-    pub fn i32(&mut self) -> i32 {
-        i32::from_be_bytes(self.bytes(4).try_into().expect("asked for 4 bytes"))
+    pub fn i32(&mut self) -> Result<i32> {
+        Ok(i32::from_be_bytes(self.bytes(4)?.try_into().expect("asked for 4 bytes")))
     }
 }
 

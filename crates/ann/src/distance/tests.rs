@@ -36,23 +36,14 @@ fn lengths() -> impl Iterator<Item = usize> {
 
 /// Σ of the terms, and Σ of their absolute values.
 fn reference<A: Copy, B: Copy>(a: &[A], b: &[B], term: impl Fn(A, B) -> f64) -> (f64, f64) {
-    a.iter()
-        .zip(b)
-        .map(|(x, y)| term(*x, *y))
-        .fold((0.0, 0.0), |(sum, absolute), t| {
-            (sum + t, absolute + t.abs())
-        })
+    a.iter().zip(b).map(|(x, y)| term(*x, *y)).fold((0.0, 0.0), |(sum, absolute), t| (sum + t, absolute + t.abs()))
 }
 
 /// Within 1e-5 of the reference, relative to the sum of absolute terms.
 #[track_caller]
 fn assert_close(set: &Kernels, what: &str, n: usize, got: f32, (want, scale): (f64, f64)) {
     let error = (f64::from(got) - want).abs();
-    assert!(
-        error <= 1e-5 * scale,
-        "{} {what}, {n} elements: {got}, expected {want}",
-        set.name
-    );
+    assert!(error <= 1e-5 * scale, "{} {what}, {n} elements: {got}, expected {want}", set.name);
 }
 
 /// Copies into the end of an exactly fitting, odd-offset allocation: unaligned, and nothing to read behind it.
@@ -67,10 +58,7 @@ fn check_floats<T: Element>(offset_a: f32, offset_b: f32) {
     let mut random = Random(42);
     let portable = simd::available()[0];
     for n in lengths() {
-        let (a, b) = (
-            random.floats::<T>(n, offset_a),
-            random.floats::<T>(n, offset_b),
-        );
+        let (a, b) = (random.floats::<T>(n, offset_a), random.floats::<T>(n, offset_b));
         let (a, b) = (unaligned(&a), unaligned(&b));
         let (a, b) = (&a[1..], &b[1..]);
         let wide = |x: T| f64::from(x.to_f32());
@@ -90,21 +78,9 @@ fn check_floats<T: Element>(offset_a: f32, offset_b: f32) {
             assert_close(set, "cosine_terms norm b", n, terms.2, norm_b);
 
             let other = f64::from(portable.l2_squared(a, b));
-            assert_close(
-                set,
-                "l2_squared against portable",
-                n,
-                set.l2_squared(a, b),
-                (other, l2.1),
-            );
+            assert_close(set, "l2_squared against portable", n, set.l2_squared(a, b), (other, l2.1));
             let other = f64::from(portable.inner_product(a, b));
-            assert_close(
-                set,
-                "inner_product against portable",
-                n,
-                set.inner_product(a, b),
-                (other, dot.1),
-            );
+            assert_close(set, "inner_product against portable", n, set.inner_product(a, b), (other, dot.1));
         }
     }
 }
@@ -156,10 +132,7 @@ fn overflow_is_infinite() {
             assert_eq!(set.l1(&a, &b), f32::INFINITY);
             assert_eq!(set.inner_product(&a, &b), f32::NEG_INFINITY);
             assert_eq!(set.norm_squared(&a), f32::INFINITY);
-            assert_eq!(
-                set.cosine_terms(&a, &b),
-                (f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY)
-            );
+            assert_eq!(set.cosine_terms(&a, &b), (f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY));
             let huge = vec![f16::INFINITY; n];
             assert_eq!(set.norm_squared(&huge), f32::INFINITY);
             assert_eq!(set.inner_product(&huge, &vec![f16::MAX; n]), f32::INFINITY);
@@ -211,32 +184,15 @@ fn bits() {
     for n in lengths() {
         let (a, b) = (unaligned(&random.bytes(n)), unaligned(&random.bytes(n)));
         let (a, b) = (&a[1..], &b[1..]);
-        let count = |op: fn(u8, u8) -> u8| -> u64 {
-            a.iter()
-                .zip(b)
-                .map(|(x, y)| u64::from(op(*x, *y).count_ones()))
-                .sum()
-        };
+        let count =
+            |op: fn(u8, u8) -> u8| -> u64 { a.iter().zip(b).map(|(x, y)| u64::from(op(*x, *y).count_ones())).sum() };
         let (ones, zeros) = (vec![0xffu8; n], vec![0u8; n]);
         for set in simd::available() {
-            assert_eq!(
-                set.hamming(a, b),
-                count(|x, y| x ^ y),
-                "{} hamming, {n} bytes",
-                set.name
-            );
+            assert_eq!(set.hamming(a, b), count(|x, y| x ^ y), "{} hamming, {n} bytes", set.name);
             let want = (count(|x, y| x & y), count(|x, y| x | y));
-            assert_eq!(
-                set.jaccard_terms(a, b),
-                want,
-                "{} jaccard, {n} bytes",
-                set.name
-            );
+            assert_eq!(set.jaccard_terms(a, b), want, "{} jaccard, {n} bytes", set.name);
             assert_eq!(set.hamming(&ones, &zeros), 8 * n as u64);
-            assert_eq!(
-                set.jaccard_terms(&ones, &ones),
-                (8 * n as u64, 8 * n as u64)
-            );
+            assert_eq!(set.jaccard_terms(&ones, &ones), (8 * n as u64, 8 * n as u64));
         }
     }
 }
@@ -264,18 +220,11 @@ fn every_f16_round_trips() {
 fn f16_kernels_read_every_value() {
     // Each value alone, in a full register and in a tail.
     for set in simd::available() {
-        for half in (0..=u16::MAX)
-            .map(f16::from_bits)
-            .filter(|half| half.is_finite())
-        {
+        for half in (0..=u16::MAX).map(f16::from_bits).filter(|half| half.is_finite()) {
             let want = half.to_f32_const().abs();
             assert_eq!(set.l1(&[half], &[f16::ZERO]), want);
         }
-        for half in (0..=u16::MAX)
-            .step_by(7)
-            .map(f16::from_bits)
-            .filter(|half| half.is_finite())
-        {
+        for half in (0..=u16::MAX).step_by(7).map(f16::from_bits).filter(|half| half.is_finite()) {
             let mut a = [f16::ZERO; 64];
             a[half.to_bits() as usize % 64] = half;
             assert_eq!(set.l1(&a, &[f16::ZERO; 64]), half.to_f32_const().abs());
@@ -286,29 +235,14 @@ fn f16_kernels_read_every_value() {
 #[test]
 fn f32_rounds_to_f16_as_half_does() {
     let mut random = Random(11);
-    let mut values: Vec<f32> = (0..100_000)
-        .map(|_| f32::from_bits(random.next() as u32))
-        .collect();
+    let mut values: Vec<f32> = (0..100_000).map(|_| f32::from_bits(random.next() as u32)).collect();
     // Values in f16's range, ties between neighbours, and the limits of the range.
+    values.extend((0..100_000).map(|_| random.unit() * f32::powi(2.0, (random.next() % 45) as i32 - 27)));
     values.extend(
-        (0..100_000).map(|_| random.unit() * f32::powi(2.0, (random.next() % 45) as i32 - 27)),
+        (0..0x7bffu16)
+            .map(|bits| (f16::from_bits(bits).to_f32_const() + f16::from_bits(bits + 1).to_f32_const()) / 2.0),
     );
-    values.extend((0..0x7bffu16).map(|bits| {
-        (f16::from_bits(bits).to_f32_const() + f16::from_bits(bits + 1).to_f32_const()) / 2.0
-    }));
-    values.extend([
-        0.0,
-        -0.0,
-        65504.0,
-        65519.99,
-        65520.0,
-        1e9,
-        f32::MAX,
-        f32::INFINITY,
-        5.9e-8,
-        2.9e-8,
-        1e-40,
-    ]);
+    values.extend([0.0, -0.0, 65504.0, 65519.99, 65520.0, 1e9, f32::MAX, f32::INFINITY, 5.9e-8, 2.9e-8, 1e-40]);
     for set in simd::available() {
         for skip in 0..17 {
             // Different offsets move values between registers and tails.
@@ -319,12 +253,7 @@ fn f32_rounds_to_f16_as_half_does() {
                 if value.is_nan() {
                     assert!(half.is_nan());
                 } else {
-                    assert_eq!(
-                        half.to_bits(),
-                        f16::from_f32_const(*value).to_bits(),
-                        "{} {value}",
-                        set.name
-                    );
+                    assert_eq!(half.to_bits(), f16::from_f32_const(*value).to_bits(), "{} {value}", set.name);
                 }
             }
         }
@@ -339,11 +268,7 @@ fn conversions_of_every_length() {
         for set in simd::available() {
             let mut wide = vec![0.0f32; n];
             set.f16_to_f32(&halves, &mut wide);
-            assert!(
-                wide.iter()
-                    .zip(&halves)
-                    .all(|(float, half)| *float == half.to_f32_const())
-            );
+            assert!(wide.iter().zip(&halves).all(|(float, half)| *float == half.to_f32_const()));
             let mut back = vec![f16::ZERO; n];
             set.f32_to_f16(&wide, &mut back);
             assert_eq!(back, halves);

@@ -59,12 +59,8 @@ impl Load for f16 {
         let bytes = 2 * n;
         let (low, high) = if bytes > 8 {
             // SAFETY: 8 < bytes < 16 bytes are granted: words at the start and, overlapping it, at the end.
-            let (low, last) = unsafe {
-                (
-                    from.cast::<u64>().read_unaligned(),
-                    from.add(bytes - 8).cast::<u64>().read_unaligned(),
-                )
-            };
+            let (low, last) =
+                unsafe { (from.cast::<u64>().read_unaligned(), from.add(bytes - 8).cast::<u64>().read_unaligned()) };
             (low, last >> (8 * (16 - bytes)))
         } else {
             // SAFETY: 2 <= bytes <= 8 bytes are granted.
@@ -79,9 +75,7 @@ impl Load for i8 {
     #[target_feature(enable = "avx2,fma,f16c,popcnt")]
     unsafe fn load(from: *const i8) -> V {
         // SAFETY: the caller grants 8 readable bytes; no alignment needed.
-        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe {
-            _mm_loadl_epi64(from.cast())
-        }))
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(from.cast()) }))
     }
 
     #[inline]
@@ -157,10 +151,7 @@ pub(super) fn hamming(a: &[u8], b: &[u8]) -> u64 {
     let (b_blocks, b_tail) = b[..n].as_chunks::<32>();
     let mut acc = _mm256_setzero_si256();
     for (x, y) in a_blocks.iter().zip(b_blocks) {
-        acc = _mm256_add_epi64(
-            acc,
-            count_ones(_mm256_xor_si256(load_block(x), load_block(y))),
-        );
+        acc = _mm256_add_epi64(acc, count_ones(_mm256_xor_si256(load_block(x), load_block(y))));
     }
     sum_u64(acc) + portable::hamming(a_tail, b_tail)
 }
@@ -230,8 +221,7 @@ fn f32_to_f16(src: &[f32], dst: &mut [f16]) {
     for (from, to) in src_blocks.iter().zip(dst_blocks) {
         // SAFETY: 8 elements behind each reference (f16 is a transparent u16); no alignment needed.
         unsafe {
-            let rounded =
-                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
+            let rounded = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
             _mm_storeu_si128(to.as_mut_ptr().cast(), rounded);
         }
     }

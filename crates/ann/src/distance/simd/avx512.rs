@@ -9,8 +9,7 @@ use crate::distance::f16;
 pub(super) static KERNELS: Kernels = kernel_table!("avx512", avx2::hamming, avx2::jaccard_terms);
 
 /// With VPOPCNTDQ (Ice Lake, Zen 4 and later).
-pub(super) static KERNELS_VPOPCNT: Kernels =
-    kernel_table!("avx512-vpopcnt", hamming, jaccard_terms);
+pub(super) static KERNELS_VPOPCNT: Kernels = kernel_table!("avx512-vpopcnt", hamming, jaccard_terms);
 
 type V = __m512;
 const LANES: usize = 16;
@@ -69,18 +68,14 @@ impl Load for i8 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(from: *const i8) -> V {
         // SAFETY: the caller grants 16 readable bytes; no alignment needed.
-        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe {
-            _mm_loadu_si128(from.cast())
-        }))
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.cast()) }))
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load_tail(from: *const i8, n: usize) -> V {
         // SAFETY: a masked load touches only the n bytes that the caller grants.
-        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe {
-            _mm_maskz_loadu_epi8(first_lanes(n), from)
-        }))
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_maskz_loadu_epi8(first_lanes(n), from) }))
     }
 }
 
@@ -136,12 +131,8 @@ macro_rules! for_each_block {
         if i < n {
             let mask = (1u64 << (n - i)) - 1;
             // SAFETY: masked loads touch only the n - i < 64 bytes left in both slices.
-            let ($x, $y) = unsafe {
-                (
-                    _mm512_maskz_loadu_epi8(mask, pa.add(i)),
-                    _mm512_maskz_loadu_epi8(mask, pb.add(i)),
-                )
-            };
+            let ($x, $y) =
+                unsafe { (_mm512_maskz_loadu_epi8(mask, pa.add(i)), _mm512_maskz_loadu_epi8(mask, pb.add(i))) };
             $body;
         }
     }};
@@ -151,8 +142,7 @@ macro_rules! for_each_block {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vpopcntdq")]
 fn hamming(a: &[u8], b: &[u8]) -> u64 {
     let mut acc = _mm512_setzero_si512();
-    for_each_block!(a, b, |x, y| acc =
-        _mm512_add_epi64(acc, _mm512_popcnt_epi64(_mm512_xor_si512(x, y))));
+    for_each_block!(a, b, |x, y| acc = _mm512_add_epi64(acc, _mm512_popcnt_epi64(_mm512_xor_si512(x, y))));
     _mm512_reduce_add_epi64(acc) as u64
 }
 
@@ -164,10 +154,7 @@ fn jaccard_terms(a: &[u8], b: &[u8]) -> (u64, u64) {
         both = _mm512_add_epi64(both, _mm512_popcnt_epi64(_mm512_and_si512(x, y)));
         either = _mm512_add_epi64(either, _mm512_popcnt_epi64(_mm512_or_si512(x, y)));
     });
-    (
-        _mm512_reduce_add_epi64(both) as u64,
-        _mm512_reduce_add_epi64(either) as u64,
-    )
+    (_mm512_reduce_add_epi64(both) as u64, _mm512_reduce_add_epi64(either) as u64)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -190,8 +177,7 @@ fn f32_to_f16(src: &[f32], dst: &mut [f16]) {
     for (from, to) in src_blocks.iter().zip(dst_blocks) {
         // SAFETY: 16 elements behind each reference (f16 is a transparent u16); no alignment needed.
         unsafe {
-            let rounded =
-                _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(from.as_ptr()));
+            let rounded = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(from.as_ptr()));
             _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded);
         }
     }

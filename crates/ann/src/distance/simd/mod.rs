@@ -152,9 +152,7 @@ pub fn active() -> &'static Kernels {
 /// Chooses the best set; threads that race here store the same pointer.
 #[cold]
 fn choose() -> &'static Kernels {
-    let best = available()
-        .pop()
-        .expect("the portable kernels run everywhere");
+    let best = available().pop().expect("the portable kernels run everywhere");
     ACTIVE.store(ptr::from_ref(best).cast_mut(), Ordering::Relaxed);
     best
 }

@@ -41,11 +41,7 @@ fn widen_f16(bits: u16) -> f32 {
     let bits = u32::from(bits);
     let magnitude = (bits & 0x7fff) << 13;
     let finite = f32::from_bits(magnitude) * f32::from_bits((254 - 15) << 23); // 2^112
-    let special = if magnitude >= 0x7c00 << 13 {
-        0x7f80_0000
-    } else {
-        0
-    };
+    let special = if magnitude >= 0x7c00 << 13 { 0x7f80_0000 } else { 0 };
     f32::from_bits(finite.to_bits() | special | (bits & 0x8000) << 16)
 }
 
@@ -67,11 +63,7 @@ fn reduce<A: Load, B: Load>(a: &[A], b: &[B], step: impl Fn(f32, f32) -> f32) ->
                 acc[k] += step(x[k].widen(), y[k].widen());
             }
         }
-        let tail: f32 = a_tail
-            .iter()
-            .zip(b_tail)
-            .map(|(x, y)| step(x.widen(), y.widen()))
-            .sum();
+        let tail: f32 = a_tail.iter().zip(b_tail).map(|(x, y)| step(x.widen(), y.widen())).sum();
         total += acc.iter().sum::<f32>() + tail;
     }
     total
@@ -109,19 +101,14 @@ fn cosine_terms<A: Load, B: Load>(a: &[A], b: &[B]) -> (f32, f32, f32) {
 /// Bits that differ. Inlined into sets with a population count instruction.
 #[inline(always)]
 pub(super) fn hamming(a: &[u8], b: &[u8]) -> u64 {
-    words(a, b)
-        .map(|(x, y)| u64::from((x ^ y).count_ones()))
-        .sum()
+    words(a, b).map(|(x, y)| u64::from((x ^ y).count_ones())).sum()
 }
 
 /// (bits in both, bits in either). Inlined into sets with a population count instruction.
 #[inline(always)]
 pub(super) fn jaccard_terms(a: &[u8], b: &[u8]) -> (u64, u64) {
     words(a, b).fold((0, 0), |(both, either), (x, y)| {
-        (
-            both + u64::from((x & y).count_ones()),
-            either + u64::from((x | y).count_ones()),
-        )
+        (both + u64::from((x & y).count_ones()), either + u64::from((x | y).count_ones()))
     })
 }
 
@@ -131,20 +118,14 @@ fn words(a: &[u8], b: &[u8]) -> impl Iterator<Item = (u64, u64)> {
     let n = a.len().min(b.len());
     let (a_words, a_tail) = a[..n].as_chunks::<8>();
     let (b_words, b_tail) = b[..n].as_chunks::<8>();
-    let whole = a_words
-        .iter()
-        .zip(b_words)
-        .map(|(x, y)| (u64::from_le_bytes(*x), u64::from_le_bytes(*y)));
+    let whole = a_words.iter().zip(b_words).map(|(x, y)| (u64::from_le_bytes(*x), u64::from_le_bytes(*y)));
     whole.chain((!a_tail.is_empty()).then(|| (partial_word(a_tail), partial_word(b_tail))))
 }
 
 /// Up to 8 bytes, little-endian, filled up with zeros.
 #[inline(always)]
 pub(super) fn partial_word(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |word, byte| word << 8 | u64::from(*byte))
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 pub(super) fn f16_to_f32(src: &[f16], dst: &mut [f32]) {

@@ -54,12 +54,7 @@ macro_rules! float_kernels {
                 while i + 4 * LANES <= end {
                     for k in 0..4 {
                         // SAFETY: i + (k + 1) * LANES <= end <= n, so both loads stay inside their slices.
-                        let (x, y) = unsafe {
-                            (
-                                A::load(pa.add(i + k * LANES)),
-                                B::load(pb.add(i + k * LANES)),
-                            )
-                        };
+                        let (x, y) = unsafe { (A::load(pa.add(i + k * LANES)), B::load(pb.add(i + k * LANES))) };
                         dot[k] = mul_add(x, y, dot[k]);
                         norm_a[k] = mul_add(x, x, norm_a[k]);
                         norm_b[k] = mul_add(y, y, norm_b[k]);
@@ -81,23 +76,14 @@ macro_rules! float_kernels {
                     unsafe { (A::load(pa.add(i)), B::load(pb.add(i))) }
                 } else {
                     // SAFETY: 0 < n - i < LANES elements are left in both slices.
-                    unsafe {
-                        (
-                            A::load_tail(pa.add(i), n - i),
-                            B::load_tail(pb.add(i), n - i),
-                        )
-                    }
+                    unsafe { (A::load_tail(pa.add(i), n - i), B::load_tail(pb.add(i), n - i)) }
                 };
                 dot[k] = mul_add(x, y, dot[k]);
                 norm_a[k] = mul_add(x, x, norm_a[k]);
                 norm_b[k] = mul_add(y, y, norm_b[k]);
                 i += LANES;
             }
-            (
-                sum(add(dot_total, fold(dot))),
-                sum(add(a_total, fold(norm_a))),
-                sum(add(b_total, fold(norm_b))),
-            )
+            (sum(add(dot_total, fold(dot))), sum(add(a_total, fold(norm_a))), sum(add(b_total, fold(norm_b))))
         }
 
         /// The sum of four accumulators.
@@ -125,12 +111,7 @@ macro_rules! float_reduction {
                 while i + 4 * LANES <= end {
                     for k in 0..4 {
                         // SAFETY: i + (k + 1) * LANES <= end <= n, so both loads stay inside their slices.
-                        let (x, y) = unsafe {
-                            (
-                                A::load(pa.add(i + k * LANES)),
-                                B::load(pb.add(i + k * LANES)),
-                            )
-                        };
+                        let (x, y) = unsafe { (A::load(pa.add(i + k * LANES)), B::load(pb.add(i + k * LANES))) };
                         acc[k] = $step(x, y, acc[k]);
                     }
                     i += 4 * LANES;
@@ -148,12 +129,7 @@ macro_rules! float_reduction {
                     unsafe { (A::load(pa.add(i)), B::load(pb.add(i))) }
                 } else {
                     // SAFETY: 0 < n - i < LANES elements are left in both slices.
-                    unsafe {
-                        (
-                            A::load_tail(pa.add(i), n - i),
-                            B::load_tail(pb.add(i), n - i),
-                        )
-                    }
+                    unsafe { (A::load_tail(pa.add(i), n - i), B::load_tail(pb.add(i), n - i)) }
                 };
                 acc[k] = $step(x, y, acc[k]);
                 i += LANES;
