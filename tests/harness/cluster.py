@@ -92,6 +92,10 @@ class Cluster:
         self.stop()
         return self.start()
 
+    def promote(self):
+        """Make a standby a primary."""
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "120", "promote")
+
     def destroy(self):
         """Stop the server and remove all that it wrote. Never fails, may be called again."""
         if self.folder is not None:
@@ -102,9 +106,16 @@ class Cluster:
         self._dismiss_guard()
 
     def keep(self):
-        """Leave the server running when this process ends."""
+        """Leave the server running when this process ends, and return the folder for `adopt`."""
+        folder, self.folder = self.folder, None
         self._dismiss_guard()
-        self.folder = None
+        return folder
+
+    def adopt(self, folder):
+        """Take charge of a server that another process left running in this folder."""
+        self.folder = Path(folder)
+        self.data, self.log = self.folder / "data", self.folder / "server.log"
+        return self
 
     def standby(self, settings=None):
         """A new physical standby of this server, to be used as a context manager."""
@@ -129,6 +140,11 @@ class Cluster:
         """Run a script through psql and return what it prints, unaligned and without headings."""
         command = shlex.split(self.psql_line(dbname)) + ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         return subprocess.run(command, input=sql, text=True, check=True, capture_output=True).stdout
+
+    def dump(self, dbname):
+        """The database as pg_dump writes it."""
+        command = [self.bindir / "pg_dump", "-h", self.folder, "-p", PORT, "-U", SUPERUSER, dbname]
+        return subprocess.run([str(word) for word in command], text=True, check=True, capture_output=True).stdout
 
     def create_database(self, name, extension=None):
         """Make a database, with the extension in it when one is named."""
@@ -159,8 +175,7 @@ class Cluster:
     # Within
 
     def _create(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="vector_ext-", dir=os.environ.get("VECTOR_EXT_TMP", "/tmp")))
-        self.data, self.log = self.folder / "data", self.folder / "server.log"
+        self.adopt(tempfile.mkdtemp(prefix="vector_ext-", dir=os.environ.get("VECTOR_EXT_TMP", "/tmp")))
         if os.geteuid() == 0:
             shutil.chown(self.folder, server_user())
         self._post_guard()

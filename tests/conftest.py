@@ -1,0 +1,74 @@
+"""Fixtures: one server for most tests, and for each test a database of its own in it."""
+
+import itertools
+
+import psycopg
+import pytest
+from pgvector.psycopg import register_vector
+
+from harness.cluster import Cluster, exit_on_signals
+
+TEMPLATE = "template_vector_ext"
+numbers = itertools.count(1)
+
+
+def pytest_sessionstart(session):
+    exit_on_signals()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A server with a template database that has the extension."""
+    with Cluster() as cluster:
+        cluster.create_database(TEMPLATE, "vector_ext")
+        yield cluster
+
+
+class Database:
+    """A database of one test: the connections to it are closed with it."""
+
+    def __init__(self, cluster, name):
+        self.cluster, self.name, self.connections = cluster, name, []
+
+    def connect(self, **options):
+        connection = self.cluster.connect(self.name, **options)
+        register_vector(connection)
+        self.connections.append(connection)
+        return connection
+
+    def close(self):
+        for connection in self.connections:
+            connection.close()
+
+
+@pytest.fixture
+def database(cluster):
+    name = f"test_{next(numbers)}"
+    with cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        database = Database(cluster, name)
+        yield database
+        database.close()
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def db(database):
+    """A connection, in autocommit mode, to a fresh database that has the extension."""
+    return database.connect()
+
+
+@pytest.fixture
+def refused():
+    """refused(connection, sqlstate, message part, statement, parameters): the statement is refused just so."""
+
+    def check(connection, sqlstate, message, statement, parameters=None):
+        with pytest.raises(psycopg.Error) as caught:
+            connection.execute(statement, parameters)
+        assert caught.value.sqlstate == sqlstate, f"{caught.value.sqlstate}: {caught.value}"
+        assert message in str(caught.value)
+        if connection.autocommit is False:
+            connection.rollback()
+        assert connection.execute("SELECT 1").fetchone() == (1,), "the connection survives"
+
+    return check
