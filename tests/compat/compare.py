@@ -4,7 +4,7 @@ import difflib
 import re
 import tomllib
 
-import corpus
+from compat import corpus
 
 RELATIVE = 1e-6
 EQUAL, ROUNDING, WORDING, DIFFERENT = "equal", "rounding", "wording", "different"

@@ -11,7 +11,7 @@ import time
 import psycopg
 from psycopg import pq, sql
 
-import corpus
+from compat import corpus
 
 SETTINGS = {
     "statement_timeout": "60s",

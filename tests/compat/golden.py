@@ -2,7 +2,7 @@
 
 import json
 
-import corpus
+from compat import corpus
 
 FOLDER = corpus.HERE / "expected"
 

@@ -2,7 +2,7 @@
 
 import re
 
-from compare import DIFFERENT, EQUAL, ROUNDING, WORDING
+from compat.compare import DIFFERENT, EQUAL, ROUNDING, WORDING
 
 TYPES = ("vector", "halfvec", "sparsevec")
 SQLSTATES = {

@@ -18,13 +18,9 @@ import json
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # as pytest has it
 
-import compare
-import corpus
-import execute
-import golden
-import report
+from compat import compare, corpus, execute, golden, report
 from harness.cluster import Cluster, exit_on_signals
 
 

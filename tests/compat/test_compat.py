@@ -5,18 +5,10 @@ that is already running (a superuser's).
 """
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import compare
-import corpus
-import execute
-import golden
+from compat import compare, corpus, execute, golden
 from harness.cluster import Cluster
 
 TOPICS = corpus.read_all()
