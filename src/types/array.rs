@@ -41,7 +41,8 @@ impl<'a> FromArg<'a> for ArrayRef<'a> {
 }
 
 impl ArrayRef<'_> {
-    pub fn len(&self) -> usize {
+    /// Number of elements.
+    pub fn count(&self) -> usize {
         self.len
     }
 
@@ -124,15 +125,10 @@ impl Drop for Datums {
 
 /// `numeric::float4`, with the server's own range error.
 fn numeric_to_f32(numeric: Datum) -> f32 {
+    // Called directly, not through `DirectFunctionCall`: an error must not unwind through a C frame between two of ours.
     // SAFETY: a numeric in, a float4 (by value) out.
-    let datum = unsafe { pg_sys::DirectFunctionCall1Coll(Some(numeric_float4), pg_sys::InvalidOid, numeric) };
-    f32::from_bits(datum.value() as u32)
-}
-
-/// The server function behind its guard.
-unsafe extern "C-unwind" fn numeric_float4(fcinfo: pg_sys::FunctionCallInfo) -> Datum {
-    // SAFETY: called by `DirectFunctionCall1Coll` with a numeric argument.
-    unsafe { pg_sys::numeric_float4(fcinfo) }
+    let float4 = unsafe { pgrx::direct_function_call_as_datum(pg_sys::numeric_float4, &[Some(numeric)]) };
+    f32::from_bits(float4.expect("numeric_float4 is strict").value() as u32)
 }
 
 /// Build a one-dimensional `float4[]`.

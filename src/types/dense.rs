@@ -272,9 +272,9 @@ pub fn convert<S: Element, T: Element>(source: &DenseRef<'_, S>, typmod: i32) ->
 
 pub fn from_array<T: Element>(array: &ArrayRef<'_>, typmod: i32) -> Result<DenseBuf<T>> {
     array.check_castable()?;
-    check_dims::<T>(array.len() as i64)?;
-    check_expected_dims(typmod, array.len())?;
-    let mut result = DenseBuf::<T>::zeroed(array.len())?;
+    check_dims::<T>(array.count() as i64)?;
+    check_expected_dims(typmod, array.count())?;
+    let mut result = DenseBuf::<T>::zeroed(array.count())?;
     let elements = result.as_mut_slice();
     array.for_each_f32(|i, value| {
         elements[i] = T::checked(value)?.check()?;
@@ -324,7 +324,8 @@ pub fn norm<T: Element>(value: &DenseRef<'_, T>) -> f64 {
 }
 
 pub fn f64_norm(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+    // Not `sum()`, which is -0.0 for nothing.
+    values.fold(0.0, |sum, v| sum + f64::from(v) * f64::from(v)).sqrt()
 }
 
 /// The vector with the same direction and norm 1; zero stays zero.

@@ -361,8 +361,8 @@ pg_function! {
 pg_function! {
     fn vx_array_to_sparsevec(array: ArrayRef<'_>, typmod: i32, _explicit: bool) -> SparsevecBuf {
         array.check_castable()?;
-        check_dims(array.len() as i64)?;
-        check_expected_dims(typmod, array.len())?;
+        check_dims(array.count() as i64)?;
+        check_expected_dims(typmod, array.count())?;
         let mut elements = Vec::new();
         array.for_each_f32(|i, value| {
             // NaN is not equal to zero, and refused.
@@ -371,7 +371,7 @@ pg_function! {
             }
             Ok(())
         })?;
-        SparsevecBuf::from_elements(array.len() as i32, &elements)
+        SparsevecBuf::from_elements(array.count() as i32, &elements)
     }
 }
 
