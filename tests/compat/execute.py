@@ -6,12 +6,14 @@ An outcome is a dictionary as it stands in the golden files:
 """
 
 import contextlib
+import os
 import time
 
 import psycopg
 from psycopg import pq, sql
 
 from compat import corpus
+from harness.cluster import Cluster
 
 SETTINGS = {
     "statement_timeout": "60s",
@@ -26,6 +28,13 @@ SETTINGS = {
     "jit": "off",
 }
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+
+
+def new_cluster():
+    """A throwaway server as users have it: with RUST_BACKTRACE set, pgrx adds a backtrace to the detail of errors."""
+    for name in ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE"):
+        os.environ.pop(name, None)
+    return Cluster()
 
 
 class Server:

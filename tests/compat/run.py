@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # as pytest has it
 
 from compat import compare, corpus, execute, golden, report
-from harness.cluster import Cluster, exit_on_signals
+from harness.cluster import exit_on_signals
 
 
 def main():
@@ -36,7 +36,7 @@ def main():
     exit_on_signals()
     with contextlib.ExitStack() as stack:
         if "new" in args.servers[::2]:
-            new = stack.enter_context(Cluster()).url()
+            new = stack.enter_context(execute.new_cluster()).url()
             args.servers[::2] = [new if dsn == "new" else dsn for dsn in args.servers[::2]]
         return run(parser, args)
 

@@ -9,7 +9,6 @@ import os
 import pytest
 
 from compat import compare, corpus, execute, golden
-from harness.cluster import Cluster
 
 TOPICS = corpus.read_all()
 STATEMENTS = [s for t in TOPICS for s in t.statements]
@@ -21,7 +20,7 @@ def dsn():
     if os.environ.get("COMPAT_DSN"):
         yield os.environ["COMPAT_DSN"]
     else:
-        with Cluster() as cluster:
+        with execute.new_cluster() as cluster:
             yield cluster.url()
 
 
