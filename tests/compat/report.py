@@ -158,7 +158,7 @@ def document(result, about_a, about_b):
             ["outcome", "statements"],
             [
                 ["equal", str(c[EQUAL])],
-                ["equal but for the last digits of a number (relative 1e-6)", str(c[ROUNDING])],
+                ["equal but for the last digits of a number (relative 1e-6; inner product and cosine sums, which cancel: absolute 5e-7)", str(c[ROUNDING])],
                 ["the same error, its detail or hint in other words", str(c[WORDING])],
                 ["different, explained [below](#differences)", str(c[DIFFERENT] - len([i for i in result.ids(DIFFERENT) if result.verdict(i)]))],
                 ["different, not explained", str(len([i for i in result.ids(DIFFERENT) if result.verdict(i)]))],
