@@ -1,0 +1,1 @@
+"""The compatibility check with pgvector; see README.md."""

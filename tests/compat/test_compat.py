@@ -1,0 +1,81 @@
+"""vector_ext answers every statement as pgvector does (golden outputs in expected/), but for differences.toml.
+
+Needs a PostgreSQL with vector_ext installed; pgvector need not be. Environment: PG_CONFIG, or COMPAT_DSN for a server
+that is already running (a superuser's).
+"""
+
+import os
+
+import pytest
+
+from compat import compare, corpus, execute, golden
+
+TOPICS = corpus.read_all()
+STATEMENTS = [s for t in TOPICS for s in t.statements]
+EXPLAINED = compare.read_explained()
+
+
+@pytest.fixture(scope="module")
+def dsn():
+    if os.environ.get("COMPAT_DSN"):
+        yield os.environ["COMPAT_DSN"]
+    else:
+        with execute.new_cluster() as cluster:
+            yield cluster.url()
+
+
+@pytest.fixture(scope="module")
+def result(dsn):
+    expected = golden.read(TOPICS)
+    server = execute.Server(dsn, "vector_ext")
+    comparison = compare.Comparison(TOPICS, expected, server.run_all(TOPICS), EXPLAINED)
+    comparison.same_major = major(server.version_text) == major(golden.recorded()["postgresql"])
+    return comparison
+
+
+def test_golden_outputs_are_of_pgvector():
+    about = golden.recorded()
+    assert about["pgvector"] and about["postgresql"]
+    assert len(STATEMENTS) >= 220
+
+
+def test_explained_differences_name_statements():
+    assert set(EXPLAINED) <= {s.id for s in STATEMENTS}
+
+
+def test_numbers_may_differ_in_their_last_digits_only():
+    assert compare.close("[0.1,0.30000001]", "[0.1,0.3]")
+    assert not compare.close("[0.1,0.3001]", "[0.1,0.3]")
+    assert not compare.close("16777216", "16777217")
+    assert not compare.close("{1:0.5}/3", "{2:0.5}/3")
+    assert not compare.close("NaN", "1.0") and not compare.close("Infinity", "-Infinity")
+    assert not compare.close("[1.0]", "[1.0,2.0]")
+    assert not compare.close("\\x3f800000", "\\x3f800001")
+    assert compare.close("1.7e-08", "0.0", absolute=1e-7) and not compare.close("1.7e-08", "0.0")
+
+
+def test_errors_may_differ_in_the_wording_of_their_detail_only():
+    def outcome(**error):
+        return {"results": [{"error": {"state": "22000", "message": "no"} | error}]}
+
+    def classes(a, b):
+        return compare.classify(STATEMENTS[0], a, b)
+
+    assert classes(outcome(), outcome()) == compare.EQUAL
+    assert classes(outcome(detail="a"), outcome(detail="b")) == compare.WORDING
+    assert classes(outcome(), outcome(detail="backtrace")) == compare.DIFFERENT
+    assert classes(outcome(), outcome(state="22P02")) == compare.DIFFERENT
+    assert classes(outcome(), outcome(message="No")) == compare.DIFFERENT
+    assert classes(outcome(), {"results": [{"crash": True}]}) == compare.DIFFERENT
+
+
+@pytest.mark.parametrize("statement", [s.id for s in STATEMENTS])
+def test_same_as_pgvector(result, statement):
+    verdict = result.verdict(statement)
+    if verdict and result.statements[statement].sql.startswith("EXPLAIN") and not result.same_major:
+        pytest.skip("plans are compared on the major version that they were recorded on")
+    assert verdict is None, f"{verdict}\n{result.statements[statement].shown()}\n{result.diff(statement)}"
+
+
+def major(version):
+    return version.split(".")[0]
