@@ -121,16 +121,9 @@ pub unsafe extern "C-unwind" fn ambuild(
     // SAFETY: `index` is open; the result is read by the caller before its memory context goes.
     unsafe {
         if compat::needs_wal(index) {
-            pg_sys::log_newpage_range(
-                index,
-                pg_sys::ForkNumber::MAIN_FORKNUM,
-                0,
-                storage::blocks(index),
-                true,
-            );
+            pg_sys::log_newpage_range(index, pg_sys::ForkNumber::MAIN_FORKNUM, 0, storage::blocks(index), true);
         }
-        let result: *mut pg_sys::IndexBuildResult =
-            pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast();
+        let result: *mut pg_sys::IndexBuildResult = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast();
         (*result).heap_tuples = heap_rows;
         (*result).index_tuples = index_rows;
         result
@@ -160,11 +153,7 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
 /// Dimensions of the column, or an ERROR when it has none or too many.
 fn checked_dims(index: pg_sys::Relation) -> usize {
     let dims = column_dims(index).unwrap_or_else(|| {
-        ereport!(
-            ERROR,
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "column does not have dimensions"
-        );
+        ereport!(ERROR, PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions");
     });
     if dims > page::MAX_DIMS as usize {
         ereport!(
@@ -350,10 +339,12 @@ impl Build {
     /// Reads the table, assigns and encodes its rows, and sorts them by list.
     fn assign(&self, frame: &Arc<Frame>, leaves: &Level, lists: usize) -> Sorted {
         let centroids = Centroids::new(self.padded, leaves.centroids.clone());
-        let assigner = (lists > 1).then(|| self.pool.run({
-            let centroids = centroids.clone();
-            move |_| Assigner::new(&centroids)
-        }));
+        let assigner = (lists > 1).then(|| {
+            self.pool.run({
+                let centroids = centroids.clone();
+                move |_| Assigner::new(&centroids)
+            })
+        });
         let job = Arc::new(AssignJob { frame: (**frame).clone(), assigner, centroids: centroids.data });
         let mut state = AssignState {
             build: self,

@@ -51,8 +51,7 @@ pub unsafe fn needs_wal(rel: pg_sys::Relation) -> bool {
         let new_file = (*rel).rd_firstRelfilelocatorSubid;
         permanent
             && (pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32
-                || ((*rel).rd_createSubid == INVALID_SUB
-                    && new_file == INVALID_SUB))
+                || ((*rel).rd_createSubid == INVALID_SUB && new_file == INVALID_SUB))
     }
 }
 

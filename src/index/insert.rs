@@ -58,8 +58,7 @@ pub unsafe extern "C-unwind" fn aminsert(
                 row: Vec::new(),
                 centroid: Vec::new(),
             };
-            (*info).ii_AmCache =
-                PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(inserter).cast();
+            (*info).ii_AmCache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(inserter).cast();
         }
         let inserter = &mut *(*info).ii_AmCache.cast::<Inserter>();
         inserter.frame.operator.read(*values, &mut inserter.row);

@@ -31,8 +31,8 @@ impl<'r> Info<'r> {
 
     /// The coordinate system of the index.
     pub fn frame(&self, index: pg_sys::Relation) -> Frame {
-        let operator = Operator::from_code(self.meta.operator)
-            .unwrap_or_else(|| corrupted(index, META_BLOCK, Damage::Bounds));
+        let operator =
+            Operator::from_code(self.meta.operator).unwrap_or_else(|| corrupted(index, META_BLOCK, Damage::Bounds));
         Frame::new(operator, self.meta.dims as usize, self.meta.seed, self.mean.to_vec())
     }
 

@@ -72,8 +72,7 @@ support_function!(pg_finfo_ivflsh_halfvec_ip, ivflsh_halfvec_ip, Halfvec, InnerP
 /// What the access method can do, and its callbacks.
 fn handler() -> pg_sys::Datum {
     // SAFETY: a zeroed node of the right type; all callbacks have PostgreSQL's signatures.
-    let mut am =
-        unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
+    let mut am = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
     am.amsupport = SUPPORT_PROC;
     am.amcanorderbyop = true;
     am.amoptionalkey = true;
@@ -101,16 +100,9 @@ fn handler() -> pg_sys::Datum {
 unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
     // SAFETY: system cache look-ups; the tuple is released after use.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::CLAOID as i32,
-            pg_sys::Datum::from(class),
-        );
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::CLAOID as i32, pg_sys::Datum::from(class));
         if tuple.is_null() {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("operator class {class} does not exist")
-            );
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("operator class {class} does not exist"));
         }
         let form: *const pg_sys::FormData_pg_opclass = pg_sys::GETSTRUCT(tuple).cast();
         let (family, input) = ((*form).opcfamily, (*form).opcintype);

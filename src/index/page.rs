@@ -254,9 +254,8 @@ pub fn check(page: &Bytes, kind: Kind) -> Result<Opaque, Damage> {
 }
 
 /// Recall levels of the calibration table, see [`Meta::calibration`].
-pub const RECALLS: [f32; 16] = [
-    0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995,
-];
+pub const RECALLS: [f32; 16] =
+    [0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995];
 
 /// Content of the meta page.
 #[repr(C)]

@@ -513,11 +513,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
     unsafe {
         let index = (*scan).indexRelation;
         if (*scan).numberOfOrderBys == 0 {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "cannot scan ivflsh index without order"
-            );
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivflsh index without order");
         }
         let key = &*(*scan).orderByData;
         let mut query = Query::new(state.operator.space());

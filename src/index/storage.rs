@@ -7,16 +7,16 @@ use std::marker::PhantomData;
 /// Raises `ERRCODE_INDEX_CORRUPTED` for a block of `rel`.
 pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
     // SAFETY: `rel` is an open relation.
-    let name = unsafe { std::ffi::CStr::from_ptr((*(*rel).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned();
+    let name =
+        unsafe { std::ffi::CStr::from_ptr((*(*rel).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned();
     let (code, message) = match damage {
         Damage::Format(v) => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("index \"{name}\" has format version {v}, this version of vector_ext reads {}", page::FORMAT),
         ),
-        _ => (
-            PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
-            format!("index \"{name}\" is damaged at block {block}: {damage}"),
-        ),
+        _ => {
+            (PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged at block {block}: {damage}"))
+        }
     };
     pgrx::pg_sys::panic::ErrorReport::new(code, message, pgrx::function_name!())
         .set_hint("Please REINDEX it.")

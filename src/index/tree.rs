@@ -26,7 +26,15 @@ pub struct Query {
 impl Query {
     /// An unset query.
     pub fn new(space: Space) -> Query {
-        Query { space, vector: Vec::new(), norm: 0.0, offset: 0.0, mean_norm: 0.0, table: QueryTable::new(), nearest: false }
+        Query {
+            space,
+            vector: Vec::new(),
+            norm: 0.0,
+            offset: 0.0,
+            mean_norm: 0.0,
+            table: QueryTable::new(),
+            nearest: false,
+        }
     }
 
     /// Call after `vector` and `offset` changed.
@@ -286,7 +294,8 @@ pub fn nearest_lists(
     wanted: usize,
     centroid: Option<&mut Vec<f32>>,
 ) -> Vec<List> {
-    let root = List { term: query.root_term(), floor: query.root_floor(), head: meta.root, id: meta.root_list, radius: 0.0 };
+    let root =
+        List { term: query.root_term(), floor: query.root_floor(), head: meta.root, id: meta.root_list, radius: 0.0 };
     let mut levels: Vec<Vec<Found>> = vec![vec![Found { list: root, rank: 0.0, cell: (NO_BLOCK, 0), parent: 0 }]];
     for level in (0..meta.height).rev() {
         let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
@@ -334,8 +343,7 @@ fn children(
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let mut near =
-                    scan_block(rel, layout, &parent.list, &block, &query.table, f32::INFINITY, &mut scores);
+                let mut near = scan_block(rel, layout, &parent.list, &block, &query.table, f32::INFINITY, &mut scores);
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;

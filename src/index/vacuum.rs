@@ -16,11 +16,8 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
 ) -> *mut pg_sys::IndexBulkDeleteResult {
     // SAFETY: PostgreSQL's arguments.
     unsafe {
-        let stats = if stats.is_null() {
-            pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast()
-        } else {
-            stats
-        };
+        let stats =
+            if stats.is_null() { pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast() } else { stats };
         let callback = callback.expect("PostgreSQL passes a callback");
         let index = (*info).index;
         let leaf = Info::of(index).leaf_layout();

@@ -7,8 +7,7 @@
 
 use ann::quantize::simd::{Kernels, available};
 use ann::quantize::{
-    BLOCK, BlockFactors, DEFAULT_Z, ListTerm, QueryTable, Rotation, Space, decode_code,
-    encode_code, encode_sketch,
+    BLOCK, BlockFactors, DEFAULT_Z, ListTerm, QueryTable, Rotation, Space, decode_code, encode_code, encode_sketch,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -44,11 +43,7 @@ fn scans(c: &mut Criterion) {
         let blocks = (24 << 20) / block;
         let data = bytes(blocks * block);
         let column: [f32; BLOCK] = numbers(BLOCK).try_into().unwrap();
-        let f = BlockFactors {
-            constant: &column,
-            scale: &column,
-            error: &column,
-        };
+        let f = BlockFactors { constant: &column, scale: &column, error: &column };
         let mut table = QueryTable::new();
         table.build(&numbers(dims), DEFAULT_Z);
 
@@ -66,9 +61,7 @@ fn scans(c: &mut Criterion) {
         for kernels in available().into_iter().skip(1) {
             group.bench_function(kernels.name(), |b| {
                 b.iter(|| {
-                    data.chunks_exact(block)
-                        .map(|groups| scan(kernels, &table, groups, &f))
-                        .fold(0, |a, m| a ^ m)
+                    data.chunks_exact(block).map(|groups| scan(kernels, &table, groups, &f)).fold(0, |a, m| a ^ m)
                 });
             });
         }
@@ -92,20 +85,14 @@ fn others(c: &mut Criterion) {
         let q = numbers(dims);
         let mut group = c.benchmark_group(format!("vector/{dims}"));
         let mut table = QueryTable::new();
-        group.bench_function("table", |b| {
-            b.iter(|| table.build(black_box(&q), DEFAULT_Z))
-        });
+        group.bench_function("table", |b| b.iter(|| table.build(black_box(&q), DEFAULT_Z)));
         let (mut nibbles, mut code) = (vec![0; dims / 2], vec![0i8; dims]);
         group.bench_function("encode_sketch", |b| {
             b.iter(|| encode_sketch(Space::L2, black_box(&q), &q, &mut nibbles));
         });
-        group.bench_function("encode_code", |b| {
-            b.iter(|| encode_code(Space::L2, black_box(&q), &q, &mut code))
-        });
+        group.bench_function("encode_code", |b| b.iter(|| encode_code(Space::L2, black_box(&q), &q, &mut code)));
         let mut x = q.clone();
-        group.bench_function("decode_code", |b| {
-            b.iter(|| decode_code(black_box(&code), 1e-9, &mut x))
-        });
+        group.bench_function("decode_code", |b| b.iter(|| decode_code(black_box(&code), 1e-9, &mut x)));
         let rotation = Rotation::new(dims, 1);
         for kernels in available() {
             group.bench_function(format!("dot_code/{}", kernels.name()), |b| {

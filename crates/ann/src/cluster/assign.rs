@@ -68,18 +68,10 @@ impl Assigner {
             beam.set(reach).expect("a new lock is empty");
         }
         if centroids.lists() <= FLAT_LISTS {
-            return Ok(Self {
-                beam,
-                ..Self::flat(kernel, matrix)
-            });
+            return Ok(Self { beam, ..Self::flat(kernel, matrix) });
         }
         let all = Picked::all(matrix);
-        let wanted = Lloyd {
-            clusters: groups_for(centroids.lists()),
-            iterations: 10,
-            seed: 0,
-            cancelled,
-        };
+        let wanted = Lloyd { clusters: groups_for(centroids.lists()), iterations: 10, seed: 0, cancelled };
         let clusters = lloyd(all, &wanted)?;
         let space = Space::of(all, kernel);
         let mut groups = vec![Vec::new(); clusters.count()];
@@ -92,15 +84,7 @@ impl Assigner {
         let one_group = [(0..clusters.count() as u32).collect()];
         let put = |id: u32, out: &mut [f32]| space.put(kernel, head_rows.row(id as usize), out);
         let heads = Some(Panels::new(kernel, matrix.dims, &one_group, put));
-        Ok(Self {
-            kernel,
-            centroids: centroids.data.clone(),
-            dims: matrix.dims,
-            space,
-            lists,
-            heads,
-            beam,
-        })
+        Ok(Self { kernel, centroids: centroids.data.clone(), dims: matrix.dims, space, lists, heads, beam })
     }
 
     /// One level only.
@@ -127,8 +111,7 @@ impl Assigner {
     /// For one set of centroids the result of a row depends on that row alone, except that the first call decides on the
     /// beam if the centroids do not come from [`super::train`].
     pub fn assign(&self, rows: Matrix, lists: &mut [u32], distances: &mut [f32]) {
-        self.assign_picked(Picked::all(rows), lists, distances, 1.0, &|| false)
-            .expect("nothing cancels this");
+        self.assign_picked(Picked::all(rows), lists, distances, 1.0, &|| false).expect("nothing cancels this");
     }
 
     /// The instruction set in use.
@@ -143,10 +126,7 @@ impl Assigner {
         self.space.put(self.kernel, row, block.row_mut(0));
         let mut scores = vec![0.0; self.lists.positions()];
         self.lists.scores(&block, 1, &mut scores);
-        let mut found: Vec<(f32, u32)> = (0..)
-            .zip(scores)
-            .map(|(at, score)| (score, self.lists.id(at)))
-            .collect();
+        let mut found: Vec<(f32, u32)> = (0..).zip(scores).map(|(at, score)| (score, self.lists.id(at))).collect();
         found.retain(|&(_, id)| id != u32::MAX);
         let n = n.min(found.len());
         let order = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
@@ -170,44 +150,32 @@ impl Assigner {
         scale: f32,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Cancelled> {
-        assert!(
-            rows.len() == lists.len()
-                && rows.len() == distances.len()
-                && rows.matrix.dims == self.dims
-        );
+        assert!(rows.len() == lists.len() && rows.len() == distances.len() && rows.matrix.dims == self.dims);
         if rows.len() == 0 {
             return Ok(());
         }
         let reach = self.reach(rows, cancelled)?;
         let size = self.block_rows().min(rows.len());
-        lists
-            .par_chunks_mut(size)
-            .zip(distances.par_chunks_mut(size))
-            .enumerate()
-            .try_for_each_init(
-                || Scratch::new(self, size),
-                |scratch, (number, (lists, distances))| {
-                    if cancelled() {
-                        return Err(Cancelled);
-                    }
-                    let first = number * size;
-                    self.load(scratch, lists.len(), |i| rows.row(first + i));
-                    self.search(scratch, lists.len(), reach);
-                    for (i, (list, distance)) in lists.iter_mut().zip(distances).enumerate() {
-                        *list = self.lists.id(scratch.best[i].least().1);
-                        *distance = self.squared(rows.row(first + i), *list, scale);
-                    }
-                    Ok(())
-                },
-            )
+        lists.par_chunks_mut(size).zip(distances.par_chunks_mut(size)).enumerate().try_for_each_init(
+            || Scratch::new(self, size),
+            |scratch, (number, (lists, distances))| {
+                if cancelled() {
+                    return Err(Cancelled);
+                }
+                let first = number * size;
+                self.load(scratch, lists.len(), |i| rows.row(first + i));
+                self.search(scratch, lists.len(), reach);
+                for (i, (list, distance)) in lists.iter_mut().zip(distances).enumerate() {
+                    *list = self.lists.id(scratch.best[i].least().1);
+                    *distance = self.squared(rows.row(first + i), *list, scale);
+                }
+                Ok(())
+            },
+        )
     }
 
     /// The beam, which is measured on `rows` if nobody has done so yet.
-    pub(super) fn reach(
-        &self,
-        rows: Picked,
-        cancelled: &(dyn Fn() -> bool + Sync),
-    ) -> Result<f32, Cancelled> {
+    pub(super) fn reach(&self, rows: Picked, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<f32, Cancelled> {
         if let Some(&reach) = self.beam.get() {
             return Ok(reach);
         }
@@ -217,51 +185,33 @@ impl Assigner {
     }
 
     /// The ratio of squared distances to heads that finds the nearest centroid of the promised share of rows.
-    fn calibrate(
-        &self,
-        rows: Picked,
-        cancelled: &(dyn Fn() -> bool + Sync),
-    ) -> Result<f32, Cancelled> {
+    fn calibrate(&self, rows: Picked, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<f32, Cancelled> {
         let Some(heads) = &self.heads else {
             return Ok(1.0);
         };
         let affordable = CALIBRATION_WORK / self.centroids.len();
-        let count = affordable
-            .clamp(CALIBRATION_ROWS / 4, CALIBRATION_ROWS)
-            .min(rows.len());
+        let count = affordable.clamp(CALIBRATION_ROWS / 4, CALIBRATION_ROWS).min(rows.len());
         let picked: Vec<usize> = (0..count).map(|i| i * rows.len() / count).collect();
         let mut ratios = vec![1.0; count];
         let size = self.block_rows().min(count);
-        picked
-            .par_chunks(size)
-            .zip(ratios.par_chunks_mut(size))
-            .try_for_each_init(
-                || Scratch::new(self, size),
-                |scratch, (picked, ratios)| {
-                    if cancelled() {
-                        return Err(Cancelled);
-                    }
-                    self.load(scratch, picked.len(), |i| rows.row(picked[i]));
-                    self.search(scratch, picked.len(), f32::INFINITY);
-                    for (i, ratio) in ratios.iter_mut().enumerate() {
-                        let group = self.lists.group_of(scratch.best[i].least().1);
-                        let (norm, scores) =
-                            (scratch.norms[i], &scratch.scores[i * heads.positions()..]);
-                        let nearest = scores[..self.lists.groups()]
-                            .iter()
-                            .copied()
-                            .fold(f32::INFINITY, f32::min);
-                        let (nearest, needed) =
-                            ((nearest + norm).max(0.0), (scores[group] + norm).max(0.0));
-                        *ratio = if needed <= nearest {
-                            1.0
-                        } else {
-                            needed / nearest
-                        };
-                    }
-                    Ok(())
-                },
-            )?;
+        picked.par_chunks(size).zip(ratios.par_chunks_mut(size)).try_for_each_init(
+            || Scratch::new(self, size),
+            |scratch, (picked, ratios)| {
+                if cancelled() {
+                    return Err(Cancelled);
+                }
+                self.load(scratch, picked.len(), |i| rows.row(picked[i]));
+                self.search(scratch, picked.len(), f32::INFINITY);
+                for (i, ratio) in ratios.iter_mut().enumerate() {
+                    let group = self.lists.group_of(scratch.best[i].least().1);
+                    let (norm, scores) = (scratch.norms[i], &scratch.scores[i * heads.positions()..]);
+                    let nearest = scores[..self.lists.groups()].iter().copied().fold(f32::INFINITY, f32::min);
+                    let (nearest, needed) = ((nearest + norm).max(0.0), (scores[group] + norm).max(0.0));
+                    *ratio = if needed <= nearest { 1.0 } else { needed / nearest };
+                }
+                Ok(())
+            },
+        )?;
         ratios.sort_unstable_by(f32::total_cmp);
         let last = ((count as f64 * CALIBRATION_SHARE).ceil() as usize).clamp(1, count) - 1;
         Ok(ratios[last])
@@ -269,29 +219,19 @@ impl Assigner {
 
     /// Rows that are worked on together.
     fn block_rows(&self) -> usize {
-        (BLOCK_BYTES / (self.dims * size_of::<f32>()))
-            .clamp(64, 1024)
-            .next_multiple_of(8)
+        (BLOCK_BYTES / (self.dims * size_of::<f32>())).clamp(64, 1024).next_multiple_of(8)
     }
 
     /// Puts rows into the block.
     fn load<'a>(&self, scratch: &mut Scratch, count: usize, row: impl Fn(usize) -> &'a [f32]) {
         for i in 0..count {
-            scratch.norms[i] = self
-                .space
-                .put(self.kernel, row(i), scratch.block.row_mut(i));
+            scratch.norms[i] = self.space.put(self.kernel, row(i), scratch.block.row_mut(i));
         }
     }
 
     /// Finds the best position of the block's first `count` rows.
     fn search(&self, scratch: &mut Scratch, count: usize, reach: f32) {
-        let Scratch {
-            block,
-            norms,
-            best,
-            scores,
-            members,
-        } = scratch;
+        let Scratch { block, norms, best, scores, members } = scratch;
         best[..count].fill(Best::NONE);
         for members in members.iter_mut() {
             members.clear();
@@ -301,14 +241,9 @@ impl Assigner {
             heads.scores(block, count, scores);
             for i in 0..count {
                 let scores = &scores[i * stride..][..groups];
-                let nearest =
-                    (scores.iter().copied().fold(f32::INFINITY, f32::min) + norms[i]).max(0.0);
+                let nearest = (scores.iter().copied().fold(f32::INFINITY, f32::min) + norms[i]).max(0.0);
                 // In terms of the score; at least the nearest head passes, whatever rounding did.
-                let limit = if reach.is_finite() {
-                    nearest * reach - norms[i]
-                } else {
-                    f32::INFINITY
-                };
+                let limit = if reach.is_finite() { nearest * reach - norms[i] } else { f32::INFINITY };
                 let limit = limit.max(nearest - norms[i]).next_up();
                 for (&score, members) in scores.iter().zip(members.iter_mut()) {
                     if score <= limit {
@@ -325,11 +260,7 @@ impl Assigner {
     }
 
     fn squared(&self, row: &[f32], list: u32, scale: f32) -> f32 {
-        (self.kernel.squared)(
-            row,
-            &self.centroids[list as usize * self.dims..][..self.dims],
-            scale,
-        )
+        (self.kernel.squared)(row, &self.centroids[list as usize * self.dims..][..self.dims], scale)
     }
 }
 

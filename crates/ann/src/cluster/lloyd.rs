@@ -71,13 +71,7 @@ pub(super) fn lloyd(rows: Picked, wanted: &Lloyd) -> Result<Clusters, Cancelled>
 }
 
 /// k-means++ among the rows `chosen`: each next centroid is drawn in proportion to the squared distance from those before.
-fn seed(
-    rows: Picked,
-    chosen: &[u32],
-    scale: f32,
-    random: &mut Random,
-    wanted: &Lloyd,
-) -> Result<Vec<f32>, Cancelled> {
+fn seed(rows: Picked, chosen: &[u32], scale: f32, random: &mut Random, wanted: &Lloyd) -> Result<Vec<f32>, Cancelled> {
     let kernel = kernel::best();
     let row = |i: usize| rows.row(chosen[i] as usize);
     let mut data = row(random.below(chosen.len())).to_vec();
@@ -88,15 +82,9 @@ fn seed(
             return Err(Cancelled);
         }
         let last = &data[(done - 1) * dims..];
-        distances
-            .par_iter_mut()
-            .enumerate()
-            .with_min_len(SUM_ROWS)
-            .for_each(|(i, distance)| {
-                *distance = distance
-                    .min((kernel.squared)(row(i), last, scale))
-                    .min(f32::MAX);
-            });
+        distances.par_iter_mut().enumerate().with_min_len(SUM_ROWS).for_each(|(i, distance)| {
+            *distance = distance.min((kernel.squared)(row(i), last, scale)).min(f32::MAX);
+        });
         let total: f64 = distances.iter().map(|&d| f64::from(d)).sum();
         if total <= 0.0 {
             break;
@@ -169,22 +157,19 @@ pub(super) fn means(
         sum
     };
     let mut data = before.to_vec();
-    data.par_chunks_mut(dims)
-        .enumerate()
-        .try_for_each(|(list, centroid)| {
-            if cancelled() {
-                return Err(Cancelled);
-            }
-            let list = members.list(list);
-            if list.is_empty() {
-                return Ok(());
-            }
-            let parts: Vec<Vec<f64>> = list.par_chunks(SUM_ROWS).map(sum).collect();
-            for (dim, value) in centroid.iter_mut().enumerate() {
-                *value =
-                    (parts.iter().map(|part| part[dim]).sum::<f64>() / list.len() as f64) as f32;
-            }
-            Ok(())
-        })?;
+    data.par_chunks_mut(dims).enumerate().try_for_each(|(list, centroid)| {
+        if cancelled() {
+            return Err(Cancelled);
+        }
+        let list = members.list(list);
+        if list.is_empty() {
+            return Ok(());
+        }
+        let parts: Vec<Vec<f64>> = list.par_chunks(SUM_ROWS).map(sum).collect();
+        for (dim, value) in centroid.iter_mut().enumerate() {
+            *value = (parts.iter().map(|part| part[dim]).sum::<f64>() / list.len() as f64) as f32;
+        }
+        Ok(())
+    })?;
     Ok(data)
 }

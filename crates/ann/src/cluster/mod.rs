@@ -45,11 +45,7 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// A view of `data` as rows of `dims` values. Panics if `dims` is 0 or does not divide the length.
     pub fn new(data: &'a [f32], dims: usize) -> Self {
-        assert!(
-            dims > 0 && data.len().is_multiple_of(dims),
-            "{} values are no rows of {dims}",
-            data.len()
-        );
+        assert!(dims > 0 && data.len().is_multiple_of(dims), "{} values are no rows of {dims}", data.len());
         Self { data, dims }
     }
 
@@ -65,10 +61,7 @@ impl<'a> Matrix<'a> {
 
     /// Rows `start .. end`.
     pub fn slice(&self, start: usize, end: usize) -> Matrix<'a> {
-        Matrix {
-            data: &self.data[start * self.dims..end * self.dims],
-            dims: self.dims,
-        }
+        Matrix { data: &self.data[start * self.dims..end * self.dims], dims: self.dims }
     }
 }
 
@@ -100,11 +93,7 @@ impl Centroids {
     /// it gets. Panics if `dims` is 0 or does not divide the length.
     pub fn new(dims: usize, data: Vec<f32>) -> Self {
         Matrix::new(&data, dims);
-        Self {
-            dims,
-            data,
-            beam: None,
-        }
+        Self { dims, data, beam: None }
     }
 
     /// Number of lists.
@@ -114,10 +103,7 @@ impl Centroids {
 
     /// The centroids as rows.
     pub fn matrix(&self) -> Matrix<'_> {
-        Matrix {
-            data: &self.data,
-            dims: self.dims,
-        }
+        Matrix { data: &self.data, dims: self.dims }
     }
 }
 
@@ -130,28 +116,18 @@ struct Picked<'a> {
 
 impl<'a> Picked<'a> {
     fn all(matrix: Matrix<'a>) -> Self {
-        Self {
-            matrix,
-            indices: None,
-        }
+        Self { matrix, indices: None }
     }
 
     fn some(matrix: Matrix<'a>, indices: &'a [u32]) -> Self {
-        Self {
-            matrix,
-            indices: Some(indices),
-        }
+        Self { matrix, indices: Some(indices) }
     }
 
     fn len(&self) -> usize {
-        self.indices
-            .map_or_else(|| self.matrix.rows(), <[u32]>::len)
+        self.indices.map_or_else(|| self.matrix.rows(), <[u32]>::len)
     }
 
     fn row(&self, position: usize) -> &'a [f32] {
-        self.matrix.row(
-            self.indices
-                .map_or(position, |indices| indices[position] as usize),
-        )
+        self.matrix.row(self.indices.map_or(position, |indices| indices[position] as usize))
     }
 }

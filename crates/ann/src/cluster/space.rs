@@ -13,9 +13,7 @@ const MEDIAN_OF: usize = 31;
 
 /// The power of two that brings the largest coordinate of `rows` to about 2^54.
 pub(super) fn scale(rows: Picked, kernel: &Kernel) -> f32 {
-    let largest = (0..rows.len())
-        .map(|i| (kernel.largest)(rows.row(i)))
-        .fold(0.0f32, f32::max);
+    let largest = (0..rows.len()).map(|i| (kernel.largest)(rows.row(i))).fold(0.0f32, f32::max);
     if largest == 0.0 {
         return 1.0;
     }
@@ -42,9 +40,7 @@ impl Space {
                     *value = row[dim];
                 }
                 column.sort_unstable_by(f32::total_cmp);
-                column
-                    .get(column.len() / 2)
-                    .map_or(0.0, |median| median * scale)
+                column.get(column.len() / 2).map_or(0.0, |median| median * scale)
             })
             .collect();
         Self { scale, shift }

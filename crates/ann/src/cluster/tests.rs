@@ -18,16 +18,9 @@ fn clustered(rows: usize, dims: usize, clusters: usize, spread: f32, seed: u64) 
 }
 
 fn exact(row: &[f32], centroids: Matrix) -> Vec<(f64, u32)> {
-    let distance = |c: &[f32]| {
-        row.iter()
-            .zip(c)
-            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
-            .sum()
-    };
-    let mut all: Vec<(f64, u32)> = (0..)
-        .zip(0..centroids.rows())
-        .map(|(id, i)| (distance(centroids.row(i)), id))
-        .collect();
+    let distance = |c: &[f32]| row.iter().zip(c).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    let mut all: Vec<(f64, u32)> =
+        (0..).zip(0..centroids.rows()).map(|(id, i)| (distance(centroids.row(i)), id)).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     all
 }
@@ -51,18 +44,11 @@ fn mean(distances: &[f32]) -> f64 {
 }
 
 fn options(lists: usize) -> TrainOptions<'static> {
-    TrainOptions {
-        lists,
-        ..TrainOptions::default()
-    }
+    TrainOptions { lists, ..TrainOptions::default() }
 }
 
 fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .unwrap()
-        .install(run)
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
 }
 
 #[test]
@@ -88,12 +74,7 @@ fn kernels_agree_with_plain_sums() {
             panels.scores(&block, 21, &mut scores);
             let mut best = vec![kernel::Best::NONE; 21];
             for group in 0..2 {
-                panels.nearest(
-                    group,
-                    &block,
-                    &(0..21).rev().collect::<Vec<u32>>(),
-                    &mut best,
-                );
+                panels.nearest(group, &block, &(0..21).rev().collect::<Vec<u32>>(), &mut best);
             }
             for i in 0..21 {
                 let mut least = (f64::INFINITY, 0);
@@ -105,16 +86,8 @@ fn kernels_agree_with_plain_sums() {
                         continue;
                     }
                     let centroid = rows.row(panels.id(position) as usize);
-                    let truth: f64 = centroid
-                        .iter()
-                        .zip(row)
-                        .map(|(c, x)| f64::from(c * (c - 2.0 * x)))
-                        .sum();
-                    assert!(
-                        (f64::from(score) - truth).abs() < 1e-3,
-                        "{}: {score} for {truth}",
-                        kernel.name
-                    );
+                    let truth: f64 = centroid.iter().zip(row).map(|(c, x)| f64::from(c * (c - 2.0 * x))).sum();
+                    assert!((f64::from(score) - truth).abs() < 1e-3, "{}: {score} for {truth}", kernel.name);
                     if truth < least.0 {
                         least = (truth, position);
                     }
@@ -155,12 +128,7 @@ fn assigns_to_the_nearest() {
                     }
                 }
             }
-            assert!(
-                right * 100 >= rows.rows() * 99,
-                "{}: {right} of {}",
-                kernel.name,
-                rows.rows()
-            );
+            assert!(right * 100 >= rows.rows() * 99, "{}: {right} of {}", kernel.name, rows.rows());
             if lists == 40 {
                 assert_eq!(right, rows.rows());
             }
@@ -182,18 +150,7 @@ fn threads_do_not_matter() {
     };
     let one = run(1);
     assert!(one == run(2) && one == run(3) && one == run(2));
-    assert_ne!(
-        one.0,
-        train(
-            rows,
-            &TrainOptions {
-                seed: 1,
-                ..options(700)
-            }
-        )
-        .unwrap()
-        .data
-    );
+    assert_ne!(one.0, train(rows, &TrainOptions { seed: 1, ..options(700) }).unwrap().data);
 }
 
 #[test]
@@ -207,11 +164,7 @@ fn lists_are_balanced() {
         assert_eq!(centroids.lists(), lists);
         let sizes = sizes(&centroids, rows);
         let most = sizes.iter().max().unwrap() * lists;
-        assert!(
-            sizes.iter().all(|&size| size > 0) && most <= 4 * rows.rows(),
-            "{lists}: {most} of {}",
-            rows.rows()
-        );
+        assert!(sizes.iter().all(|&size| size > 0) && most <= 4 * rows.rows(), "{lists}: {most} of {}", rows.rows());
     }
 }
 
@@ -222,18 +175,10 @@ fn as_good_as_flat_lloyd() {
         let rows = Matrix::new(&data, 32);
         let centroids = train(rows, &options(400)).unwrap();
         let got = mean(&assigned(&centroids, rows).1);
-        let wanted = lloyd::Lloyd {
-            clusters: 400,
-            iterations: 20,
-            seed: 3,
-            cancelled: &|| false,
-        };
+        let wanted = lloyd::Lloyd { clusters: 400, iterations: 20, seed: 3, cancelled: &|| false };
         let flat = Centroids::new(32, lloyd::lloyd(Picked::all(rows), &wanted).unwrap().data);
         let flat = mean(&assigned(&flat, rows).1);
-        println!(
-            "{clusters} clusters: {got} hierarchical, {flat} flat ({:+.2} %)",
-            (got / flat - 1.0) * 100.0
-        );
+        println!("{clusters} clusters: {got} hierarchical, {flat} flat ({:+.2} %)", (got / flat - 1.0) * 100.0);
         assert!(got <= flat * 1.02, "{clusters}: {got} for {flat}");
     }
 }
@@ -243,31 +188,13 @@ fn few_distinct_rows() {
     let rows: Vec<f32> = (0..1000).flat_map(|i| [(i % 7) as f32, 0.0, 1.0]).collect();
     let centroids = train(Matrix::new(&rows, 3), &options(20)).unwrap();
     assert_eq!(centroids.lists(), 7);
-    assert!(
-        assigned(&centroids, Matrix::new(&rows, 3))
-            .1
-            .iter()
-            .all(|&distance| distance == 0.0)
-    );
+    assert!(assigned(&centroids, Matrix::new(&rows, 3)).1.iter().all(|&distance| distance == 0.0));
     let same = vec![2.5f32; 4000];
-    assert_eq!(
-        train(Matrix::new(&same, 4), &options(9)).unwrap().data,
-        [2.5; 4]
-    );
-    let zeros: Vec<f32> = (0..50)
-        .map(|i| if i % 2 == 0 { 0.0 } else { -0.0 })
-        .collect();
-    assert_eq!(
-        train(Matrix::new(&zeros, 1), &options(9)).unwrap().lists(),
-        1
-    );
+    assert_eq!(train(Matrix::new(&same, 4), &options(9)).unwrap().data, [2.5; 4]);
+    let zeros: Vec<f32> = (0..50).map(|i| if i % 2 == 0 { 0.0 } else { -0.0 }).collect();
+    assert_eq!(train(Matrix::new(&zeros, 1), &options(9)).unwrap().lists(), 1);
     assert_eq!(train(Matrix::new(&[], 3), &options(9)).unwrap().lists(), 0);
-    assert_eq!(
-        train(Matrix::new(&[1.0, 2.0], 2), &options(9))
-            .unwrap()
-            .data,
-        [1.0, 2.0]
-    );
+    assert_eq!(train(Matrix::new(&[1.0, 2.0], 2), &options(9)).unwrap().data, [1.0, 2.0]);
     let one = train(Matrix::new(&[1.0, 2.0, 3.0, 6.0], 2), &options(1)).unwrap();
     assert_eq!(one.data, [2.0, 4.0]);
 }
@@ -289,11 +216,8 @@ fn many_duplicates() {
         assert!(sizes[0] > 0);
         // Only the two rows' own lists may be large.
         assert!(sizes[lists - 3] <= 4 * 8000 / lists);
-        let keys: std::collections::HashSet<Vec<u32>> = centroids
-            .data
-            .chunks(6)
-            .map(|c| c.iter().map(|x| x.to_bits()).collect())
-            .collect();
+        let keys: std::collections::HashSet<Vec<u32>> =
+            centroids.data.chunks(6).map(|c| c.iter().map(|x| x.to_bits()).collect()).collect();
         assert_eq!(keys.len(), lists);
     }
 }
@@ -323,10 +247,7 @@ fn dimensions_and_scales() {
     let centroids = train(rows, &options(100)).unwrap();
     let sizes = sizes(&centroids, rows);
     assert_eq!(sizes.len(), 100);
-    assert!(
-        sizes.iter().all(|&size| size > 0 && size <= 4 * 30),
-        "{sizes:?}"
-    );
+    assert!(sizes.iter().all(|&size| size > 0 && size <= 4 * 30), "{sizes:?}");
 
     let plain = clustered(3000, 10, 30, 0.01, 6);
     let far: Vec<f32> = plain.iter().map(|x| x + 1000.0).collect();
@@ -339,28 +260,12 @@ fn dimensions_and_scales() {
 
 #[test]
 fn extreme_values() {
-    let data = [
-        f32::MAX,
-        f32::MIN,
-        0.0,
-        1.0,
-        f32::MIN_POSITIVE,
-        -1e38,
-        3e38,
-        -f32::MIN_POSITIVE,
-        1e-45,
-        7.0,
-    ];
+    let data = [f32::MAX, f32::MIN, 0.0, 1.0, f32::MIN_POSITIVE, -1e38, 3e38, -f32::MIN_POSITIVE, 1e-45, 7.0];
     let rows = Matrix::new(&data, 1);
     for lists in 1..=10 {
         let centroids = train(rows, &options(lists)).unwrap();
         assert!(centroids.lists() <= lists && centroids.data.iter().all(|x| x.is_finite()));
-        assert!(
-            assigned(&centroids, rows)
-                .0
-                .iter()
-                .all(|&list| (list as usize) < centroids.lists())
-        );
+        assert!(assigned(&centroids, rows).0.iter().all(|&list| (list as usize) < centroids.lists()));
     }
     // Rows far outside of what the centroids span.
     let centroids = Centroids::new(2, vec![1e-30, 0.0, -1e-30, 0.0]);
@@ -378,25 +283,12 @@ fn cancellation() {
         asked.fetch_add(1, Ordering::Relaxed);
         false
     };
-    train(
-        rows,
-        &TrainOptions {
-            cancelled: &count,
-            ..options(800)
-        },
-    )
-    .unwrap();
+    train(rows, &TrainOptions { cancelled: &count, ..options(800) }).unwrap();
     let all = asked.load(Ordering::Relaxed);
     for share in [0, 1, 3, 5, 8, 9] {
         let asked = AtomicUsize::new(0);
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= all * share / 10;
-        let result = train(
-            rows,
-            &TrainOptions {
-                cancelled: &stop,
-                ..options(800)
-            },
-        );
+        let result = train(rows, &TrainOptions { cancelled: &stop, ..options(800) });
         assert_eq!(result.err(), Some(Cancelled));
         // Few blocks are begun after the flag is up.
         assert!(asked.load(Ordering::Relaxed) < all * share / 10 + 64);

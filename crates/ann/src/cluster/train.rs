@@ -50,12 +50,7 @@ pub struct TrainOptions<'a> {
 
 impl Default for TrainOptions<'_> {
     fn default() -> Self {
-        Self {
-            lists: 1,
-            iterations: 10,
-            seed: 0,
-            cancelled: &|| false,
-        }
+        Self { lists: 1, iterations: 10, seed: 0, cancelled: &|| false }
     }
 }
 
@@ -70,11 +65,7 @@ impl Default for TrainOptions<'_> {
 pub fn train(sample: Matrix, options: &TrainOptions) -> Result<Centroids, Cancelled> {
     let lists = options.lists.max(1);
     if let Some(data) = few_distinct(sample, lists, options)? {
-        return Ok(Centroids {
-            dims: sample.dims,
-            data,
-            beam: None,
-        });
+        return Ok(Centroids { dims: sample.dims, data, beam: None });
     }
     let rows = Picked::all(sample);
     let data = if lists <= FLAT_LISTS {
@@ -89,12 +80,7 @@ pub fn train(sample: Matrix, options: &TrainOptions) -> Result<Centroids, Cancel
 /// The k-means of one level.
 fn level<'a>(options: &TrainOptions<'a>, clusters: usize, number: u64) -> Lloyd<'a> {
     let seed = Random::new(options.seed ^ number.wrapping_mul(0xA076_1D64_78BD_642F)).next();
-    Lloyd {
-        clusters,
-        iterations: options.iterations,
-        seed,
-        cancelled: options.cancelled,
-    }
+    Lloyd { clusters, iterations: options.iterations, seed, cancelled: options.cancelled }
 }
 
 /// Rows enough for a k-means of so many clusters.
@@ -109,32 +95,19 @@ fn hierarchy(sample: Matrix, lists: usize, options: &TrainOptions) -> Result<Vec
     let clusters = lloyd(Picked::some(sample, &picked), &level(options, coarse, 0))?;
     let (mut assigned, mut distances) = (vec![0; sample.rows()], vec![0.0; sample.rows()]);
     let assigner = Assigner::flat(kernel::best(), Matrix::new(&clusters.data, sample.dims));
-    assigner.assign_picked(
-        Picked::all(sample),
-        &mut assigned,
-        &mut distances,
-        1.0,
-        options.cancelled,
-    )?;
+    assigner.assign_picked(Picked::all(sample), &mut assigned, &mut distances, 1.0, options.cancelled)?;
     drop(distances);
     let members = Members::of(&assigned, clusters.count());
-    let sizes: Vec<usize> = (0..members.count())
-        .map(|cluster| members.len(cluster))
-        .collect();
+    let sizes: Vec<usize> = (0..members.count()).map(|cluster| members.len(cluster)).collect();
     let parts: Vec<Clusters> = shares(&sizes, lists)
         .par_iter()
         .enumerate()
         .filter(|&(_, &children)| children > 0)
         .map(|(cluster, &children)| {
             let all = members.list(cluster);
-            let picked: Vec<u32> = subsample(all.len(), children, options.seed)
-                .iter()
-                .map(|&i| all[i as usize])
-                .collect();
-            lloyd(
-                Picked::some(sample, &picked),
-                &level(options, children, 1 + cluster as u64),
-            )
+            let picked: Vec<u32> =
+                subsample(all.len(), children, options.seed).iter().map(|&i| all[i as usize]).collect();
+            lloyd(Picked::some(sample, &picked), &level(options, children, 1 + cluster as u64))
         })
         .collect::<Result<_, _>>()?;
     Ok(parts.into_iter().flat_map(|part| part.data).collect())
@@ -156,43 +129,19 @@ fn shares(sizes: &[usize], total: usize) -> Vec<usize> {
 }
 
 /// Lloyd iterations over all lists, with repairs, until the lists are in order.
-fn refine(
-    sample: Matrix,
-    mut data: Vec<f32>,
-    lists: usize,
-    options: &TrainOptions,
-) -> Result<Centroids, Cancelled> {
+fn refine(sample: Matrix, mut data: Vec<f32>, lists: usize, options: &TrainOptions) -> Result<Centroids, Cancelled> {
     let rows = Picked::all(sample);
     let (mut assigned, mut distances) = (vec![0; sample.rows()], vec![0.0; sample.rows()]);
     let refinements = options.iterations.min(REFINEMENTS);
     let scale = scale(rows, kernel::best());
     for pass in 0.. {
-        let centroids = Centroids {
-            dims: sample.dims,
-            data,
-            beam: None,
-        };
+        let centroids = Centroids { dims: sample.dims, data, beam: None };
         let assigner = Assigner::build(kernel::best(), &centroids, options.cancelled)?;
-        assigner.assign_picked(
-            rows,
-            &mut assigned,
-            &mut distances,
-            scale,
-            options.cancelled,
-        )?;
-        let state = State::of(
-            sample,
-            Members::of(&assigned, centroids.lists()),
-            &distances,
-            lists,
-        );
+        assigner.assign_picked(rows, &mut assigned, &mut distances, scale, options.cancelled)?;
+        let state = State::of(sample, Members::of(&assigned, centroids.lists()), &distances, lists);
         if pass >= refinements && (state.in_order() || pass >= refinements + REPAIRS) {
             let beam = Some(assigner.reach(rows, options.cancelled)?);
-            return Ok(Centroids {
-                beam,
-                data: state.without_empty(&centroids),
-                ..centroids
-            });
+            return Ok(Centroids { beam, data: state.without_empty(&centroids), ..centroids });
         }
         drop(assigner);
         let moved = means(rows, &state.members, &centroids.data, options.cancelled)?;
@@ -213,20 +162,9 @@ struct State<'a> {
 
 impl<'a> State<'a> {
     fn of(sample: Matrix<'a>, members: Members, distances: &[f32], wanted: usize) -> Self {
-        let spread = |list| {
-            members
-                .list(list)
-                .iter()
-                .map(|&row| f64::from(distances[row as usize]))
-                .sum()
-        };
+        let spread = |list| members.list(list).iter().map(|&row| f64::from(distances[row as usize])).sum();
         let spread = (0..members.count()).map(spread).collect();
-        Self {
-            sample,
-            members,
-            spread,
-            wanted,
-        }
+        Self { sample, members, spread, wanted }
     }
 
     /// Whether a list has more rows than `times` the mean, and could be split.
@@ -243,9 +181,7 @@ impl<'a> State<'a> {
     /// The centroids of lists with rows.
     fn without_empty(&self, centroids: &Centroids) -> Vec<f32> {
         let kept = (0..centroids.lists()).filter(|&list| self.members.len(list) > 0);
-        kept.flat_map(|list| centroids.matrix().row(list))
-            .copied()
-            .collect()
+        kept.flat_map(|list| centroids.matrix().row(list)).copied().collect()
     }
 
     /// How many lists shall stand in the place of each: 0 drops it, more than 1 splits it.
@@ -255,9 +191,7 @@ impl<'a> State<'a> {
         let mut plan: Vec<usize> = (0..self.members.count())
             .map(|list| match size(list) {
                 0 => 0,
-                rows if self.exceeds(list, SPLIT_ABOVE) => {
-                    (rows as f64 / (PIECE * mean)).ceil() as usize
-                }
+                rows if self.exceeds(list, SPLIT_ABOVE) => (rows as f64 / (PIECE * mean)).ceil() as usize,
                 _ => 1,
             })
             .collect();
@@ -290,15 +224,7 @@ impl<'a> State<'a> {
                 1 => Ok(means.row(list).to_vec()),
                 _ => {
                     let rows = Picked::some(self.sample, self.members.list(list));
-                    Ok(lloyd(
-                        rows,
-                        &Lloyd {
-                            clusters: pieces,
-                            seed: split.seed ^ list as u64,
-                            ..*split
-                        },
-                    )?
-                    .data)
+                    Ok(lloyd(rows, &Lloyd { clusters: pieces, seed: split.seed ^ list as u64, ..*split })?.data)
                 }
             })
             .collect::<Result<_, _>>()?;
@@ -326,11 +252,7 @@ impl Hash for Key<'_> {
 }
 
 /// The distinct rows if there are no more than `most`.
-fn few_distinct(
-    sample: Matrix,
-    most: usize,
-    options: &TrainOptions,
-) -> Result<Option<Vec<f32>>, Cancelled> {
+fn few_distinct(sample: Matrix, most: usize, options: &TrainOptions) -> Result<Option<Vec<f32>>, Cancelled> {
     let mut seen = HashSet::new();
     let mut data = Vec::new();
     for index in 0..sample.rows() {

@@ -42,22 +42,14 @@ impl ListTerm {
     #[must_use]
     pub fn within(self, space: Space, threshold: f32) -> Self {
         match space {
-            Space::L2 => Self {
-                b: self.b.min(threshold.max(0.0).sqrt()),
-                ..self
-            },
+            Space::L2 => Self { b: self.b.min(threshold.max(0.0).sqrt()), ..self },
             Space::InnerProduct => self,
         }
     }
 }
 
 /// Encodes an entry: `residual` = x − c, `centroid` = c and `code` all have `padded` coordinates.
-pub fn encode_code(
-    space: Space,
-    residual: &[f32],
-    centroid: &[f32],
-    code: &mut [i8],
-) -> CodeFactors {
+pub fn encode_code(space: Space, residual: &[f32], centroid: &[f32], code: &mut [i8]) -> CodeFactors {
     assert!(residual.len().is_multiple_of(8));
     assert_eq!(residual.len(), centroid.len());
     assert_eq!(residual.len(), code.len());
@@ -79,12 +71,7 @@ pub fn dot_code(q: &[f32], code: &[i8]) -> f32 {
 
 /// The distance of the query to x̂ (L2 squared, not below 0; or −⟨x̂,q⟩), `dot` being ⟨q,u⟩. Not a bound.
 pub fn code_distance(space: Space, term: ListTerm, f: &CodeFactors, dot: f32) -> f32 {
-    let (a, constant, s, dot) = (
-        f64::from(term.a),
-        f64::from(f.constant),
-        f64::from(f.scale),
-        f64::from(dot),
-    );
+    let (a, constant, s, dot) = (f64::from(term.a), f64::from(f.constant), f64::from(f.scale), f64::from(dot));
     match space {
         Space::L2 => (a + constant - 2.0 * s * dot).max(0.0) as f32,
         Space::InnerProduct => (a - s * dot) as f32,
@@ -135,20 +122,8 @@ fn round_up(x: f64) -> f32 {
 /// * the distance that the bound is compared with may be computed in f32 itself: factor 1 − 2γ, InnerProduct γ‖x‖‖q‖.
 ///
 /// For InnerProduct everything that is multiplied by ‖q‖ is in the stored `error`: (2γ + 2η)·(‖c‖ + ‖r̂‖) + ‖e‖.
-pub fn code_lower_bound(
-    space: Space,
-    term: ListTerm,
-    f: &CodeFactors,
-    dot: f32,
-    q_norm: f32,
-    padded: usize,
-) -> f32 {
-    let (a, constant, s, dot) = (
-        f64::from(term.a),
-        f64::from(f.constant),
-        f64::from(f.scale),
-        f64::from(dot),
-    );
+pub fn code_lower_bound(space: Space, term: ListTerm, f: &CodeFactors, dot: f32, q_norm: f32, padded: usize) -> f32 {
+    let (a, constant, s, dot) = (f64::from(term.a), f64::from(f.constant), f64::from(f.scale), f64::from(dot));
     let (error, q_norm) = (f64::from(f.error), f64::from(q_norm));
     let gamma = gamma(padded);
     match space {
@@ -156,21 +131,14 @@ pub fn code_lower_bound(
             let squared = (a + constant - 2.0 * s * dot).max(0.0);
             let distance = squared.sqrt();
             let k = 2.0 * gamma * q_norm;
-            let allowance =
-                1.6 * (gamma * a + U * constant.abs() + k * (f64::from(term.b) + distance) + k * k);
-            let least = (squared - allowance).max(0.0).sqrt()
-                - error
-                - eta(padded) * (2.0 * q_norm + distance);
+            let allowance = 1.6 * (gamma * a + U * constant.abs() + k * (f64::from(term.b) + distance) + k * k);
+            let least = (squared - allowance).max(0.0).sqrt() - error - eta(padded) * (2.0 * q_norm + distance);
             // A NaN (infinite input) gives 0 here.
             round_down(least.max(0.0).powi(2) * (1.0 - 2.0 * gamma)).min(f32::MAX)
         }
         Space::InnerProduct => {
             let least = a - s * dot - q_norm * (1.0 + gamma) * error;
-            if least.is_nan() {
-                f32::MIN
-            } else {
-                round_down(least).clamp(f32::MIN, f32::MAX)
-            }
+            if least.is_nan() { f32::MIN } else { round_down(least).clamp(f32::MIN, f32::MAX) }
         }
     }
 }
@@ -197,36 +165,18 @@ const SMALLEST: f32 = 1e-30;
 
 /// The encoder's body, compiled once per instruction set.
 #[inline(always)]
-pub(super) fn encode(
-    space: Space,
-    residual: &[f32],
-    centroid: &[f32],
-    code: &mut [i8],
-) -> CodeFactors {
+pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], code: &mut [i8]) -> CodeFactors {
     let mut maxima = [0f32; 8];
     for r in residual.as_chunks::<8>().0 {
         for j in 0..8 {
-            maxima[j] = if r[j].abs() > maxima[j] {
-                r[j].abs()
-            } else {
-                maxima[j]
-            };
+            maxima[j] = if r[j].abs() > maxima[j] { r[j].abs() } else { maxima[j] };
         }
     }
     let max = maxima.iter().fold(0f32, |a, b| a.max(*b));
     let norm2 = dot64(residual, residual);
     if max < SMALLEST {
         code.fill(0);
-        return finish(
-            space,
-            norm2,
-            norm2,
-            0.0,
-            0.0,
-            dot64(centroid, centroid),
-            0.0,
-            residual.len(),
-        );
+        return finish(space, norm2, norm2, 0.0, 0.0, dot64(centroid, centroid), 0.0, residual.len());
     }
 
     // Any step whose grid points minimise ‖r − s·u‖ after s is fitted to u: ‖r‖² − ⟨r,u⟩²/‖u‖².
@@ -247,10 +197,7 @@ pub(super) fn encode(
                 uu[j] += u[j] * u[j];
             }
         }
-        let (ru, uu): (f64, f64) = (
-            ru.iter().map(|x| f64::from(*x)).sum(),
-            uu.iter().map(|x| f64::from(*x)).sum(),
-        );
+        let (ru, uu): (f64, f64) = (ru.iter().map(|x| f64::from(*x)).sum(), uu.iter().map(|x| f64::from(*x)).sum());
         // ⟨r,u⟩²/‖u‖² in squared units of the residual.
         let fit = (ru * f64::from(step)).powi(2) / uu;
         if fit > best_fit {
@@ -259,11 +206,7 @@ pub(super) fn encode(
     }
     let inverse = best.recip();
     let (mut ru, mut uu, mut uc) = ([0f64; 8], [0f64; 8], [0f64; 8]);
-    let chunks = residual
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .zip(centroid.as_chunks::<8>().0);
+    let chunks = residual.as_chunks::<8>().0.iter().zip(centroid.as_chunks::<8>().0);
     for ((r, c), code) in chunks.zip(code.as_chunks_mut::<8>().0) {
         for j in 0..8 {
             let u = f64::from(grid(r[j] * inverse));
@@ -276,32 +219,14 @@ pub(super) fn encode(
     let (ru, uu, uc): (f64, f64, f64) = (ru.iter().sum(), uu.iter().sum(), uc.iter().sum());
     let scale = (ru / uu) as f32;
     let mut errors = [0f64; 8];
-    for (r, code) in residual
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .zip(code.as_chunks::<8>().0)
-    {
+    for (r, code) in residual.as_chunks::<8>().0.iter().zip(code.as_chunks::<8>().0) {
         for j in 0..8 {
             let e = f64::from(r[j]) - f64::from(scale) * f64::from(code[j]);
             errors[j] += e * e;
         }
     }
-    let centroid2 = if space == Space::InnerProduct {
-        dot64(centroid, centroid)
-    } else {
-        0.0
-    };
-    finish(
-        space,
-        errors.iter().sum(),
-        norm2,
-        f64::from(scale),
-        uc,
-        centroid2,
-        uu,
-        residual.len(),
-    )
+    let centroid2 = if space == Space::InnerProduct { dot64(centroid, centroid) } else { 0.0 };
+    finish(space, errors.iter().sum(), norm2, f64::from(scale), uc, centroid2, uu, residual.len())
 }
 
 /// The factors from the sums over all coordinates.
@@ -328,11 +253,7 @@ fn finish(
         Space::InnerProduct => {
             let lengths = centroid2.sqrt() + s * uu.sqrt() + error;
             let allowance = (2.0 * gamma(padded) + 2.0 * eta(padded)) * lengths;
-            CodeFactors {
-                constant: 0.0,
-                scale: s as f32,
-                error: round_up(error + allowance),
-            }
+            CodeFactors { constant: 0.0, scale: s as f32, error: round_up(error + allowance) }
         }
     }
 }

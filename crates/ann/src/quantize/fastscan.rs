@@ -58,11 +58,7 @@ impl QueryTable {
         let widest = widests.iter().fold(0f32, |a, b| a.max(*b));
         let range = 2.0 * LARGE * widest;
         // Ranges without a usable reciprocal: all values are as good as equal.
-        let (delta, inverse) = if range > 1e-30 {
-            (range / 255.0, 255.0 / range)
-        } else {
-            (0.0, 0.0)
-        };
+        let (delta, inverse) = if range > 1e-30 { (range / 255.0, 255.0 / range) } else { (0.0, 0.0) };
         self.base = (-f64::from(LARGE) * total) as f32;
         self.delta = delta;
         self.slack = z * delta * (self.groups as f32 / 12.0).sqrt();
@@ -76,20 +72,13 @@ impl QueryTable {
         assert!(groups.end <= self.groups);
         // SAFETY: a Line is 64 initialised bytes without padding (size = alignment = 64), so the vector's buffer is
         // 64 × len bytes; the borrow of self is kept by the result.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), 64 * self.lines.len())
-        };
+        let bytes = unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), 64 * self.lines.len()) };
         &bytes[16 * groups.start..16 * groups.end]
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in lut; the borrow is unique, and any byte is valid in a Line.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.lines.as_mut_ptr().cast::<u8>(),
-                64 * self.lines.len(),
-            )
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<u8>(), 64 * self.lines.len()) }
     }
 
     /// What the kernels need for the blocks of one list.
@@ -167,14 +156,7 @@ pub fn scan_block(
     lower: &mut [f32; BLOCK],
 ) -> u32 {
     let lut = table.lut(0..table.groups);
-    simd::best().scan(
-        groups,
-        lut,
-        &table.scan_term(term, threshold),
-        f,
-        estimate,
-        lower,
-    )
+    simd::best().scan(groups, lut, &table.scan_term(term, threshold), f, estimate, lower)
 }
 
 /// The portable kernel that fills the tables: 16 bytes for each two coordinates.

@@ -45,41 +45,25 @@ impl Rotation {
     pub fn new(dims: usize, seed: u64) -> Self {
         let padded = padded_dims(dims);
         let window = window(padded);
-        let rounds = if window == padded {
-            ROUNDS_POWER_OF_TWO
-        } else {
-            ROUNDS
-        };
+        let rounds = if window == padded { ROUNDS_POWER_OF_TWO } else { ROUNDS };
         let half = if window == padded { 1.0 } else { 0.5f64.sqrt() };
         let inside = ((window as f64).sqrt().recip() * half) as f32;
         let outside = half as f32;
         let mut state = seed;
         let mut factors = Vec::with_capacity(rounds * padded);
         for round in 0..rounds {
-            let transformed = if round % 2 == 0 {
-                0..window
-            } else {
-                padded - window..padded
-            };
+            let transformed = if round % 2 == 0 { 0..window } else { padded - window..padded };
             let mut bits = 0;
             for i in 0..padded {
                 if i % 64 == 0 {
                     bits = splitmix64(&mut state);
                 }
-                let factor = if transformed.contains(&i) {
-                    inside
-                } else {
-                    outside
-                };
+                let factor = if transformed.contains(&i) { inside } else { outside };
                 factors.push(if bits & 1 == 1 { -factor } else { factor });
                 bits >>= 1;
             }
         }
-        Self {
-            dims,
-            padded,
-            factors,
-        }
+        Self { dims, padded, factors }
     }
 
     /// Coordinates of a vector before padding.
@@ -118,11 +102,7 @@ pub(super) fn rotate(factors: &[f32], x: &mut [f32]) {
         for (x, f) in x.iter_mut().zip(factors) {
             *x *= f;
         }
-        hadamard(if round % 2 == 0 {
-            &mut x[..window]
-        } else {
-            &mut x[padded - window..]
-        });
+        hadamard(if round % 2 == 0 { &mut x[..window] } else { &mut x[padded - window..] });
         if window != padded {
             let (a, b) = x.split_at_mut(padded / 2);
             for (a, b) in a.iter_mut().zip(b) {

@@ -34,12 +34,7 @@ pub struct SketchFactors {
 
 /// Encodes an entry. `residual` = x − c and `centroid` = c are D = `padded` long; `nibbles`, D/2 long, receives one nibble
 /// in the low half of each byte. A zero residual gets zero factors.
-pub fn encode_sketch(
-    space: Space,
-    residual: &[f32],
-    centroid: &[f32],
-    nibbles: &mut [u8],
-) -> SketchFactors {
+pub fn encode_sketch(space: Space, residual: &[f32], centroid: &[f32], nibbles: &mut [u8]) -> SketchFactors {
     assert!(residual.len().is_multiple_of(8));
     assert_eq!(residual.len(), centroid.len());
     assert_eq!(residual.len(), 2 * nibbles.len());
@@ -53,12 +48,7 @@ pub(super) fn finite(x: f64) -> f32 {
 
 /// The encoder's body, compiled once per instruction set. Sums are f64, so no scale of data under- or overflows.
 #[inline(always)]
-pub(super) fn encode(
-    space: Space,
-    residual: &[f32],
-    centroid: &[f32],
-    nibbles: &mut [u8],
-) -> SketchFactors {
+pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], nibbles: &mut [u8]) -> SketchFactors {
     let dims = residual.len() as f64;
     let mut squares = [0f64; 8];
     for r in residual.as_chunks::<8>().0 {
@@ -70,11 +60,7 @@ pub(super) fn encode(
     let boundary = (BOUNDARY * (norm2 / dims).sqrt()) as f32;
 
     let (mut with_r, mut with_c, mut large) = ([0f64; 8], [0f64; 8], [0u32; 8]);
-    let chunks = residual
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .zip(centroid.as_chunks::<8>().0);
+    let chunks = residual.as_chunks::<8>().0.iter().zip(centroid.as_chunks::<8>().0);
     for ((r, c), nibbles) in chunks.zip(nibbles.as_chunks_mut::<4>().0) {
         let mut bits = [0u32; 8];
         for j in 0..8 {
@@ -107,16 +93,10 @@ pub(super) fn encode(
     let miss = (v2 * norm2 / (vr * vr) - 1.0).max(0.0);
     let error = (norm2 * miss / (dims - 1.0)).sqrt();
     match space {
-        Space::L2 => SketchFactors {
-            constant: finite(norm2 + 2.0 * f * vc),
-            scale: finite(2.0 * f),
-            error: finite(2.0 * error),
-        },
-        Space::InnerProduct => SketchFactors {
-            constant: 0.0,
-            scale: finite(f),
-            error: finite(error),
-        },
+        Space::L2 => {
+            SketchFactors { constant: finite(norm2 + 2.0 * f * vc), scale: finite(2.0 * f), error: finite(2.0 * error) }
+        }
+        Space::InnerProduct => SketchFactors { constant: 0.0, scale: finite(f), error: finite(error) },
     }
 }
 

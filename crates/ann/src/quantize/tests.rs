@@ -41,17 +41,11 @@ impl Random {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| f64::from(*a) * f64::from(*b))
-        .sum()
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 fn distance2(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
-        .sum()
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
 }
 
 fn minus(a: &[f32], b: &[f32]) -> Vec<f32> {
@@ -64,14 +58,8 @@ fn plus(a: &[f32], b: &[f32]) -> Vec<f32> {
 
 fn term(space: Space, q: &[f32], c: &[f32]) -> ListTerm {
     match space {
-        Space::L2 => ListTerm {
-            a: distance2(q, c) as f32,
-            b: distance2(q, c).sqrt() as f32,
-        },
-        Space::InnerProduct => ListTerm {
-            a: -dot(q, c) as f32,
-            b: dot(q, q).sqrt() as f32,
-        },
+        Space::L2 => ListTerm { a: distance2(q, c) as f32, b: distance2(q, c).sqrt() as f32 },
+        Space::InnerProduct => ListTerm { a: -dot(q, c) as f32, b: dot(q, q).sqrt() as f32 },
     }
 }
 
@@ -82,10 +70,7 @@ fn portable() -> &'static Kernels {
 #[test]
 fn every_kernel_set_sums_exactly() {
     let mut random = Random(1);
-    for n in (0..=12)
-        .chain((4..=400).step_by(4))
-        .chain([255, 257, 511, 513, 8000])
-    {
+    for n in (0..=12).chain((4..=400).step_by(4)).chain([255, 257, 511, 513, 8000]) {
         let full = n % 8 == 0;
         let (groups, mut lut) = (random.bytes(16 * n), random.bytes(16 * n));
         if full {
@@ -124,25 +109,13 @@ fn every_kernel_set_gives_the_same_bounds() {
         numbers[7] = f32::NEG_INFINITY;
         numbers[8] = 3e38;
         let columns = numbers[1..].as_chunks::<BLOCK>().0;
-        let f = BlockFactors {
-            constant: &columns[0],
-            scale: &columns[1],
-            error: &columns[2],
-        };
+        let f = BlockFactors { constant: &columns[0], scale: &columns[1], error: &columns[2] };
         for threshold in [0.0, -3.0, f32::INFINITY, f32::NEG_INFINITY] {
             let term = ListTerm { a: 2.0, b: 0.5 };
             let mut expected = None;
             for kernels in available() {
                 let (mut estimate, mut lower) = ([0f32; BLOCK], [0f32; BLOCK]);
-                let mask = kernels.scan_block(
-                    &table,
-                    &groups,
-                    &f,
-                    term,
-                    threshold,
-                    &mut estimate,
-                    &mut lower,
-                );
+                let mask = kernels.scan_block(&table, &groups, &f, term, threshold, &mut estimate, &mut lower);
                 for i in 0..BLOCK {
                     assert!(estimate[i].is_finite() && lower[i].is_finite());
                     assert_eq!(mask >> i & 1 == 1, lower[i] < threshold);
@@ -150,24 +123,10 @@ fn every_kernel_set_gives_the_same_bounds() {
                 let mut sums = [0; BLOCK];
                 kernels.accumulate(&groups, table.lut(0..dims / 2), &mut sums);
                 let (mut estimate2, mut lower2) = ([0f32; BLOCK], [0f32; BLOCK]);
-                let mask2 = kernels.bounds(
-                    &table.scan_term(term, threshold),
-                    &sums,
-                    &f,
-                    &mut estimate2,
-                    &mut lower2,
-                );
+                let mask2 = kernels.bounds(&table.scan_term(term, threshold), &sums, &f, &mut estimate2, &mut lower2);
                 let result = (mask, estimate.map(f32::to_bits), lower.map(f32::to_bits));
-                assert_eq!(
-                    result,
-                    (mask2, estimate2.map(f32::to_bits), lower2.map(f32::to_bits))
-                );
-                assert_eq!(
-                    &result,
-                    expected.get_or_insert(result),
-                    "{}",
-                    kernels.name()
-                );
+                assert_eq!(result, (mask2, estimate2.map(f32::to_bits), lower2.map(f32::to_bits)));
+                assert_eq!(&result, expected.get_or_insert(result), "{}", kernels.name());
             }
         }
     }
@@ -222,23 +181,11 @@ fn every_kernel_set_multiplies_codes() {
     for n in (0..200).chain([784, 1536, 16000]) {
         let q = random.normals(n);
         let code: Vec<i8> = random.bytes(n).iter().map(|b| *b as i8).collect();
-        let exact: f64 = q
-            .iter()
-            .zip(&code)
-            .map(|(q, u)| f64::from(*q) * f64::from(*u))
-            .sum();
-        let size: f64 = q
-            .iter()
-            .zip(&code)
-            .map(|(q, u)| f64::from(*q).abs() * f64::from(*u).abs())
-            .sum();
+        let exact: f64 = q.iter().zip(&code).map(|(q, u)| f64::from(*q) * f64::from(*u)).sum();
+        let size: f64 = q.iter().zip(&code).map(|(q, u)| f64::from(*q).abs() * f64::from(*u).abs()).sum();
         for kernels in available() {
             let got = f64::from(kernels.dot_code(&q, &code));
-            assert!(
-                (got - exact).abs() <= 1e-6 * size,
-                "{} {n}: {got} {exact}",
-                kernels.name()
-            );
+            assert!((got - exact).abs() <= 1e-6 * size, "{} {n}: {got} {exact}", kernels.name());
         }
     }
 }
@@ -248,10 +195,7 @@ fn rotation_is_orthonormal() {
     let mut random = Random(6);
     for dims in (1..=300).chain([784, 1536, 16000]) {
         let rotation = Rotation::new(dims, dims as u64);
-        assert_eq!(
-            (rotation.dims(), rotation.padded()),
-            (dims, padded_dims(dims))
-        );
+        assert_eq!((rotation.dims(), rotation.padded()), (dims, padded_dims(dims)));
         assert!(rotation.padded() >= dims.max(8) && rotation.padded() < dims.max(8) + 8);
         let (mut x, mut y) = (random.normals(dims), random.normals(dims));
         let before = (dot(&x, &x), dot(&y, &y), dot(&x, &y));
@@ -260,14 +204,8 @@ fn rotation_is_orthonormal() {
         rotation.apply(&mut x);
         rotation.apply(&mut y);
         let after = (dot(&x, &x), dot(&y, &y), dot(&x, &y));
-        assert!(
-            (after.0.sqrt() / before.0.sqrt() - 1.0).abs() < 1e-5,
-            "{dims}"
-        );
-        assert!(
-            (after.2 - before.2).abs() < 1e-5 * (before.0 * before.1).sqrt(),
-            "{dims}"
-        );
+        assert!((after.0.sqrt() / before.0.sqrt() - 1.0).abs() < 1e-5, "{dims}");
+        assert!((after.2 - before.2).abs() < 1e-5 * (before.0 * before.1).sqrt(), "{dims}");
     }
 }
 
@@ -315,11 +253,7 @@ fn columns_and_blocks_are_packed_alike() {
             let (mut first, mut last) = (vec![0xFF; 16 * (n / 4)], vec![0xFF; 16 * (n - n / 4)]);
             // In any order, over what was there before.
             for slot in (0..BLOCK).rev() {
-                let row = if slot < entries {
-                    &nibbles[slot * n..][..n]
-                } else {
-                    &vec![0; n]
-                };
+                let row = if slot < entries { &nibbles[slot * n..][..n] } else { &vec![0; n] };
                 set_nibble_column(&mut columns, slot, row);
                 set_nibble_column(&mut first, slot, &row[..n / 4]);
                 set_nibble_column(&mut last, slot, &row[n / 4..]);
@@ -342,12 +276,8 @@ struct Block {
 impl Block {
     fn new(space: Space, entries: &[Vec<f32>], c: &[f32]) -> Self {
         let n = c.len() / 2;
-        let mut block = Block {
-            groups: vec![0; 16 * n],
-            constant: [0.0; BLOCK],
-            scale: [0.0; BLOCK],
-            error: [0.0; BLOCK],
-        };
+        let mut block =
+            Block { groups: vec![0; 16 * n], constant: [0.0; BLOCK], scale: [0.0; BLOCK], error: [0.0; BLOCK] };
         let mut rows = vec![0; n * entries.len()];
         for (i, x) in entries.iter().enumerate() {
             let f = encode_sketch(space, &minus(x, c), c, &mut rows[i * n..(i + 1) * n]);
@@ -358,11 +288,7 @@ impl Block {
     }
 
     fn factors(&self) -> BlockFactors<'_> {
-        BlockFactors {
-            constant: &self.constant,
-            scale: &self.scale,
-            error: &self.error,
-        }
+        BlockFactors { constant: &self.constant, scale: &self.scale, error: &self.error }
     }
 }
 
@@ -373,20 +299,9 @@ fn sketch_errors(space: Space, dims: usize, clustered: bool, seed: u64) -> (f64,
     let rotation = Rotation::new(dims, seed);
     let padded = rotation.padded();
     // Clustered data: few directions carry the variance, entries lie near a point far from the origin.
-    let spectrum: Vec<f32> = (0..dims)
-        .map(|i| {
-            if clustered {
-                1.0 / (1.0 + i as f32)
-            } else {
-                1.0
-            }
-        })
-        .collect();
+    let spectrum: Vec<f32> = (0..dims).map(|i| if clustered { 1.0 / (1.0 + i as f32) } else { 1.0 }).collect();
     let draw = |random: &mut Random, around: &[f32], radius: f32| {
-        let mut x: Vec<f32> = spectrum
-            .iter()
-            .map(|s| s * radius * random.normal())
-            .collect();
+        let mut x: Vec<f32> = spectrum.iter().map(|s| s * radius * random.normal()).collect();
         x.resize(padded, 0.0);
         rotation.apply(&mut x);
         plus(&x, around)
@@ -395,26 +310,14 @@ fn sketch_errors(space: Space, dims: usize, clustered: bool, seed: u64) -> (f64,
     let (mut n, mut sum, mut squares, mut violations) = (0.0, 0.0, 0.0, 0.0);
     let lists = 400;
     for _ in 0..lists {
-        let c = draw(
-            &mut random,
-            &vec![0.0; padded],
-            if clustered { 3.0 } else { 0.5 },
-        );
+        let c = draw(&mut random, &vec![0.0; padded], if clustered { 3.0 } else { 0.5 });
         let entries: Vec<_> = (0..BLOCK).map(|_| draw(&mut random, &c, 1.0)).collect();
         let block = Block::new(space, &entries, &c);
         let q = draw(&mut random, &c, 1.0);
         let term = term(space, &q, &c);
         table.build(&q, DEFAULT_Z);
         let (mut estimate, mut lower) = ([0f32; BLOCK], [0f32; BLOCK]);
-        scan_block(
-            &table,
-            &block.groups,
-            &block.factors(),
-            term,
-            0.0,
-            &mut estimate,
-            &mut lower,
-        );
+        scan_block(&table, &block.groups, &block.factors(), term, 0.0, &mut estimate, &mut lower);
         for (i, x) in entries.iter().enumerate() {
             let truth = match space {
                 Space::L2 => distance2(x, &q),
@@ -423,11 +326,7 @@ fn sketch_errors(space: Space, dims: usize, clustered: bool, seed: u64) -> (f64,
             // The sketch's error vector f·v − r is orthogonal to r, so only what of y (which r is multiplied by) is
             // orthogonal to r can deviate; the stored error takes all of y.
             let r = minus(x, &c);
-            let y = if space == Space::L2 {
-                minus(&q, &c)
-            } else {
-                q.clone()
-            };
+            let y = if space == Space::L2 { minus(&q, &c) } else { q.clone() };
             let across = (dot(&y, &y) - dot(&y, &r).powi(2) / dot(&r, &r)).sqrt();
             let off = (f64::from(estimate[i]) - truth) / (f64::from(block.error[i]) * across);
             n += 1.0;
@@ -448,18 +347,9 @@ fn sketch_is_unbiased_and_as_exact_as_predicted() {
                 println!(
                     "{space:?} {dims} clustered {clustered}: mean {mean:.3} deviation {deviation:.3} violations {violations:.4}"
                 );
-                assert!(
-                    mean.abs() < 0.06,
-                    "{space:?} {dims} {clustered}: mean {mean}"
-                );
-                assert!(
-                    (0.95..1.06).contains(&deviation),
-                    "{space:?} {dims} {clustered}: deviation {deviation}"
-                );
-                assert!(
-                    violations < 0.015,
-                    "{space:?} {dims} {clustered}: violations {violations}"
-                );
+                assert!(mean.abs() < 0.06, "{space:?} {dims} {clustered}: mean {mean}");
+                assert!((0.95..1.06).contains(&deviation), "{space:?} {dims} {clustered}: deviation {deviation}");
+                assert!(violations < 0.015, "{space:?} {dims} {clustered}: violations {violations}");
             }
         }
     }
@@ -477,10 +367,7 @@ fn sketch_bound_within_a_threshold_holds_for_entries_within_it() {
         // Some entries towards the query, so that they are nearer to it than the centroid.
         let entries: Vec<_> = (0..BLOCK)
             .map(|i| {
-                let towards = minus(&q, &c)
-                    .iter()
-                    .map(|y| y * (i as f32 / 32.0))
-                    .collect::<Vec<_>>();
+                let towards = minus(&q, &c).iter().map(|y| y * (i as f32 / 32.0)).collect::<Vec<_>>();
                 plus(&plus(&c, &towards), &random.of_norm(dims, 0.7))
             })
             .collect();
@@ -489,17 +376,8 @@ fn sketch_bound_within_a_threshold_holds_for_entries_within_it() {
         let wide = term(Space::L2, &q, &c);
         let threshold = 0.8;
         let (mut estimate, mut lower) = ([0f32; BLOCK], [0f32; BLOCK]);
-        let mut scan = |term| {
-            scan_block(
-                &table,
-                &block.groups,
-                &block.factors(),
-                term,
-                threshold,
-                &mut estimate,
-                &mut lower,
-            )
-        };
+        let mut scan =
+            |term| scan_block(&table, &block.groups, &block.factors(), term, threshold, &mut estimate, &mut lower);
         let (wide, mask) = (scan(wide), scan(wide.within(Space::L2, threshold)));
         assert_eq!(mask & !wide, 0);
         survivors += wide.count_ones();
@@ -548,12 +426,7 @@ fn table_rounds_as_predicted() {
         accumulate(&groups, table.lut(0..dims / 2), &mut sums);
         let v: Vec<f32> = nibbles
             .iter()
-            .flat_map(|n| {
-                [
-                    sketch::LEVELS[usize::from(n & 3)],
-                    sketch::LEVELS[usize::from(n >> 2)],
-                ]
-            })
+            .flat_map(|n| [sketch::LEVELS[usize::from(n & 3)], sketch::LEVELS[usize::from(n >> 2)]])
             .collect();
         let scan = table.scan_term(ListTerm::default(), 0.0);
         let got = f64::from(scan.base) + f64::from(scan.delta) * f64::from(sums[19]);
@@ -600,19 +473,11 @@ fn code_bound_is_never_above_the_truth() {
     let (mut loosest, mut total, mut counted) = (1f64, 0.0, 0.0);
     for case in 0..100_000 {
         let dims = [8, 16, 40, 104, 128, 384, 784][case % 7];
-        let space = if case % 3 == 0 {
-            Space::InnerProduct
-        } else {
-            Space::L2
-        };
+        let space = if case % 3 == 0 { Space::InnerProduct } else { Space::L2 };
         let norm = 10f64.powf(random.uniform() * 7.0 - 3.0);
         let ratio = 10f64.powf(random.uniform() * 3.0 - 3.0);
         let c = random.of_norm(dims, norm);
-        let x = if case % 100 == 1 {
-            c.clone()
-        } else {
-            plus(&c, &random.of_norm(dims, norm * ratio))
-        };
+        let x = if case % 100 == 1 { c.clone() } else { plus(&c, &random.of_norm(dims, norm * ratio)) };
         let q = match case % 50 {
             0 | 1 => x.clone(),
             2 => c.clone(),
@@ -626,15 +491,8 @@ fn code_bound_is_never_above_the_truth() {
         let (dot_qu, q_norm) = (dot_code(&q, &code), dot(&q, &q).sqrt() as f32);
         let term = term(space, &q, &c);
         let bound = f64::from(code_lower_bound(space, term, &f, dot_qu, q_norm, dims));
-        let truth = if space == Space::L2 {
-            distance2(&x, &q)
-        } else {
-            -dot(&x, &q)
-        };
-        assert!(
-            bound <= truth,
-            "case {case} {space:?} {dims}: {bound} > {truth} (norm {norm}, ratio {ratio})"
-        );
+        let truth = if space == Space::L2 { distance2(&x, &q) } else { -dot(&x, &q) };
+        assert!(bound <= truth, "case {case} {space:?} {dims}: {bound} > {truth} (norm {norm}, ratio {ratio})");
         let estimate = f64::from(code_distance(space, term, &f, dot_qu));
         assert!(bound <= estimate.max(0.0) || space == Space::InnerProduct && bound <= estimate);
         if space == Space::L2 && case % 50 > 5 && ratio >= 1e-2 && dims >= 40 {
@@ -644,21 +502,11 @@ fn code_bound_is_never_above_the_truth() {
             counted += 1.0;
         }
         if space == Space::InnerProduct && case % 50 > 5 {
-            assert!(
-                truth - bound <= (0.03 * ratio + 2e-5) * norm * f64::from(q_norm),
-                "case {case}: {bound} {truth}"
-            );
+            assert!(truth - bound <= (0.03 * ratio + 2e-5) * norm * f64::from(q_norm), "case {case}: {bound} {truth}");
         }
     }
-    println!(
-        "code bound / truth: mean {:.4}, loosest {loosest:.4}",
-        total / counted
-    );
-    assert!(
-        loosest > 0.93 && total / counted > 0.97,
-        "{loosest} {}",
-        total / counted
-    );
+    println!("code bound / truth: mean {:.4}, loosest {loosest:.4}", total / counted);
+    assert!(loosest > 0.93 && total / counted > 0.97, "{loosest} {}", total / counted);
 }
 
 #[test]
@@ -675,32 +523,15 @@ fn code_bound_holds_through_the_rotation() {
         };
         let ratio = 10f64.powf(random.uniform() * -5.0);
         let c = random.of_norm(dims, 1.0);
-        let (x, q) = (
-            plus(&c, &random.of_norm(dims, ratio)),
-            plus(&c, &random.of_norm(dims, ratio)),
-        );
+        let (x, q) = (plus(&c, &random.of_norm(dims, ratio)), plus(&c, &random.of_norm(dims, ratio)));
         let (rc, rx, rq) = (rotated(&c), rotated(&x), rotated(&q));
         for space in [Space::L2, Space::InnerProduct] {
             let mut code = vec![0; rc.len()];
             let f = encode_code(space, &minus(&rx, &rc), &rc, &mut code);
             let norm = dot(&rq, &rq).sqrt() as f32;
-            let bound = code_lower_bound(
-                space,
-                term(space, &rq, &rc),
-                &f,
-                dot_code(&rq, &code),
-                norm,
-                rc.len(),
-            );
-            let truth = if space == Space::L2 {
-                distance2(&x, &q)
-            } else {
-                -dot(&x, &q)
-            };
-            assert!(
-                f64::from(bound) <= truth,
-                "case {case} {space:?} {dims}: {bound} > {truth}"
-            );
+            let bound = code_lower_bound(space, term(space, &rq, &rc), &f, dot_code(&rq, &code), norm, rc.len());
+            let truth = if space == Space::L2 { distance2(&x, &q) } else { -dot(&x, &q) };
+            assert!(f64::from(bound) <= truth, "case {case} {space:?} {dims}: {bound} > {truth}");
         }
     }
 }
@@ -731,33 +562,17 @@ fn zero_residuals_and_queries_are_finite() {
             for c in [vec![0.0; dims], random.normals(dims)] {
                 let r = vec![0.0; dims];
                 let block = Block::new(space, &vec![c.clone(); BLOCK], &c);
-                assert!(
-                    block.scale == [0.0; BLOCK]
-                        && block.error == [0.0; BLOCK]
-                        && block.constant == [0.0; BLOCK]
-                );
+                assert!(block.scale == [0.0; BLOCK] && block.error == [0.0; BLOCK] && block.constant == [0.0; BLOCK]);
                 let mut code = vec![1; dims];
                 let f = encode_code(space, &r, &c, &mut code);
-                assert!(
-                    f.scale == 0.0
-                        && f.constant == 0.0
-                        && f.error.is_finite()
-                        && code.iter().all(|u| *u == 0)
-                );
+                assert!(f.scale == 0.0 && f.constant == 0.0 && f.error.is_finite() && code.iter().all(|u| *u == 0));
                 for q in [c.clone(), vec![0.0; dims], random.normals(dims)] {
                     let term = term(space, &q, &c);
                     let mut table = QueryTable::new();
                     table.build(&q, DEFAULT_Z);
                     let (mut estimate, mut lower) = ([0f32; BLOCK], [0f32; BLOCK]);
-                    let mask = scan_block(
-                        &table,
-                        &block.groups,
-                        &block.factors(),
-                        term,
-                        1e9,
-                        &mut estimate,
-                        &mut lower,
-                    );
+                    let mask =
+                        scan_block(&table, &block.groups, &block.factors(), term, 1e9, &mut estimate, &mut lower);
                     assert_eq!(mask, u32::MAX);
                     assert!(estimate == [term.a; BLOCK] && lower == [term.a; BLOCK]);
                     let norm = dot(&q, &q).sqrt() as f32;
@@ -775,39 +590,18 @@ fn any_scale_of_data_is_finite() {
     for scale in [1e-44, 1e-38, 1e-30, 1e-20, 1e15, 1e18, 1e30, 3e37] {
         for space in [Space::L2, Space::InnerProduct] {
             let scaled = |random: &mut Random| -> Vec<f32> {
-                random
-                    .normals(104)
-                    .iter()
-                    .map(|x| (f64::from(*x) * scale) as f32)
-                    .collect()
+                random.normals(104).iter().map(|x| (f64::from(*x) * scale) as f32).collect()
             };
-            let (r, c, q) = (
-                scaled(&mut random),
-                scaled(&mut random),
-                scaled(&mut random),
-            );
+            let (r, c, q) = (scaled(&mut random), scaled(&mut random), scaled(&mut random));
             let mut nibbles = vec![0; 52];
             let s = encode_sketch(space, &r, &c, &mut nibbles);
-            assert!(
-                s.constant.is_finite() && s.scale.is_finite() && s.error.is_finite(),
-                "{scale}: {s:?}"
-            );
+            assert!(s.constant.is_finite() && s.scale.is_finite() && s.error.is_finite(), "{scale}: {s:?}");
             let mut code = vec![0; 104];
             let f = encode_code(space, &r, &c, &mut code);
-            assert!(
-                f.constant.is_finite() && f.scale.is_finite() && f.error.is_finite(),
-                "{scale}: {f:?}"
-            );
+            assert!(f.constant.is_finite() && f.scale.is_finite() && f.error.is_finite(), "{scale}: {f:?}");
             let mut table = QueryTable::new();
             table.build(&q, DEFAULT_Z);
-            let bound = code_lower_bound(
-                space,
-                term(space, &q, &c),
-                &f,
-                dot_code(&q, &code),
-                1.0,
-                104,
-            );
+            let bound = code_lower_bound(space, term(space, &q, &c), &f, dot_code(&q, &code), 1.0, 104);
             assert!(!bound.is_nan());
         }
     }

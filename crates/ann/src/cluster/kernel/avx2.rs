@@ -70,19 +70,12 @@ unsafe fn nearest_of<const W: usize>(tile: &Tile, states: &[*mut Best; TILE_ROWS
         // SAFETY: the states are valid and used one at a time.
         let state = unsafe { &mut *state };
         // SAFETY: a state holds more than LANES scores and positions.
-        let (mut best, mut position) = unsafe {
-            (
-                _mm256_loadu_ps(state.score.as_ptr()),
-                _mm256_loadu_ps(state.position.as_ptr().cast()),
-            )
-        };
+        let (mut best, mut position) =
+            unsafe { (_mm256_loadu_ps(state.score.as_ptr()), _mm256_loadu_ps(state.position.as_ptr().cast())) };
         for (w, score) in scores.into_iter().enumerate() {
             let less = _mm256_cmp_ps::<_CMP_LT_OQ>(score, best);
             best = _mm256_blendv_ps(best, score, less);
-            let here = _mm256_add_epi32(
-                lane,
-                _mm256_set1_epi32((tile.first as usize + w * LANES) as i32),
-            );
+            let here = _mm256_add_epi32(lane, _mm256_set1_epi32((tile.first as usize + w * LANES) as i32));
             position = _mm256_blendv_ps(position, _mm256_castsi256_ps(here), less);
         }
         // SAFETY: as above.

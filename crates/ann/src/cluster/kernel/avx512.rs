@@ -70,19 +70,12 @@ unsafe fn nearest_of<const W: usize>(tile: &Tile, states: &[*mut Best; TILE_ROWS
         // SAFETY: the states are valid and used one at a time.
         let state = unsafe { &mut *state };
         // SAFETY: a state holds LANES scores and positions.
-        let (mut best, mut position) = unsafe {
-            (
-                _mm512_loadu_ps(state.score.as_ptr()),
-                _mm512_loadu_epi32(state.position.as_ptr().cast()),
-            )
-        };
+        let (mut best, mut position) =
+            unsafe { (_mm512_loadu_ps(state.score.as_ptr()), _mm512_loadu_epi32(state.position.as_ptr().cast())) };
         for (w, score) in scores.into_iter().enumerate() {
             let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(score, best);
             best = _mm512_mask_mov_ps(best, less, score);
-            let here = _mm512_add_epi32(
-                lane,
-                _mm512_set1_epi32((tile.first as usize + w * LANES) as i32),
-            );
+            let here = _mm512_add_epi32(lane, _mm512_set1_epi32((tile.first as usize + w * LANES) as i32));
             position = _mm512_mask_mov_epi32(position, less, here);
         }
         // SAFETY: as above.

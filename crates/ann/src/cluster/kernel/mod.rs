@@ -41,10 +41,7 @@ pub(super) struct Best {
 }
 
 impl Best {
-    pub(super) const NONE: Best = Best {
-        score: [f32::INFINITY; MAX_LANES],
-        position: [u32::MAX; MAX_LANES],
-    };
+    pub(super) const NONE: Best = Best { score: [f32::INFINITY; MAX_LANES], position: [u32::MAX; MAX_LANES] };
 
     /// The smallest score and its position; of equal scores the lowest position.
     pub(super) fn least(&self) -> (f32, u32) {
@@ -154,10 +151,7 @@ impl Panels {
         mut put: impl FnMut(u32, &mut [f32]) -> f32,
     ) -> Self {
         let lanes = kernel.lanes;
-        let positions: usize = groups
-            .iter()
-            .map(|ids| ids.len().next_multiple_of(lanes))
-            .sum();
+        let positions: usize = groups.iter().map(|ids| ids.len().next_multiple_of(lanes)).sum();
         let mut packed = Panels {
             kernel,
             dims,
@@ -202,10 +196,7 @@ impl Panels {
 
     /// The group of the centroid at `position`.
     pub(super) fn group_of(&self, position: u32) -> usize {
-        let panel = self
-            .panels
-            .partition_point(|panel| panel.first <= position as usize)
-            - 1;
+        let panel = self.panels.partition_point(|panel| panel.first <= position as usize) - 1;
         self.groups.partition_point(|panels| panels.end <= panel)
     }
 
@@ -288,11 +279,7 @@ impl Block {
     pub(super) fn new(rows: usize, dims: usize) -> Self {
         // An odd number of cache lines a row: rows at multiples of 4 kB would fight for the same lines of the cache.
         let stride = (dims.div_ceil(16) | 1) * 16;
-        Self {
-            dims,
-            stride,
-            data: vec![0.0; rows * stride],
-        }
+        Self { dims, stride, data: vec![0.0; rows * stride] }
     }
 
     pub(super) fn row(&self, index: usize) -> &[f32] {

@@ -71,12 +71,7 @@ unsafe fn nearest_of<const W: usize>(tile: &Tile, states: &[*mut Best; TILE_ROWS
         // SAFETY: the states are valid and used one at a time.
         let state = unsafe { &mut *state };
         // SAFETY: a state holds more than LANES scores and positions.
-        let (mut best, mut position) = unsafe {
-            (
-                vld1q_f32(state.score.as_ptr()),
-                vld1q_u32(state.position.as_ptr()),
-            )
-        };
+        let (mut best, mut position) = unsafe { (vld1q_f32(state.score.as_ptr()), vld1q_u32(state.position.as_ptr())) };
         for (w, score) in scores.into_iter().enumerate() {
             let less = vcltq_f32(score, best);
             best = vbslq_f32(less, score, best);

@@ -14,12 +14,7 @@ pub(super) fn squared(a: &[f32], b: &[f32], scale: f32) -> f32 {
             sums[lane] += difference * difference;
         }
     }
-    let rest: f32 = a_rest
-        .iter()
-        .zip(b_rest)
-        .map(|(x, y)| (x - y) * scale)
-        .map(|x| x * x)
-        .sum();
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| (x - y) * scale).map(|x| x * x).sum();
     total(sums) + rest
 }
 
@@ -50,17 +45,10 @@ pub(super) fn largest(row: &[f32]) -> f32 {
     let (rows, rest) = row.as_chunks::<LANES>();
     for x in rows {
         for lane in 0..LANES {
-            most[lane] = if x[lane].abs() > most[lane] {
-                x[lane].abs()
-            } else {
-                most[lane]
-            };
+            most[lane] = if x[lane].abs() > most[lane] { x[lane].abs() } else { most[lane] };
         }
     }
-    most.iter()
-        .copied()
-        .chain(rest.iter().map(|x| x.abs()))
-        .fold(0.0, f32::max)
+    most.iter().copied().chain(rest.iter().map(|x| x.abs())).fold(0.0, f32::max)
 }
 
 #[inline(always)]

@@ -26,12 +26,7 @@ unsafe fn product<const W: usize>(tile: &Tile) -> [[[f32; LANES]; W]; ROWS] {
     let mut sums = [[[0.0f32; LANES]; W]; ROWS];
     for dim in 0..tile.dims {
         // SAFETY: the panel holds `dims * W * LANES` values.
-        let centroids = unsafe {
-            tile.panel
-                .add(dim * W * LANES)
-                .cast::<[[f32; LANES]; W]>()
-                .read()
-        };
+        let centroids = unsafe { tile.panel.add(dim * W * LANES).cast::<[[f32; LANES]; W]>().read() };
         for (row, sums) in tile.rows.iter().zip(&mut sums) {
             // SAFETY: every row holds `dims` values.
             let value = unsafe { *row.add(dim) };

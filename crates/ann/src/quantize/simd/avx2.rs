@@ -100,18 +100,9 @@ impl Sums16 {
 #[inline]
 fn widen(mixed: __m256i, odd: __m256i) -> [__m256i; 2] {
     let even = _mm256_sub_epi16(mixed, _mm256_slli_epi16(odd, 8));
-    let even = _mm_add_epi16(
-        _mm256_castsi256_si128(even),
-        _mm256_extracti128_si256(even, 1),
-    );
-    let odd = _mm_add_epi16(
-        _mm256_castsi256_si128(odd),
-        _mm256_extracti128_si256(odd, 1),
-    );
-    [
-        _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(even, odd)),
-        _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(even, odd)),
-    ]
+    let even = _mm_add_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1));
+    let odd = _mm_add_epi16(_mm256_castsi256_si128(odd), _mm256_extracti128_si256(odd, 1));
+    [_mm256_cvtepu16_epi32(_mm_unpacklo_epi16(even, odd)), _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(even, odd))]
 }
 
 /// The table sums of 32 entries over all groups.
@@ -121,12 +112,7 @@ fn sum(groups: &[u8], lut: &[u8]) -> [__m256i; 4] {
     let zero = _mm256_setzero_si256();
     let mut total = [zero; 4];
     for (groups, lut) in groups.chunks(CHUNK).zip(lut.chunks(CHUNK)) {
-        let mut sums = Sums16 {
-            low_mixed: zero,
-            low_odd: zero,
-            high_mixed: zero,
-            high_odd: zero,
-        };
+        let mut sums = Sums16 { low_mixed: zero, low_odd: zero, high_mixed: zero, high_odd: zero };
         let ((pairs, rest), (luts, lut_rest)) = (groups.as_chunks::<32>(), lut.as_chunks::<32>());
         let ((twos, one), (lut_twos, lut_one)) = (pairs.as_chunks::<2>(), luts.as_chunks::<2>());
         for (two, lut) in twos.iter().zip(lut_twos) {
@@ -200,12 +186,7 @@ fn bounds(
     estimate: &mut [f32; BLOCK],
     lower: &mut [f32; BLOCK],
 ) -> u32 {
-    let sums = [
-        load_sums(sums, 0),
-        load_sums(sums, 1),
-        load_sums(sums, 2),
-        load_sums(sums, 3),
-    ];
+    let sums = [load_sums(sums, 0), load_sums(sums, 1), load_sums(sums, 2), load_sums(sums, 3)];
     bound(term, sums, f, estimate, lower)
 }
 
@@ -228,12 +209,7 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
     let mut lanes = [_mm256_setzero_ps(); 4];
     let step = |lane: &mut __m256, q: &[f32; 8], code: &[i8; 8]| {
         // SAFETY: both loads read exactly the 8 elements of an array; the instructions take any alignment.
-        let (q, code) = unsafe {
-            (
-                _mm256_loadu_ps(q.as_ptr()),
-                _mm_loadl_epi64(code.as_ptr().cast()),
-            )
-        };
+        let (q, code) = unsafe { (_mm256_loadu_ps(q.as_ptr()), _mm_loadl_epi64(code.as_ptr().cast())) };
         *lane = _mm256_fmadd_ps(q, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(code)), *lane);
     };
     let ((q4, q1), (code4, code1)) = (q.as_chunks::<4>(), code.as_chunks::<4>());
@@ -245,18 +221,11 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
     for (i, (q, code)) in q1.iter().zip(code1).enumerate() {
         step(&mut lanes[i], q, code);
     }
-    let all = _mm256_add_ps(
-        _mm256_add_ps(lanes[0], lanes[1]),
-        _mm256_add_ps(lanes[2], lanes[3]),
-    );
+    let all = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
     let x = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
     let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     let x = _mm_add_ss(x, _mm_shuffle_ps(x, x, 1));
-    let rest: f32 = q_rest
-        .iter()
-        .zip(code_rest)
-        .map(|(q, u)| q * f32::from(*u))
-        .sum();
+    let rest: f32 = q_rest.iter().zip(code_rest).map(|(q, u)| q * f32::from(*u)).sum();
     _mm_cvtss_f32(x) + rest
 }
 
@@ -281,11 +250,6 @@ pub(super) fn fill_table(q: &[f32], inverse: f32, lut: &mut [u8]) {
     for (pairs, lut) in q.as_chunks::<4>().0.iter().zip(lut.as_chunks_mut::<32>().0) {
         let bytes = _mm256_packus_epi16(group(&pairs[..2]), group(&pairs[2..]));
         // SAFETY: writes exactly the 32 bytes of the array; the instruction takes any alignment.
-        unsafe {
-            _mm256_storeu_si256(
-                lut.as_mut_ptr().cast(),
-                _mm256_permutevar8x32_epi32(bytes, order),
-            )
-        }
+        unsafe { _mm256_storeu_si256(lut.as_mut_ptr().cast(), _mm256_permutevar8x32_epi32(bytes, order)) }
     }
 }

@@ -97,10 +97,7 @@ fn widen(mixed: __m512i, odd: __m512i) -> __m512i {
         _mm_add_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1))
     };
     let (even, odd) = (fold(even), fold(odd));
-    _mm512_cvtepu16_epi32(_mm256_set_m128i(
-        _mm_unpackhi_epi16(even, odd),
-        _mm_unpacklo_epi16(even, odd),
-    ))
+    _mm512_cvtepu16_epi32(_mm256_set_m128i(_mm_unpackhi_epi16(even, odd), _mm_unpacklo_epi16(even, odd)))
 }
 
 /// The table sums of 32 entries over all groups, by shuffles within quarters and u16 sums.
@@ -114,8 +111,7 @@ fn sum_bw(groups: &[u8], lut: &[u8]) -> [__m512i; 2] {
         let (mut low_mixed, mut low_odd, mut high_mixed, mut high_odd) = (zero, zero, zero, zero);
         let mut add = |groups: __m512i, lut: __m512i| {
             let low = _mm512_shuffle_epi8(lut, _mm512_and_si512(groups, nibble));
-            let high =
-                _mm512_shuffle_epi8(lut, _mm512_and_si512(_mm512_srli_epi16(groups, 4), nibble));
+            let high = _mm512_shuffle_epi8(lut, _mm512_and_si512(_mm512_srli_epi16(groups, 4), nibble));
             low_mixed = _mm512_add_epi16(low_mixed, low);
             low_odd = _mm512_add_epi16(low_odd, _mm512_srli_epi16(low, 8));
             high_mixed = _mm512_add_epi16(high_mixed, high);
@@ -170,16 +166,14 @@ fn sum_vbmi(groups: &[u8], lut: &[u8]) -> [__m512i; 2] {
         const AND_OR: i32 = 0xEA;
         let groups = _mm512_permutexvar_epi8(transpose, groups);
         let low = _mm512_ternarylogic_epi32::<AND_OR>(groups, nibble, tables);
-        let high =
-            _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srli_epi16(groups, 4), nibble, tables);
+        let high = _mm512_ternarylogic_epi32::<AND_OR>(_mm512_srli_epi16(groups, 4), nibble, tables);
         *low_sum = _mm512_dpbusd_epi32(*low_sum, _mm512_permutexvar_epi8(low, lut), ones);
         *high_sum = _mm512_dpbusd_epi32(*high_sum, _mm512_permutexvar_epi8(high, lut), ones);
     };
     // Two sums each, because a VNNI addition takes several cycles until the next can use its result.
     let (mut low, mut high, mut low2, mut high2) = (zero, zero, zero, zero);
     let ((fours, rest), (luts, lut_rest)) = (groups.as_chunks::<64>(), lut.as_chunks::<64>());
-    let ((pairs, single), (lut_pairs, lut_single)) =
-        (fours.as_chunks::<2>(), luts.as_chunks::<2>());
+    let ((pairs, single), (lut_pairs, lut_single)) = (fours.as_chunks::<2>(), luts.as_chunks::<2>());
     for (pair, lut) in pairs.iter().zip(lut_pairs) {
         add(&mut low, &mut high, load64(&pair[0]), load64(&lut[0]));
         add(&mut low2, &mut high2, load64(&pair[1]), load64(&lut[1]));
@@ -280,12 +274,7 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
     let mut lanes = [_mm512_setzero_ps(); 4];
     let step = |lane: &mut __m512, q: &[f32; 16], code: &[i8; 16]| {
         // SAFETY: both loads read exactly the 16 elements of an array; the instructions take any alignment.
-        let (q, code) = unsafe {
-            (
-                _mm512_loadu_ps(q.as_ptr()),
-                _mm_loadu_si128(code.as_ptr().cast()),
-            )
-        };
+        let (q, code) = unsafe { (_mm512_loadu_ps(q.as_ptr()), _mm_loadu_si128(code.as_ptr().cast())) };
         *lane = _mm512_fmadd_ps(q, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(code)), *lane);
     };
     let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<16>(), code.as_chunks::<16>());
@@ -301,14 +290,8 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
     let mask = ((1u32 << q_rest.len().min(code_rest.len())) - 1) as u16;
     // SAFETY: the mask keeps both instructions from touching anything after the slices' elements.
     let (q, code) = unsafe {
-        (
-            _mm512_maskz_loadu_ps(mask, q_rest.as_ptr()),
-            _mm_maskz_loadu_epi8(mask, code_rest.as_ptr().cast()),
-        )
+        (_mm512_maskz_loadu_ps(mask, q_rest.as_ptr()), _mm_maskz_loadu_epi8(mask, code_rest.as_ptr().cast()))
     };
     lanes[3] = _mm512_fmadd_ps(q, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(code)), lanes[3]);
-    _mm512_reduce_add_ps(_mm512_add_ps(
-        _mm512_add_ps(lanes[0], lanes[1]),
-        _mm512_add_ps(lanes[2], lanes[3]),
-    ))
+    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])))
 }

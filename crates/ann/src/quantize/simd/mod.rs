@@ -18,10 +18,8 @@ mod neon;
 mod portable;
 
 type Accumulate = unsafe fn(&[u8], &[u8], &mut [u32; BLOCK]);
-type Bounds =
-    unsafe fn(&ScanTerm, &[u32; BLOCK], &BlockFactors, &mut [f32; BLOCK], &mut [f32; BLOCK]) -> u32;
-type Scan =
-    unsafe fn(&[u8], &[u8], &ScanTerm, &BlockFactors, &mut [f32; BLOCK], &mut [f32; BLOCK]) -> u32;
+type Bounds = unsafe fn(&ScanTerm, &[u32; BLOCK], &BlockFactors, &mut [f32; BLOCK], &mut [f32; BLOCK]) -> u32;
+type Scan = unsafe fn(&[u8], &[u8], &ScanTerm, &BlockFactors, &mut [f32; BLOCK], &mut [f32; BLOCK]) -> u32;
 
 /// One instruction set's kernels.
 ///
@@ -98,14 +96,7 @@ impl Kernels {
         estimate: &mut [f32; BLOCK],
         lower: &mut [f32; BLOCK],
     ) -> u32 {
-        self.scan(
-            groups,
-            table.lut(0..groups.len() / 16),
-            &table.scan_term(term, threshold),
-            f,
-            estimate,
-            lower,
-        )
+        self.scan(groups, table.lut(0..groups.len() / 16), &table.scan_term(term, threshold), f, estimate, lower)
     }
 
     /// Fills 16 bytes of table for each two coordinates of `q`.
@@ -135,13 +126,7 @@ impl Kernels {
     }
 
     /// See [`super::encode_sketch`].
-    pub fn encode_sketch(
-        &self,
-        space: Space,
-        r: &[f32],
-        c: &[f32],
-        nibbles: &mut [u8],
-    ) -> SketchFactors {
+    pub fn encode_sketch(&self, space: Space, r: &[f32], c: &[f32], nibbles: &mut [u8]) -> SketchFactors {
         // SAFETY: the CPU has the features (invariant of Kernels).
         unsafe { (self.encode_sketch)(space, r, c, nibbles) }
     }
@@ -166,8 +151,7 @@ pub fn available() -> Vec<&'static Kernels> {
                 && is_x86_feature_detected!("avx512dq")
             {
                 sets.push(&avx512::KERNELS_BW);
-                if is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vnni")
-                {
+                if is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vnni") {
                     sets.push(&avx512::KERNELS_VBMI);
                 }
             }

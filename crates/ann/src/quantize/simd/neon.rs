@@ -33,12 +33,7 @@ fn accumulate(groups: &[u8], lut: &[u8], sums: &mut [u32; BLOCK]) {
         unsafe {
             let nibble = vdupq_n_u8(15);
             let mut acc = [vdupq_n_u16(0); 4];
-            for (group, lut) in groups
-                .as_chunks::<16>()
-                .0
-                .iter()
-                .zip(lut.as_chunks::<16>().0)
-            {
+            for (group, lut) in groups.as_chunks::<16>().0.iter().zip(lut.as_chunks::<16>().0) {
                 let (group, lut) = (vld1q_u8(group.as_ptr()), vld1q_u8(lut.as_ptr()));
                 let low = vqtbl1q_u8(lut, vandq_u8(group, nibble));
                 let high = vqtbl1q_u8(lut, vshrq_n_u8::<4>(group));

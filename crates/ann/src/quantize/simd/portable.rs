@@ -18,12 +18,7 @@ pub(super) static KERNELS: Kernels = Kernels {
 };
 
 fn accumulate(groups: &[u8], lut: &[u8], sums: &mut [u32; BLOCK]) {
-    for (group, lut) in groups
-        .as_chunks::<16>()
-        .0
-        .iter()
-        .zip(lut.as_chunks::<16>().0)
-    {
+    for (group, lut) in groups.as_chunks::<16>().0.iter().zip(lut.as_chunks::<16>().0) {
         let (low, high) = sums.split_at_mut(16);
         for j in 0..16 {
             low[j] += u32::from(lut[usize::from(group[j] & 15)]);
