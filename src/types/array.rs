@@ -69,7 +69,7 @@ impl ArrayRef<'_> {
             return Err(SqlError::data("array must be 1-D"));
         }
         // SAFETY: a valid array.
-        if self.data_offset != 0 && unsafe { pg_sys::array_contains_nulls(self.raw.as_ptr().cast()) } {
+        if self.data_offset != 0 && unsafe { pg_sys::array_contains_nulls(self.raw.as_ptr().cast_mut().cast()) } {
             return Err(SqlError::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "array must not contain nulls"));
         }
         Ok(())
@@ -99,7 +99,7 @@ impl ArrayRef<'_> {
         // SAFETY: a valid array of numeric (by reference, any length, int-aligned) without nulls.
         unsafe {
             pg_sys::deconstruct_array(
-                self.raw.as_ptr().cast(),
+                self.raw.as_ptr().cast_mut().cast(),
                 pg_sys::NUMERICOID,
                 -1,
                 false,
@@ -195,10 +195,10 @@ impl<'a> AverageState<'a> {
     /// # Safety
     /// The array belongs to the running aggregate (see `called_by_aggregate`) and is not otherwise borrowed.
     pub unsafe fn values_mut(&mut self) -> &mut [f64] {
-        let len = self.array.len;
+        let (at, len) = (self.array.start(), self.array.len);
         // SAFETY: `new` checked bounds and alignment; exclusive by the caller's promise.
         unsafe {
-            let start = self.array.raw.as_ptr().add(self.array.start()).cast::<f64>();
+            let start = self.array.raw.as_mut_ptr().add(at).cast::<f64>();
             std::slice::from_raw_parts_mut(start, len)
         }
     }
@@ -228,7 +228,7 @@ pub fn dimension_modifier(modifiers: &ArrayRef<'_>, type_name: &str, max: i32) -
     let mut count = 0;
     // SAFETY: the argument of a typmod function is a valid cstring[]; the server checks its contents.
     let values = unsafe {
-        let values = pg_sys::ArrayGetIntegerTypmods(modifiers.raw.as_ptr().cast(), &mut count);
+        let values = pg_sys::ArrayGetIntegerTypmods(modifiers.raw.as_ptr().cast_mut().cast(), &mut count);
         std::slice::from_raw_parts(values, count as usize)
     };
     match *values {

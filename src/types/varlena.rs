@@ -7,38 +7,82 @@ use std::marker::PhantomData;
 /// Bytes of the length word that every value begins with.
 pub const LENGTH_WORD: usize = size_of::<u32>();
 
-/// A value with its four-byte length word, detoasted if it was compressed, out of line or short; the copy that detoasting
+/// A value with its four-byte length word, detoasted if it was compressed, out of line or short. The copy that detoasting
 /// made is freed on drop (comparisons in a sort or an index build would otherwise fill the memory context).
 pub struct Detoasted<'a> {
-    start: *mut u8,
+    place: Place,
     len: usize,
-    is_copy: bool,
     borrow: PhantomData<&'a [u8]>,
 }
+
+/// Where the bytes are.
+enum Place {
+    /// In the caller's memory.
+    Borrowed(*mut u8),
+    /// In a palloc'd copy.
+    Copied(*mut u8),
+    /// Here: a short value (one-byte length, not aligned), copied without a call into the server.
+    Inline([u64; SHORT_MAX.div_ceil(8)]),
+}
+
+/// Most bytes of a short value once it has a four-byte length word.
+const SHORT_MAX: usize = 0x7f - 1 + LENGTH_WORD;
 
 impl Detoasted<'_> {
     /// # Safety
     /// `datum` is a non-null varlena that stays valid for the lifetime of the result.
     pub unsafe fn new(datum: Datum) -> Self {
+        use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u, varsize_1b, varsize_4b};
         let given = datum.cast_mut_ptr::<pg_sys::varlena>();
-        // SAFETY: a valid varlena; `varatt_is_4b_u` looks at its first byte, detoasting returns a plain one.
-        unsafe {
-            let plain = if pgrx::varlena::varatt_is_4b_u(given) { given } else { pg_sys::pg_detoast_datum(given) };
-            let len = pgrx::varlena::varsize_4b(plain).max(LENGTH_WORD);
-            Detoasted { start: plain.cast(), len, is_copy: plain != given, borrow: PhantomData }
+        // SAFETY: a valid varlena; its first byte says of which kind, detoasting returns a plain one.
+        let (place, len) = unsafe {
+            if varatt_is_4b_u(given) {
+                (Place::Borrowed(given.cast()), varsize_4b(given))
+            } else if varatt_is_1b(given) && !varatt_is_1b_e(given) {
+                let size = varsize_1b(given).max(1) - 1;
+                let mut copy = [0u64; SHORT_MAX.div_ceil(8)];
+                let start = copy.as_mut_ptr().cast::<u8>();
+                pgrx::varlena::set_varsize_4b(start.cast(), (LENGTH_WORD + size) as i32);
+                std::ptr::copy_nonoverlapping(given.cast::<u8>().add(1), start.add(LENGTH_WORD), size);
+                (Place::Inline(copy), LENGTH_WORD + size)
+            } else {
+                let copy = pg_sys::pg_detoast_datum(given);
+                (Place::Copied(copy.cast()), varsize_4b(copy))
+            }
+        };
+        Detoasted { place, len: len.max(LENGTH_WORD), borrow: PhantomData }
+    }
+
+    fn start(&self) -> *const u8 {
+        match &self.place {
+            Place::Borrowed(start) | Place::Copied(start) => *start,
+            Place::Inline(copy) => copy.as_ptr().cast(),
         }
+    }
+
+    /// To hand to the server, or to change what is ours to change. Valid until `self` moves.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        match &mut self.place {
+            Place::Borrowed(start) | Place::Copied(start) => *start,
+            Place::Inline(copy) => copy.as_mut_ptr().cast(),
+        }
+    }
+
+    /// To hand to the server, which only reads. Valid until `self` moves.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.start()
     }
 
     /// All bytes, length word included.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the length word is the value's size.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
     }
 
     /// The `count` elements of type `T` that begin at byte `at`, or None if they are not all inside the value.
     pub fn array<T: Plain>(&self, at: usize, count: usize) -> Option<&[T]> {
         let end = count.checked_mul(size_of::<T>())?.checked_add(at)?;
-        let first = self.start.wrapping_add(at).cast::<T>();
+        let first = self.start().wrapping_add(at).cast::<T>();
         if end > self.len || !first.is_aligned() {
             return None;
         }
@@ -50,22 +94,26 @@ impl Detoasted<'_> {
         self.array::<T>(at, 1).map(|one| one[0])
     }
 
-    pub fn as_ptr(&self) -> *mut u8 {
-        self.start
-    }
-
     /// Give the value away (as a result) instead of freeing the copy.
     pub fn into_datum(self) -> Datum {
         let this = std::mem::ManuallyDrop::new(self);
-        Datum::from(this.start)
+        match &this.place {
+            Place::Borrowed(start) | Place::Copied(start) => Datum::from(*start),
+            Place::Inline(_) => {
+                let mut value = NewVarlena::zeroed(this.len);
+                let content = &this.bytes()[LENGTH_WORD..];
+                value.array_mut(LENGTH_WORD, content.len()).copy_from_slice(content);
+                Datum::from(value.start)
+            }
+        }
     }
 }
 
 impl Drop for Detoasted<'_> {
     fn drop(&mut self) {
-        if self.is_copy {
-            // SAFETY: palloc'd by `pg_detoast_datum` for us alone.
-            unsafe { pg_sys::pfree(self.start.cast()) }
+        if let Place::Copied(start) = self.place {
+            // SAFETY: palloc'd by detoasting, for us alone.
+            unsafe { pg_sys::pfree(start.cast()) }
         }
     }
 }
@@ -76,14 +124,14 @@ impl Drop for Detoasted<'_> {
 /// `datum` is a non-null varlena.
 pub unsafe fn head(datum: Datum, count: usize) -> Detoasted<'static> {
     let given = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: as in `Detoasted::new`; a slice is always a fresh copy, the borrow of a plain value ends with the call.
+    // SAFETY: as in `Detoasted::new`; the slice is a fresh copy, the borrow of a value in memory ends with the call.
     unsafe {
-        if pgrx::varlena::varatt_is_4b_u(given) {
+        if pgrx::varlena::varatt_is_4b_u(given) || !pgrx::varlena::varatt_is_1b_e(given) {
             return Detoasted::new(datum);
         }
         let copy = pg_sys::pg_detoast_datum_slice(given, 0, count as i32);
         let len = pgrx::varlena::varsize_4b(copy).max(LENGTH_WORD);
-        Detoasted { start: copy.cast(), len, is_copy: true, borrow: PhantomData }
+        Detoasted { place: Place::Copied(copy.cast()), len, borrow: PhantomData }
     }
 }
 
