@@ -2,7 +2,7 @@
 
 ::pgrx::pg_module_magic!(name, version);
 
-pub mod index;
+mod index;
 pub mod types;
 
 use pgrx::prelude::*;

@@ -11,6 +11,7 @@ const OPERATIONS_PER_ENTRY: f64 = 0.01;
 
 /// `amcostestimate`
 #[pg_guard]
+#[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
 pub unsafe extern "C-unwind" fn amcostestimate(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,

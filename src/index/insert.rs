@@ -29,6 +29,7 @@ const BEAM: usize = 8;
 
 /// `aminsert`
 #[pg_guard]
+#[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
 pub unsafe extern "C-unwind" fn aminsert(
     index: pg_sys::Relation,
     values: *mut pg_sys::Datum,

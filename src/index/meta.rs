@@ -101,6 +101,6 @@ fn load(index: pg_sys::Relation) {
 /// Dimensions of the indexed column, from its type modifier. No page is read.
 pub fn column_dims(index: pg_sys::Relation) -> Option<usize> {
     // SAFETY: an index has at least one attribute.
-    let typmod = unsafe { (*pgrx::PgTupleDesc::from_pg_unchecked((*index).rd_att).get(0)?).atttypmod };
+    let typmod = unsafe { pgrx::PgTupleDesc::from_pg_unchecked((*index).rd_att).get(0)?.atttypmod };
     (typmod > 0).then_some(typmod as usize)
 }

@@ -105,7 +105,8 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
         optname: c"lists".as_ptr(),
         opttype: pg_sys::relopt_type::RELOPT_TYPE_INT,
         offset: std::mem::offset_of!(Options, lists) as i32,
-        ..Default::default()
+        #[cfg(feature = "pg18")]
+        isset_offset: 0,
     }];
     // SAFETY: PostgreSQL's arguments; the elements describe `Options`.
     unsafe {

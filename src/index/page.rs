@@ -659,12 +659,6 @@ impl<'p> PostingMut<'p> {
         PostingMut { page, layout }
     }
 
-    /// Read access.
-    pub fn block(&self, b: usize) -> Block<'_> {
-        assert!(b < self.layout.blocks);
-        Block { page: self.page, layout: self.layout, at: START + b * self.layout.block }
-    }
-
     fn at(&self, b: usize) -> usize {
         assert!(b < self.layout.blocks);
         START + b * self.layout.block

@@ -289,7 +289,8 @@ impl Search {
                 let list = self.lists[at];
                 let within = fixed.unwrap_or_else(|| self.near());
                 // NaN (a list of radius 0 at the query's very place) counts as due.
-                if !(self.query.needed_cosine(&list, within) > self.stop) {
+                let needed = self.query.needed_cosine(&list, within);
+                if needed <= self.stop || needed.is_nan() {
                     last_due = at + 1;
                     self.scan_list(list);
                 }

@@ -162,6 +162,7 @@ impl<'c> Change<'c> {
 
     /// A working copy of the page in `buffer`, which must be locked exclusively and stay so until [`Change::commit`].
     /// `fresh`: the page is new, log all of it. A buffer must not be registered twice in one change.
+    #[allow(clippy::mut_from_ref, reason = "the copy belongs to the change, not to the buffer; see SAFETY")]
     pub fn edit<'s>(&'s self, buffer: &'s Buffer<'_>, fresh: bool) -> &'s mut Bytes {
         let flags = if fresh { pg_sys::GENERIC_XLOG_FULL_IMAGE as i32 } else { 0 };
         // SAFETY: each registered buffer has its own copy inside `state`, which lives until commit.

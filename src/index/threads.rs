@@ -35,11 +35,6 @@ impl Pool {
         Pool { pool, cancelled: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Number of threads.
-    pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
-    }
-
     /// Starts `job` on the pool. It is told by its argument when the build has been cancelled.
     pub fn start<T: Send + 'static>(&self, job: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Pending<T> {
         let (sender, receiver) = sync_channel(1);

@@ -145,11 +145,6 @@ impl<'l> Cursor<'l> {
         Some(buffer)
     }
 
-    /// The page after the one that [`Cursor::next_page`] returned last.
-    pub fn following(&self) -> u32 {
-        self.next
-    }
-
     /// View of a page that [`Cursor::next_page`] returned.
     pub fn posting<'p>(&'p self, buffer: &'p Buffer<'_>) -> Posting<'p> {
         Posting::open(buffer.page(), self.layout, self.list).or_corrupted(self.rel, buffer.block())
@@ -411,11 +406,6 @@ impl ListSet {
             self.0.resize((i + 1).next_power_of_two(), false);
         }
         !self.0.replace(i, true)
-    }
-
-    /// Whether a list is in.
-    pub fn contains(&self, list: u32) -> bool {
-        self.0.get(list as usize).is_some_and(|b| *b)
     }
 
     /// Removes all.
