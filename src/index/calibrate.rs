@@ -1,10 +1,10 @@
 //! The stopping rule of `ivflsh.target_recall`, measured on the sample that the build has at hand.
 //!
-//! Sample rows are searched exactly among the sample. For each of their neighbours, the *needed cosine* of its list is
-//! noted: cos of the angle, between the residuals of a list and the direction to the query, at which a typical row of the
-//! list is just within the goal distance. A search that scans the lists whose needed cosine is at most the p-quantile of
-//! these finds a share p of the neighbours. The rule adapts to the query: it knows how far the goal is, how far each
-//! list, and how wide.
+//! A search scans, nearest first, the lists whose *needed cosine* is at most a limit: cos of the angle, between the
+//! residuals of a list and the direction to the query, at which a typical row of the list is just as far as the worst of
+//! the best rows found so far. The rule adapts to the query: it knows how far the results are, how far each list, and how
+//! wide. The limit for a recall is found by running this search, for sample rows as queries and among the sample's rows,
+//! under a range of limits.
 
 use super::page::RECALLS;
 use super::scan::FIRST_GOAL;
@@ -17,8 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const RESULTS: f64 = 10.0;
 /// Queries sampled.
 const QUERIES: usize = 400;
-/// Share of the misses allowed that the sketches, the order and the sampling may cause; the rule takes the rest.
-const OTHER_LOSS: f32 = 0.25;
+/// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
+const OTHER_LOSS: f32 = 0.1;
+/// Limits tried.
+const LIMITS: usize = 24;
 
 /// What the build knows.
 pub struct Sample<'s> {
@@ -56,61 +58,163 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
     let queries = QUERIES.min(rows);
-    // For each query: the needed cosines of all lists (sorted), and of its neighbours' lists.
-    let measured: Vec<(Vec<f32>, Vec<f32>)> = (0..queries)
-        .into_par_iter()
-        .filter_map(|i| {
-            if cancelled.load(Ordering::Relaxed) {
-                return None;
-            }
-            let at = i * (rows / queries);
-            let mut query = sample.rows[at * padded..][..padded].to_vec();
-            if sample.space == Space::InnerProduct {
-                query.iter_mut().zip(sample.mean).for_each(|(q, m)| *q += m);
-            }
-            let distance = |x: &[f32]| match sample.space {
-                Space::L2 => ann::distance::l2_squared(&query, x),
-                Space::InnerProduct => -ann::distance::inner_product(&query, x),
-            };
-            let mut near: Vec<(f32, u32)> = (0..rows)
-                .filter(|&r| r != at)
-                .map(|r| (distance(&sample.rows[r * padded..][..padded]), sample.lists[r]))
-                .collect();
-            near.select_nth_unstable_by(goal - 1, |x, y| x.0.total_cmp(&y.0));
-            let within = near[goal - 1].0;
-            near.truncate(goal);
-            near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
-            let norm = ann::distance::norm_squared(&query).sqrt();
-            let mut needed: Vec<f32> = sample
-                .centroids
-                .chunks_exact(padded)
-                .zip(sample.radii)
-                .map(|(c, &radius)| {
-                    let a = distance(c);
-                    let b = if sample.space == Space::L2 { a.max(0.0).sqrt() } else { norm };
-                    needed_cosine(sample.space, ListTerm { a, b }, radius, within)
-                })
-                // NaN: always scanned.
-                .map(|c| if c.is_nan() { f32::NEG_INFINITY } else { c })
-                .collect();
-            let neighbours = near[..results].iter().map(|n| needed[n.1 as usize]).collect();
-            needed.sort_unstable_by(f32::total_cmp);
-            Some((needed, neighbours))
-        })
-        .collect();
-    let mut all: Vec<f32> = measured.iter().flat_map(|m| m.1.iter().copied()).collect();
-    if all.is_empty() {
+    let members = Members::new(sample.lists, lists);
+    // Distances to the whole sample are too many to keep for all queries: they are computed twice.
+    let measured = || {
+        (0..queries)
+            .into_par_iter()
+            .filter(|_| !cancelled.load(Ordering::Relaxed))
+            .map(|i| Measured::new(sample, &members, i * (rows / queries), results, goal))
+    };
+    // Limits at which shares of the neighbours are in lists that would be scanned if the goal were known beforehand:
+    // they cover the range of interest.
+    let mut needed: Vec<f32> = measured().flat_map_iter(|m| m.needed).collect();
+    if needed.is_empty() {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
-    all.sort_unstable_by(f32::total_cmp);
-    let cosine = RECALLS.map(|recall| {
-        let share = recall + (1.0 - recall) * OTHER_LOSS;
-        let i = (share * all.len() as f32).ceil() as usize;
-        all[i.clamp(1, all.len()) - 1]
-    });
-    let probes = cosine.map(|stop| {
-        let scanned: usize = measured.iter().map(|m| m.0.partition_point(|&c| c <= stop)).sum();
-        (scanned as f32 / measured.len() as f32).max(1.0)
-    });
-    Rule { cosine, probes }
+    needed.sort_unstable_by(f32::total_cmp);
+    let limits: Vec<f32> = (0..LIMITS)
+        .map(|i| {
+            // Denser towards all.
+            let share = 1.0 - (1.0 - (i as f64 + 1.0) / LIMITS as f64).powi(2) * 0.9;
+            needed[((share * needed.len() as f64).ceil() as usize).clamp(1, needed.len()) - 1]
+        })
+        .collect();
+    // Recall and lists scanned under each limit.
+    let sums = measured()
+        .map(|m| limits.iter().map(|&limit| m.search(sample, &members, goal, limit)).collect::<Vec<_>>())
+        .reduce(
+            || vec![(0, 0); LIMITS],
+            |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect(),
+        );
+    let outcomes: Vec<(f32, f32)> = sums
+        .into_iter()
+        .map(|(found, scanned)| (found as f32 / needed.len() as f32, scanned as f32 / queries as f32))
+        .collect();
+    let mut rule = Rule { cosine: [0.0; RECALLS.len()], probes: [0.0; RECALLS.len()] };
+    for (i, recall) in RECALLS.into_iter().enumerate() {
+        let wanted = recall + (1.0 - recall) * OTHER_LOSS;
+        let at = outcomes.iter().position(|o| o.0 >= wanted).unwrap_or(LIMITS - 1);
+        let (before, after) = (at.saturating_sub(1), at);
+        let (from, to) = (outcomes[before].0, outcomes[after].0);
+        let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
+        let between = |x: f32, y: f32| x + part * (y - x);
+        rule.cosine[i] = between(limits[before], limits[after]);
+        rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
+    }
+    rule
+}
+
+/// The sample's rows by list.
+struct Members {
+    rows: Vec<u32>,
+    /// Where each list's rows start; one more for the end.
+    starts: Vec<u32>,
+}
+
+impl Members {
+    fn new(assigned: &[u32], lists: usize) -> Members {
+        let mut starts = vec![0_u32; lists + 1];
+        for &list in assigned {
+            starts[list as usize + 1] += 1;
+        }
+        for i in 0..lists {
+            starts[i + 1] += starts[i];
+        }
+        let mut next = starts.clone();
+        let mut rows = vec![0; assigned.len()];
+        for (row, &list) in assigned.iter().enumerate() {
+            rows[next[list as usize] as usize] = row as u32;
+            next[list as usize] += 1;
+        }
+        Members { rows, starts }
+    }
+
+    /// Positions of a list's rows in `rows`.
+    fn of(&self, list: u32) -> std::ops::Range<usize> {
+        self.starts[list as usize] as usize..self.starts[list as usize + 1] as usize
+    }
+}
+
+/// A query of the calibration.
+struct Measured {
+    /// Distances of the sample's rows, in the order of [`Members::rows`]; infinite for the query itself.
+    distances: Vec<f32>,
+    /// Lists, nearest first.
+    lists: Vec<(ListTerm, u32)>,
+    /// Lists of the true neighbours.
+    neighbours: Vec<u32>,
+    /// Needed cosine of each of these, at the distance of the goal.
+    needed: Vec<f32>,
+}
+
+impl Measured {
+    fn new(sample: &Sample<'_>, members: &Members, at: usize, results: usize, goal: usize) -> Measured {
+        let padded = sample.padded;
+        let row = |r: usize| &sample.rows[r * padded..][..padded];
+        let mut query = row(at).to_vec();
+        if sample.space == Space::InnerProduct {
+            query.iter_mut().zip(sample.mean).for_each(|(q, m)| *q += m);
+        }
+        let distance = |x: &[f32]| match sample.space {
+            Space::L2 => ann::distance::l2_squared(&query, x),
+            Space::InnerProduct => -ann::distance::inner_product(&query, x),
+        };
+        let distances: Vec<f32> = members
+            .rows
+            .iter()
+            .map(|&r| if r as usize == at { f32::INFINITY } else { distance(row(r as usize)) })
+            .collect();
+        let norm = ann::distance::norm_squared(&query).sqrt();
+        let mut lists: Vec<(ListTerm, u32)> = sample
+            .centroids
+            .chunks_exact(padded)
+            .zip(0..)
+            .map(|(c, list)| {
+                let a = distance(c);
+                (ListTerm { a, b: if sample.space == Space::L2 { a.max(0.0).sqrt() } else { norm } }, list)
+            })
+            .collect();
+        let mut near: Vec<u32> = (0..distances.len() as u32).collect();
+        let by_distance = |x: &u32, y: &u32| distances[*x as usize].total_cmp(&distances[*y as usize]);
+        near.select_nth_unstable_by(goal - 1, by_distance);
+        near.truncate(goal);
+        near.sort_unstable_by(by_distance);
+        let within = distances[near[goal - 1] as usize];
+        let neighbours: Vec<u32> =
+            near[..results].iter().map(|&n| sample.lists[members.rows[n as usize] as usize]).collect();
+        let needed = neighbours
+            .iter()
+            .map(|&list| {
+                let cosine = needed_cosine(sample.space, lists[list as usize].0, sample.radii[list as usize], within);
+                if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }
+            })
+            .collect();
+        lists.sort_unstable_by(|x, y| x.0.a.total_cmp(&y.0.a));
+        Measured { distances, lists, neighbours, needed }
+    }
+
+    /// Searches under `limit` as `scan.rs` does; returns how many neighbours are found, and lists scanned.
+    fn search(&self, sample: &Sample<'_>, members: &Members, goal: usize, limit: f32) -> (usize, usize) {
+        let mut scanned = vec![false; self.lists.len()];
+        let mut count = 0;
+        // The best distances so far, nearest first.
+        let mut best: Vec<f32> = Vec::with_capacity(goal + 1);
+        for &(term, list) in &self.lists {
+            let within = if best.len() < goal { f32::INFINITY } else { best[goal - 1] };
+            if needed_cosine(sample.space, term, sample.radii[list as usize], within) > limit {
+                continue;
+            }
+            scanned[list as usize] = true;
+            count += 1;
+            for &d in &self.distances[members.of(list)] {
+                if best.len() < goal || d < best[goal - 1] {
+                    let at = best.partition_point(|&b| b < d);
+                    best.insert(at, d);
+                    best.truncate(goal);
+                }
+            }
+        }
+        (self.neighbours.iter().filter(|&&n| scanned[n as usize]).count(), count)
+    }
 }
