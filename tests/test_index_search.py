@@ -34,7 +34,7 @@ def test_distances_agree_with_numpy(db):
         make_index(db, metric)
         with by_index(db):
             for query in QUERIES[:20]:
-                ids, distances = zip(*nearest(db, query, 20, metric))
+                ids, distances = zip(*nearest(db, query, 20, metric=metric))
                 np.testing.assert_allclose(distances, metric.distances(rows[list(ids)], query), rtol=1e-4, atol=1e-5)
         db.execute("DROP INDEX items_embedding_idx")
 
@@ -143,7 +143,7 @@ def test_extreme_values(db, metric):
     assert_holds_exactly(db, rows[0], metric=metric)
     with by_index(db):
         for query in rows[::60]:
-            found = nearest(db, query, 10, metric)
+            found = nearest(db, query, 10, metric=metric)
             assert len(found) == 10
             assert_in_order(found)
 
@@ -174,16 +174,16 @@ def test_zero_vectors_have_no_direction(db):
     make_index(db, COSINE)
     assert_holds_exactly(db, rows[1], metric=COSINE, where="vector_norm(embedding) > 0")
     with by_index(db):
-        found = nearest(db, rows[1], 100, COSINE)
+        found = nearest(db, rows[1], 100, metric=COSINE)
         assert all(id % 3 for id, _ in found) and all(distance == distance for _, distance in found)
-        for _, distance in nearest(db, np.zeros(8), 10, COSINE):
+        for _, distance in nearest(db, np.zeros(8), 10, metric=COSINE):
             assert np.isnan(distance)
     for metric in (L2, IP):
         db.execute("DROP INDEX items_embedding_idx")
         make_index(db, metric)
         assert_holds_exactly(db, rows[1], metric=metric)
         with by_index(db):
-            assert len(nearest(db, np.zeros(8), 10, metric)) == 10
+            assert len(nearest(db, np.zeros(8), 10, metric=metric)) == 10
 
 
 def test_null_query(db):

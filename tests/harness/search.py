@@ -99,13 +99,16 @@ def uses_index(connection, statement, parameters=None, index="items_embedding_id
     return f"Index Scan using {index}" in plan(connection, statement, parameters)
 
 
-def nearest(connection, query, limit=10, metric=L2, table="items", type_name="vector", where=""):
-    """[(id, distance), ...] as SQL returns them."""
-    query = as_type(query, type_name)
-    return connection.execute(
-        f"""SELECT id, embedding {metric.operator} %(q)b FROM {table} {where}
-            ORDER BY embedding {metric.operator} %(q)b {'' if limit is None else f'LIMIT {limit}'}""",
-        {"q": query}).fetchall()
+def _search(query, limit=10, metric=L2, table="items", type_name="vector", where=""):
+    """A search as a statement and its parameters."""
+    distance = f"embedding {metric.operator} %(q)b"
+    end = "" if limit is None else f"LIMIT {limit}"
+    return f"SELECT id, {distance} FROM {table} {where} ORDER BY {distance} {end}", {"q": as_type(query, type_name)}
+
+
+def nearest(connection, query, limit=10, **how):
+    """[(id, distance), ...] as SQL returns them. See `_search` for what else may be said."""
+    return connection.execute(*_search(query, limit, **how)).fetchall()
 
 
 def assert_in_order(rows):
@@ -122,6 +125,8 @@ def assert_recall(connection, queries, at_least, limit=10, **how):
     hits = 0
     for query in queries:
         with by_index(connection):
+            shown = plan(connection, *_search(query, limit, **how))
+            assert "Order By: " in shown, f"not by index:\n{shown}"
             found = nearest(connection, query, limit, **how)
         with exactly(connection):
             truth = nearest(connection, query, limit, **how)
