@@ -10,7 +10,8 @@ from pgvector import Vector
 from pgvector.psycopg import register_vector
 
 from harness.cluster import Cluster
-from harness.search import assert_holds_exactly, assert_recall, by_index, clustered, insert, make_index, make_table, nearest
+from harness.search import (assert_alike, assert_holds_exactly, assert_recall, by_index, clustered, insert, make_index, make_table,
+                            nearest)
 
 ROWS = clustered(3000, 24)
 QUERIES = clustered(20, 24, seed=2)
@@ -130,9 +131,11 @@ def test_crash_with_an_open_transaction(server, name):
     other.close()
     server.start()
     with connect(server, name) as connection:
-        assert answers(connection) == before
+        after = answers(connection)
+        assert max(id for answer in after for id, _ in answer) < 5000, "what was not committed is gone"
+        assert_alike(before, after)
         connection.execute("VACUUM items")
-        assert answers(connection) == before
+        assert_alike(before, answers(connection))
         assert_holds_exactly(connection, QUERIES[0])
 
 

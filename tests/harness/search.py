@@ -155,3 +155,10 @@ def assert_holds_exactly(connection, query, table="items", metric=L2, type_name=
     assert len(found) == len(set(found)), "a row came twice"
     assert set(found) == set(expected), (
         f"{len(set(expected) - set(found))} rows missing, {len(set(found) - set(expected))} too many")
+
+
+def assert_alike(answers, others, share=0.95):
+    """Answers to the same queries agree in at least this share of their rows: rows that only some transactions see, and
+    dead ones, may change how many lists an approximate search reads."""
+    common = sum(len(set(one) & set(other)) for one, other in zip(answers, others, strict=True))
+    assert common >= share * sum(map(len, answers)), f"{common} rows in common"
