@@ -3,6 +3,7 @@
 ::pgrx::pg_module_magic!(name, version);
 
 mod index;
+mod insight;
 pub mod types;
 
 use pgrx::prelude::*;

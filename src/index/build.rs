@@ -15,6 +15,7 @@ use super::meta::column_dims;
 use super::metric::{Frame, Operator};
 use super::options;
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Tid};
+use super::sample::Reservoir;
 use super::storage::{self, Buffer, Change};
 use super::threads::{Pending, Pool};
 use super::write::{Entry, ListWriter};
@@ -239,14 +240,13 @@ impl Build {
             };
             let mut state = SampleState::new(self, wanted);
             state.scan(self, sampled_blocks);
-            if sampled_blocks < blocks && state.seen < wanted / 2 {
+            if sampled_blocks < blocks && state.reservoir.seen() < wanted / 2 {
                 // The estimate of the rows was far off: read everything.
                 state = SampleState::new(self, wanted);
                 state.scan(self, blocks);
-                return state.finish(state_rows(1.0, 1.0));
+                return state.finish(1.0);
             }
-            let factor = state_rows(f64::from(blocks), f64::from(sampled_blocks.max(1)));
-            state.finish(factor)
+            state.finish(f64::from(blocks) / f64::from(sampled_blocks.max(1)))
         }
     }
 
@@ -500,10 +500,6 @@ fn finite(x: &[f32]) -> bool {
     x.iter().all(|v| v.is_finite())
 }
 
-fn state_rows(blocks: f64, sampled: f64) -> f64 {
-    blocks / sampled
-}
-
 /// Root mean square residual of each list.
 fn radii(lists: usize, assigned: &[u32], distances: &[f32]) -> Vec<f32> {
     let mut sums = vec![(0.0_f64, 0_u32); lists];
@@ -561,16 +557,13 @@ struct Sampled {
     table_rows: f64,
 }
 
-/// Reservoir sampling (Vitter's algorithm R) of the rows of sampled blocks.
+/// State of the sampling scan.
 struct SampleState {
     operator: Operator,
     dims: usize,
     padded: usize,
-    wanted: usize,
-    seen: usize,
-    data: Vec<f32>,
     value: Vec<f32>,
-    random: u64,
+    reservoir: Reservoir,
 }
 
 impl SampleState {
@@ -579,21 +572,17 @@ impl SampleState {
             operator: build.operator,
             dims: build.dims,
             padded: build.padded,
-            wanted,
-            seen: 0,
-            data: Vec::new(),
             value: Vec::new(),
-            random: SEED,
+            reservoir: Reservoir::new(wanted, build.dims, build.padded, SEED),
         }
     }
 
-    /// # Safety
-    /// `build` holds open relations.
-    unsafe fn scan(&mut self, build: &Build, sampled: u32) {
+    /// Reads `sampled` blocks of the table.
+    fn scan(&mut self, build: &Build, sampled: u32) {
         let blocks = storage::blocks(build.heap);
         progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
         let mut scan = |start: u32, n: u32| {
-            // SAFETY: by contract; the state outlives the call.
+            // SAFETY: `build` holds open relations; the state outlives the call.
             unsafe {
                 pg_sys::table_index_build_range_scan(
                     build.heap,
@@ -627,32 +616,13 @@ impl SampleState {
         }
     }
 
-    fn add(&mut self) {
-        if self.value.len() != self.dims {
-            return; // the type modifier has been checked; a row cannot differ
-        }
-        let slot = self.seen;
-        self.seen += 1;
-        let slot = if slot < self.wanted {
-            self.data.resize((slot + 1) * self.padded, 0.0);
-            slot
-        } else {
-            // xorshift64*, enough for sampling.
-            self.random ^= self.random >> 12;
-            self.random ^= self.random << 25;
-            self.random ^= self.random >> 27;
-            (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) % self.seen as u64) as usize
-        };
-        if slot < self.wanted {
-            self.data[slot * self.padded..][..self.dims].copy_from_slice(&self.value);
-        }
-    }
-
     /// `factor`: blocks of the table for each block read.
     fn finish(self, factor: f64) -> Sampled {
-        let rows = self.data.len() / self.padded;
+        let table_rows = self.reservoir.seen() as f64 * factor;
+        let data = self.reservoir.into_rows();
+        let rows = data.len() / self.padded;
         let mut mean = vec![0.0_f64; self.dims];
-        for row in self.data.chunks_exact(self.padded) {
+        for row in data.chunks_exact(self.padded) {
             let scale = if self.operator.metric == super::metric::Metric::Cosine {
                 let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
                 if norm > 0.0 { 1.0 / norm } else { 0.0 }
@@ -662,7 +632,7 @@ impl SampleState {
             mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v) * scale);
         }
         let mean = if rows == 0 { Vec::new() } else { mean.iter().map(|m| (m / rows as f64) as f32).collect() };
-        Sampled { data: self.data, rows, mean, table_rows: self.seen as f64 * factor }
+        Sampled { data, rows, mean, table_rows }
     }
 }
 
@@ -683,7 +653,9 @@ unsafe extern "C-unwind" fn sample_row(
             return;
         }
         state.operator.read(*values, &mut state.value);
-        state.add();
+        if state.value.len() == state.dims {
+            state.reservoir.offer(&state.value);
+        }
     }
 }
 

@@ -83,10 +83,7 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
     // Recall and lists scanned under each limit.
     let sums = measured()
         .map(|m| limits.iter().map(|&limit| m.search(sample, &members, goal, limit)).collect::<Vec<_>>())
-        .reduce(
-            || vec![(0, 0); LIMITS],
-            |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect(),
-        );
+        .reduce(|| vec![(0, 0); LIMITS], |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect());
     let outcomes: Vec<(f32, f32)> = sums
         .into_iter()
         .map(|(found, scanned)| (found as f32 / needed.len() as f32, scanned as f32 / queries as f32))

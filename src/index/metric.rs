@@ -91,6 +91,15 @@ impl Operator {
         }
     }
 
+    /// The distance that the SQL operator returns for two vectors of the same dimension.
+    pub fn distance(self, x: &[f32], y: &[f32]) -> f64 {
+        match self.metric {
+            Metric::L2 => f64::from(ann::distance::l2_squared(x, y)).sqrt(),
+            Metric::Cosine => ann::distance::cosine_distance(x, y),
+            Metric::InnerProduct => -f64::from(ann::distance::inner_product(x, y)),
+        }
+    }
+
     /// Reads a row's or a query's value as f32 into `out` (cleared), any dimension.
     ///
     /// # Safety

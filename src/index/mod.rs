@@ -5,7 +5,7 @@
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`encode`], [`tree`]: entries; reading lists and finding them.
-//! * [`build`] (with [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`], [`vacuum`], [`cost`]: the callbacks.
+//! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`], [`vacuum`], [`cost`]: the callbacks.
 
 pub mod build;
 pub mod calibrate;
@@ -17,6 +17,7 @@ pub mod meta;
 pub mod metric;
 pub mod options;
 pub mod page;
+pub mod sample;
 pub mod scan;
 pub mod storage;
 pub mod threads;
@@ -93,6 +94,12 @@ fn handler() -> pg_sys::Datum {
     am.amgettuple = Some(scan::amgettuple);
     am.amendscan = Some(scan::amendscan);
     pg_sys::Datum::from(am.into_pg())
+}
+
+/// The access method's OID.
+pub fn access_method_oid() -> pg_sys::Oid {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::get_am_oid(c"ivflsh".as_ptr(), true) }
 }
 
 /// `amvalidate`: an operator class must have the support function.

@@ -232,6 +232,15 @@ pub fn init(page: &mut Bytes, kind: Kind, level: u8, list: u32) {
 
 /// Checks what every reader of a page relies on: header, magic, format, kind.
 pub fn check(page: &Bytes, kind: Kind) -> Result<Opaque, Damage> {
+    let o = check_any(page)?;
+    if o.kind != kind as u8 {
+        return Err(Damage::Kind(o.kind));
+    }
+    Ok(o)
+}
+
+/// [`check`] for a page of any kind.
+pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     let field = |at: usize| u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()) as usize;
     let (lower, upper, special) = (field(PD_LOWER), field(PD_UPPER), field(PD_SPECIAL));
     if upper == 0 {
@@ -246,9 +255,6 @@ pub fn check(page: &Bytes, kind: Kind) -> Result<Opaque, Damage> {
     }
     if o.format != FORMAT {
         return Err(Damage::Format(o.format));
-    }
-    if o.kind != kind as u8 {
-        return Err(Damage::Kind(o.kind));
     }
     Ok(o)
 }

@@ -19,6 +19,7 @@ use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
 use ann::quantize;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 
@@ -86,9 +87,13 @@ impl Ord for Distance {
 /// What a scan has done, for those who measure it.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Work {
+    /// Lists scanned.
     pub lists: u64,
+    /// Entries in them.
     pub entries: u64,
+    /// Entries whose extended code was read.
     pub refined: u64,
+    /// Rows handed to the executor.
     pub returned: u64,
 }
 
@@ -440,6 +445,21 @@ fn refine(codes: &mut CodeReader<'_>, query: &Query, lists: &[List], row: &mut C
     row.estimate
 }
 
+thread_local! {
+    static LAST_WORK: Cell<Work> = const { Cell::new(Work { lists: 0, entries: 0, refined: 0, returned: 0 }) };
+}
+
+/// What the last search of this backend has done.
+pub fn last_work() -> Work {
+    LAST_WORK.get()
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        LAST_WORK.set(self.work);
+    }
+}
+
 /// A scan's state between calls of the access method.
 struct ScanState {
     operator: Operator,
@@ -537,9 +557,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             corrupted(index, super::page::META_BLOCK, Damage::Bounds);
         }
         let frame = state.frame.get_or_insert_with(|| info.frame(index));
-        query.offset = frame.place_query(&mut query.vector);
-        query.mean_norm = frame.mean_norm();
-        query.prepare();
+        query.place(frame);
         super::compat::count_index_scan(index);
         state.search = Some(Search::new(index, info, query));
     }

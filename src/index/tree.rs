@@ -1,6 +1,7 @@
 //! Reading lists: cursors over posting pages, the sketch scan of a block, codes, and the walk from the root to the
 //! lists of rows. Shared by search, insert and the checks.
 
+use super::metric::Frame;
 use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting};
 use super::storage::{Buffer, Checked, blocks, corrupted};
 use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
@@ -35,6 +36,13 @@ impl Query {
             table: QueryTable::new(),
             nearest: false,
         }
+    }
+
+    /// Moves `vector`, as the user gave it, into the coordinates of an index.
+    pub fn place(&mut self, frame: &Frame) {
+        self.offset = frame.place_query(&mut self.vector);
+        self.mean_norm = frame.mean_norm();
+        self.prepare();
     }
 
     /// Call after `vector` and `offset` changed.

@@ -85,7 +85,9 @@ macro_rules! pg_function {
                 $call: ::pgrx::pg_sys::FunctionCallInfo, $($arg: $ty),*
             ) -> $crate::types::error::Result<$ret> $body
             // SAFETY: the server calls with valid arguments of the types declared in sql/types.
+            #[allow(unused, reason = "a function without arguments takes none")]
             let mut args = unsafe { $crate::types::function::Args::new(fcinfo) };
+            #[allow(clippy::redundant_closure_call, reason = "`?` leaves the closure only")]
             let outcome = (|| body(fcinfo, $(args.take::<$ty>()?),*))();
             // SAFETY: `fcinfo` is this call.
             unsafe { $crate::types::function::finish(fcinfo, outcome) }
