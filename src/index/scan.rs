@@ -344,7 +344,6 @@ impl Search {
         let mut cursor = Cursor::new(rel, &leaf, &list);
         let mut scores = Scores::new();
         while let Some(buffer) = cursor.next_page() {
-            pgrx::check_for_interrupts!();
             let from = self.pool.len();
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
