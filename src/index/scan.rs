@@ -111,6 +111,8 @@ pub struct Search {
     pool: Vec<Candidate>,
     keep: usize,
     most_kept: usize,
+    /// Rows that had been returned at the last rescan.
+    rescanned_at: u64,
     /// Nothing at or above this bound is in the heap for certain: such candidates may have been dropped.
     horizon: f32,
     /// The best distances found, at most FIRST_GOAL, farthest on top.
@@ -153,6 +155,7 @@ impl Search {
             pool: Vec::new(),
             keep: FIRST_KEEP,
             most_kept,
+            rescanned_at: u64::MAX,
             horizon: f32::INFINITY,
             best: BinaryHeap::new(),
             goal: FIRST_GOAL,
@@ -369,7 +372,7 @@ impl Search {
             }
             drop(buffer);
             self.refine_near(from);
-            if self.pool.len() >= 4 * self.keep {
+            if self.pool.len() >= self.keep.saturating_mul(4) {
                 self.shrink_pool();
             }
         }
@@ -414,8 +417,12 @@ impl Search {
 
     /// Scans all scanned lists again, for the rows beyond the last one returned, keeping more of them.
     fn rescan(&mut self) {
-        // The rows in `returned` come up again and need room.
-        self.keep = (4 * self.keep).min(self.most_kept) + self.returned.len();
+        // The rows in `returned` come up again and need room. When the last rescan brought no row to return (more rows
+        // than were kept have one and the same bound, or sketches that look nearer than their codes turn out to be), only
+        // more room helps: then the limit gives way.
+        let most = if self.rescanned_at == self.work.returned { usize::MAX } else { self.most_kept };
+        self.rescanned_at = self.work.returned;
+        self.keep = self.keep.saturating_mul(4).min(most).saturating_add(self.returned.len());
         self.horizon = f32::INFINITY;
         self.heap.clear();
         self.pool.clear();
