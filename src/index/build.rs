@@ -16,7 +16,7 @@ use super::metric::{Frame, Operator};
 use super::options;
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Tid};
 use super::sample::Reservoir;
-use super::storage::{self, Buffer, Change};
+use super::storage::{self, Buffer};
 use super::threads::{Pending, Pool};
 use super::write::{Entry, ListWriter};
 use ann::cluster::{self, Assigner, Centroids, Matrix, TrainOptions};
@@ -136,19 +136,24 @@ pub unsafe extern "C-unwind" fn ambuild(
 pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     let dims = checked_dims(index);
     let fork = pg_sys::ForkNumber::INIT_FORKNUM;
-    let meta_buffer = Buffer::allocate(index, fork);
-    let root_buffer = Buffer::allocate(index, fork);
+    let mut meta_buffer = Buffer::allocate(index, fork);
+    let mut root_buffer = Buffer::allocate(index, fork);
     let mut meta = Meta::new(dims as u32, Operator::of_index(index).code(), SEED, BITS);
     meta.root = root_buffer.block();
-    // The init fork is copied, not replayed, after a crash; so it is logged even though the index is not.
-    let change = Change::begin(index);
-    let page = change.edit(&meta_buffer, true);
+    let page = meta_buffer.page_unlogged();
     page::init(page, Kind::Meta, 0, 0);
     meta.write(page);
-    let page = change.edit(&root_buffer, true);
+    let page = root_buffer.page_unlogged();
     page::init(page, Kind::Posting, 0, meta.root_list);
     page::edit_opaque(page, |o| (o.head, o.insert_at) = (meta.root, meta.root));
-    change.commit();
+    drop((meta_buffer, root_buffer));
+    // After a crash the init fork becomes the index, so it must be in the WAL although the index is not; GenericXLog would
+    // leave it out.
+    // SAFETY: `index` is open; its init fork has just been written and no page of it is locked.
+    unsafe {
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(index, fork);
+        pg_sys::log_newpage_range(index, fork, 0, blocks, true);
+    }
 }
 
 /// Dimensions of the column, or an ERROR when it has none or too many.

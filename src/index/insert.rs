@@ -147,6 +147,7 @@ impl Inserter {
                 NO_BLOCK => self.extend(index, buffer, head, list),
                 next => {
                     drop(buffer); // one posting page at a time
+                    pgrx::check_for_interrupts!();
                     Buffer::write(index, next)
                 }
             };

@@ -116,6 +116,8 @@ pub struct Search {
     pool: Vec<Candidate>,
     keep: usize,
     most_kept: usize,
+    /// Rows that had been returned at the last rescan.
+    rescanned_at: u64,
     /// Nothing at or above this bound is in the heap for certain: such candidates may have been dropped.
     horizon: f32,
     /// The best distances found, at most FIRST_GOAL, farthest on top.
@@ -158,6 +160,7 @@ impl Search {
             pool: Vec::new(),
             keep: FIRST_KEEP,
             most_kept,
+            rescanned_at: u64::MAX,
             horizon: f32::INFINITY,
             best: BinaryHeap::new(),
             goal: FIRST_GOAL,
@@ -349,7 +352,6 @@ impl Search {
         let mut cursor = Cursor::new(rel, &leaf, &list);
         let mut scores = Scores::new();
         while let Some(buffer) = cursor.next_page() {
-            pgrx::check_for_interrupts!();
             let from = self.pool.len();
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
@@ -375,7 +377,7 @@ impl Search {
             }
             drop(buffer);
             self.refine_near(from);
-            if self.pool.len() >= 4 * self.keep {
+            if self.pool.len() >= self.keep.saturating_mul(4) {
                 self.shrink_pool();
             }
         }
@@ -420,8 +422,12 @@ impl Search {
 
     /// Scans all scanned lists again, for the rows beyond the last one returned, keeping more of them.
     fn rescan(&mut self) {
-        // The rows in `returned` come up again and need room.
-        self.keep = (4 * self.keep).min(self.most_kept) + self.returned.len();
+        // The rows in `returned` come up again and need room. When the last rescan brought no row to return (more rows
+        // than were kept have one and the same bound, or sketches that look nearer than their codes turn out to be), only
+        // more room helps: then the limit gives way.
+        let most = if self.rescanned_at == self.work.returned { usize::MAX } else { self.most_kept };
+        self.rescanned_at = self.work.returned;
+        self.keep = self.keep.saturating_mul(4).min(most).saturating_add(self.returned.len());
         self.horizon = f32::INFINITY;
         self.heap.clear();
         self.pool.clear();

@@ -139,6 +139,8 @@ impl<'l> Cursor<'l> {
         if self.next == NO_BLOCK {
             return None;
         }
+        // Here, where no page is locked: PostgreSQL does not answer interrupts while one is.
+        pgrx::check_for_interrupts!();
         let buffer = Buffer::read(self.rel, self.next);
         let posting = Posting::open(buffer.page(), self.layout, self.list).or_corrupted(self.rel, self.next);
         let following = posting.opaque.next;
@@ -222,6 +224,7 @@ impl<'l> CodeReader<'l> {
     fn turn_to(&mut self, number: u32) -> &Buffer<'l> {
         if self.open.as_ref().is_none_or(|b| b.block() != number) {
             self.open = None; // release before the next lock
+            pgrx::check_for_interrupts!();
             let buffer = Buffer::read(self.rel, number);
             page::check_code(buffer.page()).or_corrupted(self.rel, number);
             self.open = Some(buffer);
