@@ -754,6 +754,12 @@ pub fn check_code(page: &Bytes) -> Result<Opaque, Damage> {
     check(page, Kind::Code)
 }
 
+/// The bytes of a cell on its first page.
+pub fn cell_bytes(layout: &Layout, cell: usize) -> std::ops::Range<usize> {
+    let at = START + cell * (CELL_HEADER + layout.padded);
+    at.min(PAGE)..(at + CELL_HEADER + layout.padded).min(PAGE)
+}
+
 /// The factors of a cell, and the codes on its first page.
 pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: usize) -> Result<(CodeFactors, &'p [i8]), Damage> {
     if cell >= layout.cells {

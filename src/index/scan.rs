@@ -14,20 +14,26 @@ use super::meta::{self, Info};
 use super::metric::{Frame, Operator};
 use super::options::{self, IterativeScan};
 use super::page::{Damage, Layout, Meta, Tid};
-use super::storage::corrupted;
+use super::storage::{self, Pin, corrupted};
 use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
 use ann::quantize;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 
 /// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
 /// sure of their order.
 pub const FIRST_GOAL: usize = 16;
 /// Candidates kept at first. By its sketch, one in ten or so is among the results.
 const FIRST_KEEP: usize = 256;
+/// Codes whose pages are fetched at a time.
+const REFINE_BATCH: usize = 8;
+/// Lists whose pages are pinned ahead of the one that is scanned.
+const PINNED_AHEAD: usize = 4;
+/// Lists whose pages the operating system is asked for ahead, once pages turn out not to be in shared buffers.
+const READ_AHEAD: usize = 32;
 /// Lists scanned at least when more are wanted.
 const LEAST_MORE: usize = 8;
 
@@ -114,6 +120,8 @@ pub struct Search {
     heap: BinaryHeap<Candidate>,
     /// Where candidates go while lists are scanned; swapped with `heap`'s storage.
     pool: Vec<Candidate>,
+    /// Candidates being refined.
+    batch: Vec<Candidate>,
     keep: usize,
     most_kept: usize,
     /// Rows that had been returned at the last rescan.
@@ -158,6 +166,7 @@ impl Search {
             seen: ListSet::default(),
             heap: BinaryHeap::new(),
             pool: Vec::new(),
+            batch: Vec::new(),
             keep: FIRST_KEEP,
             most_kept,
             rescanned_at: u64::MAX,
@@ -226,20 +235,48 @@ impl Search {
 
     /// Refines until the smallest lower bound is a guaranteed one; returns it.
     fn next_refined(&mut self) -> Option<f32> {
-        let mut codes = CodeReader::new(self.rel, &self.leaf);
-        while let Some(top) = self.heap.peek() {
+        let mut batch: Vec<Candidate> = Vec::with_capacity(REFINE_BATCH);
+        loop {
+            let top = self.heap.peek()?;
             if top.refined {
                 return Some(top.lower);
             }
-            if top.lower >= self.horizon {
+            // The next ones are most likely needed as well; their pages can be fetched meanwhile.
+            while batch.len() < REFINE_BATCH
+                && let Some(top) = self.heap.peek()
+                && !top.refined
+                && top.lower < self.horizon
+            {
+                batch.extend(self.heap.pop());
+            }
+            if batch.is_empty() {
                 return None;
             }
-            let mut row = self.heap.pop().unwrap();
-            refine(&mut codes, &self.query, &self.scanned, &mut row);
-            self.work.refined += 1;
-            self.heap.push(row);
+            self.refine(&mut batch);
+            self.heap.extend(batch.drain(..));
         }
-        None
+    }
+
+    /// Replaces the candidates' bounds by the guaranteed ones of their extended codes, and their estimates.
+    fn refine(&mut self, rows: &mut [Candidate]) {
+        let leaf = self.leaf;
+        let mut codes = CodeReader::new(self.rel, &leaf);
+        for rows in rows.chunks_mut(REFINE_BATCH) {
+            let mut pins: [Option<Pin>; REFINE_BATCH] = Default::default();
+            for (pin, row) in pins.iter_mut().zip(&*rows) {
+                *pin = Some(codes.pin(row.cell));
+            }
+            for (pin, row) in pins.iter_mut().zip(rows) {
+                codes.use_pin(row.cell.0, pin.take().unwrap());
+                let list = &self.scanned[row.list as usize];
+                let (factors, dot) = codes.dot(row.cell, &self.query.vector);
+                let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
+                row.lower = self.query.lower_bound(list, &factors, dot);
+                row.estimate = if distance.is_nan() { f32::INFINITY } else { distance };
+                row.refined = true;
+                self.work.refined += 1;
+            }
+        }
     }
 
     /// Asks the tree for `wanted` lists.
@@ -293,6 +330,7 @@ impl Search {
         self.pool = std::mem::take(&mut self.heap).into_vec();
         loop {
             let mut last_due = 0;
+            let mut ahead = Ahead::default();
             for at in 0..self.lists.len() {
                 let list = self.lists[at];
                 let within = fixed.unwrap_or_else(|| self.near());
@@ -300,7 +338,8 @@ impl Search {
                 let needed = self.query.needed_cosine(&list, within);
                 if needed <= self.stop || needed.is_nan() {
                     last_due = at + 1;
-                    self.scan_list(list);
+                    let pin = ahead.advance(self, at);
+                    self.scan_list(list, pin);
                 }
             }
             if last_due + self.lists.len() / 8 < self.lists.len() || !self.find_more_lists() {
@@ -316,12 +355,16 @@ impl Search {
         self.pool = std::mem::take(&mut self.heap).into_vec();
         let before = self.scanned.len();
         loop {
+            let mut ahead = Ahead::default();
             for at in 0..self.lists.len() {
                 if self.scanned.len() - before >= count {
                     break;
                 }
                 let list = self.lists[at];
-                self.scan_list(list);
+                if !self.seen.contains(list.id) {
+                    let pin = ahead.advance(self, at);
+                    self.scan_list(list, pin);
+                }
             }
             if self.scanned.len() - before >= count || !self.find_more_lists() {
                 break;
@@ -341,7 +384,7 @@ impl Search {
     }
 
     /// Scans one list into the pool unless that has been done; refines what may be among the first results.
-    fn scan_list(&mut self, list: List) {
+    fn scan_list(&mut self, list: List, pinned: Option<Pin<'_>>) {
         if !self.seen.insert(list.id) {
             return;
         }
@@ -349,7 +392,10 @@ impl Search {
         self.scanned.push(list);
         self.work.lists += 1;
         let (rel, leaf) = (self.rel, self.leaf);
-        let mut cursor = Cursor::new(rel, &leaf, &list);
+        let mut cursor = match pinned {
+            Some(pin) => Cursor::at_pinned(rel, &leaf, &list, pin),
+            None => Cursor::new(rel, &leaf, &list),
+        };
         let mut scores = Scores::new();
         while let Some(buffer) = cursor.next_page() {
             let from = self.pool.len();
@@ -383,32 +429,48 @@ impl Search {
         }
     }
 
-    /// Refines the candidates from `from` on that may be among the best, and those that may have been returned before.
+    /// Refines the candidates from `from` on that are probably among the best, and those that may have been returned
+    /// before.
     fn refine_near(&mut self, from: usize) {
-        let leaf = self.leaf;
-        let mut codes = CodeReader::new(self.rel, &leaf);
-        let mut at = from;
-        while at < self.pool.len() {
+        let mut batch = std::mem::take(&mut self.batch);
+        let near = self.near().min(self.likely_near(from));
+        // To the end of the pool: those to be refined.
+        let mut keep = from;
+        for at in from..self.pool.len() {
             let row = self.pool[at];
-            if row.lower < self.near() || row.lower <= self.last {
-                let mut row = row;
-                let distance = refine(&mut codes, &self.query, &self.scanned, &mut row);
-                self.work.refined += 1;
-                if row.lower < self.last && !self.relaxed {
-                    // Returned before, or too late for the order.
-                    self.pool.swap_remove(at);
-                    continue;
-                }
-                self.pool[at] = row;
-                if self.best.len() < FIRST_GOAL {
-                    self.best.push(Distance(distance));
-                } else if distance < self.near() {
-                    self.best.pop();
-                    self.best.push(Distance(distance));
-                }
+            // One deviation below the estimate; the bound is DEFAULT_Z below.
+            let likely = row.estimate - (row.estimate - row.lower) / quantize::DEFAULT_Z;
+            if likely < near || row.lower <= self.last {
+                batch.push(row);
+            } else {
+                self.pool[keep] = row;
+                keep += 1;
             }
-            at += 1;
         }
+        self.pool.truncate(keep);
+        self.refine(&mut batch);
+        for row in batch.drain(..) {
+            if row.lower < self.last && !self.relaxed {
+                continue; // returned before, or too late for the order
+            }
+            self.pool.push(row);
+            if self.best.len() < FIRST_GOAL {
+                self.best.push(Distance(row.estimate));
+            } else if row.estimate < self.near() {
+                self.best.pop();
+                self.best.push(Distance(row.estimate));
+            }
+        }
+        self.batch = batch;
+    }
+
+    /// While fewer than FIRST_GOAL distances are known: the estimate that so many of the candidates from `from` on are within.
+    fn likely_near(&mut self, from: usize) -> f32 {
+        if self.best.len() >= FIRST_GOAL || self.pool.len() - from <= FIRST_GOAL {
+            return f32::INFINITY;
+        }
+        let mut estimates: Vec<f32> = self.pool[from..].iter().map(|c| c.estimate).collect();
+        *estimates.select_nth_unstable_by(FIRST_GOAL, f32::total_cmp).1
     }
 
     /// Keeps the `keep` candidates with the smallest bounds.
@@ -433,22 +495,53 @@ impl Search {
         self.pool.clear();
         self.seen.clear();
         for list in std::mem::take(&mut self.scanned) {
-            self.scan_list(list);
+            self.scan_list(list, None);
         }
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
     }
 }
 
-/// Replaces a candidate's bound by the guaranteed one of its extended code; returns its estimated distance.
-fn refine(codes: &mut CodeReader<'_>, query: &Query, lists: &[List], row: &mut Candidate) -> f32 {
-    let list = &lists[row.list as usize];
-    let (factors, dot) = codes.dot(row.cell, &query.vector);
-    let distance = quantize::code_distance(query.space, list.term, &factors, dot);
-    row.lower = query.lower_bound(list, &factors, dot);
-    row.estimate = if distance.is_nan() { f32::INFINITY } else { distance };
-    row.refined = true;
-    row.estimate
+/// Pages of the lists to come.
+#[derive(Default)]
+struct Ahead<'r> {
+    /// Pinned first pages of the lists from `at` on, by position.
+    pins: VecDeque<(usize, Pin<'r>)>,
+    /// Lists up to here have been pinned.
+    pinned: usize,
+    /// Lists up to here have been asked for.
+    asked: usize,
+    /// Blocks read from outside shared buffers when last looked at.
+    reads: Option<i64>,
+}
+
+impl<'r> Ahead<'r> {
+    /// Moves on to the list at `at`: pins the pages of the lists behind it; returns the list's own.
+    fn advance(&mut self, search: &Search, at: usize) -> Option<Pin<'r>> {
+        let lists = &search.lists;
+        let reads = storage::blocks_read();
+        let cold = self.reads.replace(reads).is_some_and(|before| before != reads);
+        if cold {
+            let to = lists.len().min(at + READ_AHEAD);
+            for list in &lists[self.asked.clamp(at, to)..to] {
+                storage::read_ahead(search.rel, list.head);
+            }
+            self.asked = self.asked.max(to);
+        }
+        let to = lists.len().min(at + 1 + PINNED_AHEAD);
+        for (i, list) in lists.iter().enumerate().take(to).skip(self.pinned.max(at)) {
+            if !search.seen.contains(list.id) {
+                let pin = Pin::new(search.rel, list.head);
+                pin.prefetch(0..tree::PREFETCHED_BYTES);
+                self.pins.push_back((i, pin));
+            }
+        }
+        self.pinned = self.pinned.max(to);
+        while self.pins.front().is_some_and(|p| p.0 < at) {
+            self.pins.pop_front();
+        }
+        self.pins.pop_front_if(|p| p.0 == at).map(|p| p.1)
+    }
 }
 
 thread_local! {

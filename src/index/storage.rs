@@ -62,18 +62,10 @@ impl Buffer<'_> {
         if block == NO_BLOCK {
             corrupted(rel, block, Damage::Bounds);
         }
-        // SAFETY: `rel` is an open relation; a block beyond its end raises an ERROR.
-        unsafe {
-            let buffer = pg_sys::ReadBufferExtended(
-                rel,
-                pg_sys::ForkNumber::MAIN_FORKNUM,
-                block,
-                pg_sys::ReadBufferMode::RBM_NORMAL,
-                std::ptr::null_mut(),
-            );
-            pg_sys::LockBuffer(buffer, mode as i32);
-            Buffer { buffer, block, relation: PhantomData }
-        }
+        let buffer = hints::read_buffer(rel, block);
+        // SAFETY: just pinned.
+        unsafe { pg_sys::LockBuffer(buffer, mode as i32) };
+        Buffer { buffer, block, relation: PhantomData }
     }
 
     /// A new page, exclusively locked: from the free space map, else by extending the relation's fork.
@@ -143,6 +135,138 @@ impl Drop for Buffer<'_> {
         if !std::thread::panicking() {
             // SAFETY: pinned and locked by the constructor.
             unsafe { pg_sys::UnlockReleaseBuffer(self.buffer) }
+        }
+    }
+}
+
+/// A pinned buffer, not locked: a page about to be read, whose first lines are on their way into the processor's cache.
+pub struct Pin<'r> {
+    buffer: pg_sys::Buffer,
+    block: u32,
+    relation: PhantomData<&'r ()>,
+}
+
+impl<'r> Pin<'r> {
+    /// Pins a block.
+    pub fn new(rel: pg_sys::Relation, block: u32) -> Pin<'r> {
+        if block == NO_BLOCK {
+            corrupted(rel, block, Damage::Bounds);
+        }
+        let pin = Pin { buffer: hints::read_buffer(rel, block), block, relation: PhantomData };
+        pin.prefetch(0..1);
+        pin.prefetch(page::PAGE - 1..page::PAGE);
+        pin
+    }
+
+    /// Fetches bytes of the page into the processor's cache.
+    pub fn prefetch(&self, bytes: std::ops::Range<usize>) {
+        // SAFETY: pinned, so the page stays; a prefetch of any address is harmless.
+        unsafe {
+            let page: *const u8 = pg_sys::BufferGetPage(self.buffer).cast();
+            for at in bytes.step_by(64) {
+                prefetch_line(page.add(at));
+            }
+        }
+    }
+
+    /// Share-locks the page.
+    pub fn lock(self) -> Buffer<'r> {
+        let (buffer, block) = (self.buffer, self.block);
+        // SAFETY: pinned. If locking raises an ERROR, the pin goes with the transaction.
+        unsafe { pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32) };
+        std::mem::forget(self);
+        Buffer { buffer, block, relation: PhantomData }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: pinned by the constructor.
+            unsafe { pg_sys::ReleaseBuffer(self.buffer) }
+        }
+    }
+}
+
+#[inline]
+fn prefetch_line(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint; never faults.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
+
+/// Asks the operating system to read a block that is not in shared buffers yet.
+pub fn read_ahead(rel: pg_sys::Relation, block: u32) {
+    // SAFETY: `rel` is an open relation; only a hint.
+    unsafe { pg_sys::PrefetchBuffer(rel, pg_sys::ForkNumber::MAIN_FORKNUM, block) };
+}
+
+/// Blocks that this backend had to read from disk (or from the operating system's cache) so far.
+pub fn blocks_read() -> i64 {
+    // SAFETY: a counter of this backend.
+    unsafe { pg_sys::pgBufferUsage.shared_blks_read }
+}
+
+/// Where this backend last found blocks in shared buffers. PostgreSQL can pin a buffer that is known to have held a block
+/// without the look-up in its hash table, which costs several cache misses; it checks that the buffer still holds it.
+mod hints {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Entries; a power of two. 12 bytes each.
+    const ENTRIES: usize = 1 << 15;
+    /// Every so many reads of a block take the ordinary way, which counts as usage for the buffer replacement.
+    const ORDINARY: u32 = 32;
+
+    #[derive(Clone, Copy, Default)]
+    struct Hint {
+        file: u32,
+        block: u32,
+        buffer: pg_sys::Buffer,
+    }
+
+    thread_local! {
+        static HINTS: RefCell<(Vec<Hint>, u32)> = const { RefCell::new((Vec::new(), 0)) };
+    }
+
+    /// Pins a block of the main fork.
+    pub fn read_buffer(rel: pg_sys::Relation, block: u32) -> pg_sys::Buffer {
+        // SAFETY: `rel` is an open relation; a block beyond its end raises an ERROR. A hint names a buffer that this
+        // server has returned before, so it is a valid buffer number.
+        unsafe {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            let (locator, file) = ((*rel).rd_node, (*rel).rd_node.relNode.to_u32());
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            let (locator, file) = ((*rel).rd_locator, (*rel).rd_locator.relNumber.to_u32());
+            let at = (block ^ file.wrapping_mul(0x9E37_79B1)) as usize % ENTRIES;
+            let hint = HINTS.with_borrow_mut(|(hints, reads)| {
+                *reads = reads.wrapping_add(1);
+                let hint = *hints.get(at)?;
+                (hint.file == file && hint.block == block && hint.buffer > 0 && *reads % ORDINARY != 0)
+                    .then_some(hint.buffer)
+            });
+            if let Some(buffer) = hint
+                && pg_sys::ReadRecentBuffer(locator, pg_sys::ForkNumber::MAIN_FORKNUM, block, buffer)
+            {
+                return buffer;
+            }
+            let buffer = pg_sys::ReadBuffer(rel, block);
+            HINTS.with_borrow_mut(|(hints, _)| {
+                if hints.is_empty() {
+                    hints.resize(ENTRIES, Hint::default());
+                }
+                hints[at] = Hint { file, block, buffer };
+            });
+            buffer
         }
     }
 }
