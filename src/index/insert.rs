@@ -5,7 +5,7 @@
 
 use super::encode::Encoder;
 use super::meta::Info;
-use super::metric::Frame;
+use super::metric::{Frame, Placed};
 use super::page::{self, Damage, Kind, Layout, Meta, NO_BLOCK, Posting, PostingMut, Tid};
 use super::storage::{Buffer, Change, Checked, blocks, corrupted};
 use super::tree::{self, List, Query};
@@ -102,8 +102,9 @@ impl Inserter {
     /// Inserts `self.row`.
     fn insert(&mut self, index: pg_sys::Relation, meta: &Meta, tid: Tid) {
         self.row.resize(self.frame.padded(), 0.0);
-        if !self.frame.place(&mut self.row) {
-            return; // no direction: not indexed
+        let placed = self.frame.place(&mut self.row);
+        if placed == Placed::Nowhere {
+            return;
         }
         self.query.nearest = true;
         self.query.vector.clear();
@@ -122,6 +123,9 @@ impl Inserter {
             (nearest.head, nearest.id)
         };
         self.encoder.encode(&self.row, &self.centroid);
+        if placed == Placed::Unbounded {
+            self.encoder.unbind();
+        }
         self.append(index, list, tid);
     }
 
