@@ -12,7 +12,7 @@ use super::calibrate::{self, Rule, Sample};
 use super::compat;
 use super::encode::{self, Encoder};
 use super::meta::column_dims;
-use super::metric::{Frame, Operator};
+use super::metric::{Frame, Operator, Placed};
 use super::options;
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Tid};
 use super::sample::Reservoir;
@@ -260,7 +260,8 @@ impl Build {
         let frame = frame.clone();
         let padded = self.padded;
         self.pool.run(move |_| {
-            let keep: Vec<bool> = data.par_chunks_exact_mut(padded).map(|x| frame.place(x) && finite(x)).collect();
+            let keep: Vec<bool> =
+                data.par_chunks_exact_mut(padded).map(|x| frame.place(x) != Placed::Nowhere && finite(x)).collect();
             if keep.iter().any(|k| !k) {
                 let mut to = 0;
                 for (from, _) in keep.iter().enumerate().filter(|(_, k)| **k) {
@@ -697,7 +698,7 @@ impl AssignJob {
         let padded = self.frame.padded();
         let n = batch.tids.len();
         let space = self.frame.operator.space();
-        let directed: Vec<bool> = batch.data.par_chunks_exact_mut(padded).map(|x| self.frame.place(x)).collect();
+        let placed: Vec<Placed> = batch.data.par_chunks_exact_mut(padded).map(|x| self.frame.place(x)).collect();
         let (mut lists, mut distances) = (vec![0_u32; n], vec![0.0; n]);
         if let Some(assigner) = &self.assigner {
             assigner.assign(Matrix::new(&batch.data, padded), &mut lists, &mut distances);
@@ -708,27 +709,30 @@ impl AssignJob {
         let squares: Vec<Vec<f32>> = records
             .par_chunks_mut(CHUNK * bytes)
             .zip(batch.data.par_chunks(CHUNK * padded))
-            .zip(batch.tids.par_chunks(CHUNK).zip(lists.par_chunks(CHUNK)))
-            .map(|((records, rows), (tids, lists))| {
+            .zip(batch.tids.par_chunks(CHUNK).zip(lists.par_chunks(CHUNK)).zip(placed.par_chunks(CHUNK)))
+            .map(|((records, rows), ((tids, lists), placed))| {
                 let mut encoder = Encoder::new(space, padded);
                 records
                     .chunks_exact_mut(bytes)
                     .zip(rows.chunks_exact(padded))
-                    .zip(tids.iter().zip(lists))
-                    .map(|((record, row), (&tid, &list))| {
+                    .zip(tids.iter().zip(lists).zip(placed))
+                    .map(|((record, row), ((&tid, &list), &placed))| {
                         let centroid = &self.centroids[list as usize * padded..][..padded];
                         let square = encoder.encode(row, centroid);
+                        if placed == Placed::Unbounded {
+                            encoder.unbind();
+                        }
                         encode::write_record(&encoder, tid, record);
                         square
                     })
                     .collect()
             })
             .collect();
-        let heads = directed
+        let heads = placed
             .into_iter()
             .zip(lists)
             .zip(squares.into_iter().flatten())
-            .map(|((directed, list), square)| directed.then_some((list, square)))
+            .map(|((placed, list), square)| (placed != Placed::Nowhere).then_some((list, square)))
             .collect();
         Encoded { heads, records }
     }

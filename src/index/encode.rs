@@ -27,6 +27,13 @@ impl Encoder {
         }
     }
 
+    /// Takes the bounds of the entry that was encoded last away: a scan looks at the row itself.
+    pub fn unbind(&mut self) {
+        self.sketch = SketchFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
+        // The inner product has no constant: there the error makes the bound the lowest.
+        self.code = CodeFactors { constant: f32::NAN, scale: 0.0, error: f32::MAX };
+    }
+
     /// Encodes `x` as an entry of the list with `centroid`; returns the squared norm of its residual.
     pub fn encode(&mut self, x: &[f32], centroid: &[f32]) -> f32 {
         for ((r, &x), &c) in self.residual.iter_mut().zip(x).zip(centroid) {
@@ -34,13 +41,11 @@ impl Encoder {
         }
         self.sketch = quantize::encode_sketch(self.space, &self.residual, centroid, &mut self.nibbles);
         self.code = quantize::encode_code(self.space, &self.residual, centroid, &mut self.codes);
-        // Values near the end of f32's range: NaN factors make a scan look at the row itself.
+        // Values near the end of f32's range.
         let finite = |v: [f32; 3]| v.iter().all(|f| f.is_finite());
-        if !finite([self.sketch.constant, self.sketch.scale, self.sketch.error]) {
-            self.sketch = SketchFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
-        }
-        if !finite([self.code.constant, self.code.scale, self.code.error]) {
-            self.code = CodeFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
+        let (sketch, code) = (self.sketch, self.code);
+        if !finite([sketch.constant, sketch.scale, sketch.error]) || !finite([code.constant, code.scale, code.error]) {
+            self.unbind();
         }
         ann::distance::norm_squared(&self.residual)
     }

@@ -5,7 +5,7 @@
 
 use super::encode::Encoder;
 use super::meta::Info;
-use super::metric::Frame;
+use super::metric::{Frame, Placed};
 use super::page::{self, Damage, Kind, Layout, Meta, NO_BLOCK, Posting, PostingMut, Tid};
 use super::storage::{Buffer, Change, Checked, blocks, corrupted};
 use super::tree::{self, List, Query};
@@ -90,12 +90,21 @@ fn set_insert_page(index: pg_sys::Relation, head: u32, found: &Buffer<'_>) {
     change.commit();
 }
 
+/// Locks the page that one of `held` names. Were it that very page, which only damage can make it, it would wait for itself.
+fn another<'r>(index: pg_sys::Relation, held: &Buffer<'_>, number: u32) -> Buffer<'r> {
+    if number == held.block() {
+        corrupted(index, number, Damage::Bounds);
+    }
+    Buffer::write(index, number)
+}
+
 impl Inserter {
     /// Inserts `self.row`.
     fn insert(&mut self, index: pg_sys::Relation, meta: &Meta, tid: Tid) {
         self.row.resize(self.frame.padded(), 0.0);
-        if !self.frame.place(&mut self.row) {
-            return; // no direction: not indexed
+        let placed = self.frame.place(&mut self.row);
+        if placed == Placed::Nowhere {
+            return;
         }
         self.query.nearest = true;
         self.query.vector.clear();
@@ -114,6 +123,9 @@ impl Inserter {
             (nearest.head, nearest.id)
         };
         self.encoder.encode(&self.row, &self.centroid);
+        if placed == Placed::Unbounded {
+            self.encoder.unbind();
+        }
         self.append(index, list, tid);
     }
 
@@ -219,7 +231,7 @@ impl Inserter {
             return (0, NO_BLOCK);
         }
         let number = last.code_page(page);
-        let code = Buffer::write(index, number);
+        let code = another(index, buffer, number);
         let opaque = page::check_code(code.page()).or_corrupted(index, number);
         if opaque.used as usize != cell || opaque.flags != 0 {
             return (0, NO_BLOCK);
@@ -247,7 +259,7 @@ impl Inserter {
         let new_pages = self.write_code(index, buffer, b, slot, code_index);
         for (i, &number) in sketch_pages.iter().enumerate() {
             let part = layout.part(i);
-            let sketch = Buffer::write(index, number);
+            let sketch = another(index, buffer, number);
             page::sketch_part(sketch.page(), part.len(), list).or_corrupted(index, number);
             let change = Change::begin(index);
             let groups = page::sketch_part_mut(change.edit(&sketch, false), part.len());
@@ -289,7 +301,7 @@ impl Inserter {
         for part in (0..layout.cell_pages).rev() {
             let exists = known[part] != NO_BLOCK;
             let page_buffer = if exists {
-                Buffer::write(index, known[part])
+                another(index, buffer, known[part])
             } else {
                 Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM)
             };

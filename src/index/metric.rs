@@ -79,15 +79,37 @@ impl Operator {
         }
     }
 
+    /// How far the SQL operator, which sums in f32, can come out below the true distance where values are so small that
+    /// their squares have few or no bits (or so large that these overflow): absolute, in the index's own unit. `query` is as the user gave it.
+    pub fn underflow(self, query: &[f32]) -> f64 {
+        /// The smallest f32 above 0: what each product, sum and stored factor may be off by.
+        const TINY: f64 = 1.401_298_464_324_817e-45;
+        let off = (8 * query.len() + 64) as f64 * TINY;
+        match self.metric {
+            Metric::L2 => off,
+            Metric::InnerProduct if norm(query) >= USUAL_NORMS.end => f64::INFINITY,
+            Metric::InnerProduct => off,
+            Metric::Cosine => {
+                let norm = norm(query);
+                if !USUAL_NORMS.contains(&norm) {
+                    return 2.0; // any distance is possible
+                }
+                off / (norm * USUAL_NORMS.start) + off / (norm * norm) + off / (USUAL_NORMS.start * USUAL_NORMS.start)
+            }
+        }
+    }
+
     /// The distance that the SQL operator returns, rounded down, from a lower bound in the index's own unit
-    /// (squared distance, or negative inner product).
-    pub fn order_value(self, bound: f32) -> f64 {
+    /// (squared distance, or negative inner product) and the query's [`Operator::underflow`].
+    pub fn order_value(self, bound: f32, underflow: f64) -> f64 {
         let bound = f64::from(bound);
         match self.metric {
             // The operators sum in f32 and may come out a little below the true distance.
-            Metric::L2 => bound.max(0.0).sqrt() * (1.0 - 1e-6),
-            Metric::Cosine => (bound.max(0.0) / 2.0) * (1.0 - 1e-6) - 1e-6,
-            Metric::InnerProduct => bound - bound.abs() * 1e-6,
+            Metric::L2 => (bound - underflow).max(0.0).sqrt() * (1.0 - 1e-6),
+            Metric::Cosine => ((bound.max(0.0) / 2.0) * (1.0 - 1e-6) - 1e-6 - underflow).max(-1.0),
+            // The operator's sum may have overflowed.
+            Metric::InnerProduct if bound < -1e37 => f64::NEG_INFINITY,
+            Metric::InnerProduct => bound - bound.abs() * 1e-6 - underflow,
         }
     }
 
@@ -121,6 +143,20 @@ impl Operator {
     }
 }
 
+/// Norms whose square f32 can hold well. Of other rows no bound is known (under the inner product, of larger ones): what the
+/// SQL operator's f32 sums make of them can be far from the true distance.
+const USUAL_NORMS: std::ops::Range<f64> = 1e-15..1e18;
+
+/// A row in the index's coordinates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placed {
+    Usual,
+    /// To be indexed without bounds, see [`USUAL_NORMS`].
+    Unbounded,
+    /// No direction (norm zero, under cosine): not indexed.
+    Nowhere,
+}
+
 /// Number of the support function that names the metric.
 pub const SUPPORT_PROC: u16 = 1;
 
@@ -145,19 +181,27 @@ impl Frame {
     }
 
     /// Moves a row (padded long, zeroes behind `dims`) into the index's coordinates.
-    /// False, under cosine, for a row of norm zero: it has no direction and is not indexed.
-    pub fn place(&self, x: &mut [f32]) -> bool {
-        let directed = self.operator.metric != Metric::Cosine || normalize(&mut x[..self.dims]);
+    pub fn place(&self, x: &mut [f32]) -> Placed {
+        let placed = match self.operator.metric {
+            Metric::Cosine => match normalize(&mut x[..self.dims]) {
+                0.0 => Placed::Nowhere,
+                norm if USUAL_NORMS.contains(&norm) => Placed::Usual,
+                _ => Placed::Unbounded,
+            },
+            // Products may overflow in the operator's sum.
+            Metric::InnerProduct if norm(x) >= USUAL_NORMS.end => Placed::Unbounded,
+            Metric::L2 | Metric::InnerProduct => Placed::Usual,
+        };
         for (x, m) in x.iter_mut().zip(&self.mean) {
             *x -= m;
         }
         self.rotation.apply(x);
-        directed
+        placed
     }
 
     /// Norm of the mean.
     pub fn mean_norm(&self) -> f32 {
-        ann::distance::norm_squared(&self.mean).sqrt()
+        norm(&self.mean) as f32
     }
 
     /// The mean in the index's coordinates, padded long.
@@ -191,21 +235,25 @@ impl Frame {
     }
 }
 
-/// Scales `x` to norm 1; false and unchanged when its norm is zero.
-pub fn normalize(x: &mut [f32]) -> bool {
-    let mut norm = f64::from(ann::distance::norm_squared(x));
-    if !(1e-30..1e30).contains(&norm) {
-        // The f32 sum may have over- or underflowed.
-        norm = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+/// The norm of `x`, also where f32 cannot hold its square.
+pub fn norm(x: &[f32]) -> f64 {
+    let mut square = f64::from(ann::distance::norm_squared(x));
+    if !(1e-30..1e30).contains(&square) {
+        square = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
     }
-    if norm == 0.0 {
-        return false;
+    square.sqrt()
+}
+
+/// Scales `x` to norm 1 and returns its norm; one of norm zero is left unchanged.
+fn normalize(x: &mut [f32]) -> f64 {
+    let norm = norm(x);
+    if norm > 0.0 {
+        let scale = 1.0 / norm;
+        for v in x {
+            *v = (f64::from(*v) * scale) as f32;
+        }
     }
-    let scale = 1.0 / norm.sqrt();
-    for v in x {
-        *v = (f64::from(*v) * scale) as f32;
-    }
-    true
+    norm
 }
 
 /// Rotations of this backend, newest last: making one costs as much as several queries' rotations.

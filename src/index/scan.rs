@@ -567,6 +567,8 @@ struct ScanState {
     search: Option<Search>,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
+    /// See [`Operator::underflow`].
+    underflow: f64,
     /// Type of each ORDER BY operator's result.
     order_types: Vec<pg_sys::Oid>,
     order_values: Vec<pg_sys::IndexOrderByDistance>,
@@ -593,6 +595,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             frame: None,
             search: None,
             null_query: false,
+            underflow: 0.0,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
         };
@@ -655,6 +658,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         if info.meta.dims as usize != state.dims || info.meta.operator != state.operator.code() {
             corrupted(index, super::page::META_BLOCK, Damage::Bounds);
         }
+        state.underflow = state.operator.underflow(&query.vector);
         let frame = state.frame.get_or_insert_with(|| info.frame(index));
         query.place(frame);
         super::compat::count_index_scan(index);
@@ -680,8 +684,10 @@ pub unsafe extern "C-unwind" fn amgettuple(
         (*scan).xs_heaptid = tid.item();
         (*scan).xs_recheck = false;
         // Only the first ORDER BY is bounded; the executor sorts out the others.
-        state.order_values[0] =
-            pg_sys::IndexOrderByDistance { value: state.operator.order_value(bound), isnull: state.null_query };
+        state.order_values[0] = pg_sys::IndexOrderByDistance {
+            value: state.operator.order_value(bound, state.underflow),
+            isnull: state.null_query,
+        };
         pg_sys::index_store_float8_orderby_distances(
             scan,
             state.order_types.as_mut_ptr(),

@@ -47,7 +47,8 @@ impl Query {
 
     /// Call after `vector` and `offset` changed.
     pub fn prepare(&mut self) {
-        self.norm = ann::distance::norm_squared(&self.vector).sqrt();
+        // Not from the f32 square alone: a norm that underflowed to 0 would leave the bounds without their margin.
+        self.norm = super::metric::norm(&self.vector) as f32;
         self.table.build(&self.vector, quantize::DEFAULT_Z);
     }
 
