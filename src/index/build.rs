@@ -188,6 +188,7 @@ impl Build {
 
         let mut meta = Meta::new(self.dims as u32, self.operator.code(), SEED, BITS);
         let (levels, radii) = if lists < 2 {
+            drop(sampled.data);
             (vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }], vec![0.0])
         } else {
             let rows = self.place_sample(&frame, sampled.data);
@@ -239,7 +240,7 @@ impl Build {
             let wanted = (lists.saturating_mul(SAMPLE_PER_LIST)).clamp(10_000, 100_000_000).min(fit).max(256);
             // Every row, when the sample would be most of the table anyway.
             let sampled_blocks = if rows > 0.0 && (wanted as f64) < rows * 0.7 {
-                ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).clamp(1, blocks)
+                ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).max(1).min(blocks)
             } else {
                 blocks
             };
@@ -400,8 +401,8 @@ impl Build {
                 let norm2 = ann::distance::norm_squared(&levels[0].centroids[list * padded..][..padded]);
                 children[list] = Some(Child { head: writer.end(), list: id, radius, norm2 });
             };
-            if residuals.len() == 1 {
-                // A root without a tree exists even when it is empty.
+            if residuals.len() == 1 || index_rows == 0.0 {
+                // A root without a tree exists even when it is empty (as when all rows have gone since the sample).
                 last_list += 1;
                 writer.begin(last_list);
                 open = Some(0);
@@ -419,6 +420,7 @@ impl Build {
                 writer.add(&encoder.entry(tid));
                 written += 1;
                 if written % 1024 == 0 {
+                    writer.unlock();
                     pgrx::check_for_interrupts!();
                     progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, written);
                 }
@@ -428,6 +430,9 @@ impl Build {
             }
         }
         drop(sort);
+        if index_rows == 0.0 {
+            children.truncate(1);
+        }
         meta.lists = children.iter().flatten().count() as u32;
         meta.rows = index_rows as u64;
         self.write_tree(levels, children, &mut last_list, &mut meta);

@@ -71,7 +71,7 @@ pub unsafe extern "C-unwind" fn aminsert(
                 format!("expected {dims} dimensions, not {}", inserter.row.len())
             );
         }
-        inserter.insert(index, meta_info.meta, Tid::from_item(&*tid));
+        inserter.insert(index, &meta_info.meta, Tid::from_item(&*tid));
         false
     }
 }

@@ -5,35 +5,26 @@ use super::page::{self, Damage, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS};
 use super::storage::{Buffer, Checked, corrupted};
 use pgrx::prelude::*;
 
-/// Meta data and mean of an open index.
+/// A copy of the meta data of an open index. (The relation cache may go at any call that takes a lock, so nothing may refer
+/// to it for longer than that: detoasting a value takes one.)
 #[derive(Clone, Copy)]
-pub struct Info<'r> {
-    pub meta: &'r Meta,
-    /// Empty for a mean of zero.
-    pub mean: &'r [f32],
+pub struct Info {
+    pub meta: Meta,
 }
 
-impl<'r> Info<'r> {
+impl Info {
     /// Reads the meta page and the mean, or takes them from the relation's cache. PostgreSQL drops that cache with
     /// every invalidation of the relation (so after REINDEX and TRUNCATE).
-    pub fn of(index: pg_sys::Relation) -> Info<'r> {
-        // SAFETY: rd_amcache is NULL or the chunk that was stored here: a `Meta`, then `n` floats.
-        unsafe {
-            if (*index).rd_amcache.is_null() {
-                load(index);
-            }
-            let chunk: *const Meta = (*index).rd_amcache.cast();
-            let meta = &*chunk;
-            let n = if meta.mean == NO_BLOCK { 0 } else { meta.dims as usize };
-            Info { meta, mean: std::slice::from_raw_parts(chunk.add(1).cast(), n) }
-        }
+    pub fn of(index: pg_sys::Relation) -> Info {
+        Info { meta: *cached(index).0 }
     }
 
     /// The coordinate system of the index.
     pub fn frame(&self, index: pg_sys::Relation) -> Frame {
         let operator =
             Operator::from_code(self.meta.operator).unwrap_or_else(|| corrupted(index, META_BLOCK, Damage::Bounds));
-        Frame::new(operator, self.meta.dims as usize, self.meta.seed, self.mean.to_vec())
+        let mean = cached(index).1.to_vec();
+        Frame::new(operator, self.meta.dims as usize, self.meta.seed, mean)
     }
 
     /// Layout of the lists of rows.
@@ -67,6 +58,20 @@ fn interpolate(x: &[f32], y: &[f32], at: f32) -> f32 {
         return y[i - 1];
     }
     y[i - 1] + (at - x[i - 1]) / (x[i] - x[i - 1]) * (y[i] - y[i - 1])
+}
+
+/// Meta data and mean (empty for zero) in the relation's cache, to be copied at once.
+fn cached<'c>(index: pg_sys::Relation) -> (&'c Meta, &'c [f32]) {
+    // SAFETY: rd_amcache is NULL or the chunk that `load` stored: a `Meta`, then `n` floats.
+    unsafe {
+        if (*index).rd_amcache.is_null() {
+            load(index);
+        }
+        let chunk: *const Meta = (*index).rd_amcache.cast();
+        let meta = &*chunk;
+        let n = if meta.mean == NO_BLOCK { 0 } else { meta.dims as usize };
+        (meta, std::slice::from_raw_parts(chunk.add(1).cast(), n))
+    }
 }
 
 fn load(index: pg_sys::Relation) {

@@ -145,7 +145,7 @@ pub struct Search {
 
 impl Search {
     /// A search of `rel` for a query that `query` holds in the index's coordinates (prepared).
-    pub fn new(rel: pg_sys::Relation, info: Info<'_>, query: Query) -> Search {
+    pub fn new(rel: pg_sys::Relation, info: &Info, query: Query) -> Search {
         let recall = options::target_recall();
         let probes = options::probes();
         let expected = info.expected_probes(recall);
@@ -156,7 +156,7 @@ impl Search {
         };
         Search {
             rel,
-            meta: *info.meta,
+            meta: info.meta,
             leaf: info.leaf_layout(),
             inner: info.inner_layout(),
             query,
@@ -662,7 +662,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         let frame = state.frame.get_or_insert_with(|| info.frame(index));
         query.place(frame);
         super::compat::count_index_scan(index);
-        state.search = Some(Search::new(index, info, query));
+        state.search = Some(Search::new(index, &info, query));
     }
 }
 

@@ -25,8 +25,11 @@ pub struct ListWriter<'l> {
     level: u8,
     list: u32,
     head: u32,
+    /// The list's last page, and the last code page: locked while they are being filled, opened again when needed.
     posting: Option<Buffer<'l>>,
+    posting_block: u32,
     code: Option<Buffer<'l>>,
+    code_block: u32,
     /// Next cell on `code`.
     cell: usize,
     /// Entries of the block that is being filled.
@@ -47,7 +50,9 @@ impl<'l> ListWriter<'l> {
             list: 0,
             head: NO_BLOCK,
             posting: None,
+            posting_block: NO_BLOCK,
             code: None,
+            code_block: NO_BLOCK,
             cell: 0,
             waiting: 0,
             nibbles: vec![0; BLOCK * layout.groups],
@@ -72,7 +77,14 @@ impl<'l> ListWriter<'l> {
         self.head = head.block();
         let block = head.block();
         page::edit_opaque(head.page_unlogged(), |o| (o.head, o.insert_at) = (block, block));
+        self.posting_block = block;
         self.posting = Some(head);
+    }
+
+    /// Unlocks all pages, so that interrupts are answered.
+    pub fn unlock(&mut self) {
+        self.posting = None;
+        self.code = None;
     }
 
     /// Adds an entry to the list.
@@ -92,9 +104,8 @@ impl<'l> ListWriter<'l> {
         if self.waiting > 0 {
             self.write_block();
         }
-        let last = self.posting.take().unwrap();
-        let last_block = last.block();
-        drop(last);
+        self.posting = None;
+        let last_block = self.posting_block;
         let mut head = Buffer::write(self.rel, self.head);
         page::edit_opaque(head.page_unlogged(), |o| o.insert_at = last_block);
         self.head
@@ -103,12 +114,13 @@ impl<'l> ListWriter<'l> {
     fn write_block(&mut self) {
         let n = self.waiting;
         let layout = self.layout;
-        let mut posting = self.posting.take().unwrap();
+        let mut posting = self.posting.take().unwrap_or_else(|| Buffer::write(self.rel, self.posting_block));
         if page::opaque(posting.page()).used as usize == layout.blocks {
             let mut next = self.new_page(Kind::Posting);
             page::edit_opaque(next.page_unlogged(), |o| o.head = self.head);
             page::edit_opaque(posting.page_unlogged(), |o| o.next = next.block());
             posting = next;
+            self.posting_block = posting.block();
         }
         let code_pages = self.write_codes(n);
         quantize::pack_block(&self.nibbles[..n * layout.groups], n, &mut self.groups);
@@ -165,10 +177,14 @@ impl<'l> ListWriter<'l> {
                 pages.extend(blocks);
                 continue;
             }
-            if self.code.is_none() || self.cell == layout.cells {
+            if self.code_block == NO_BLOCK || self.cell == layout.cells {
                 self.code = None; // release before the next
-                self.code = Some(self.new_page(Kind::Code));
+                let fresh = self.new_page(Kind::Code);
+                self.code_block = fresh.block();
+                self.code = Some(fresh);
                 self.cell = 0;
+            } else if self.code.is_none() {
+                self.code = Some(Buffer::write(self.rel, self.code_block));
             }
             let cell = self.cell;
             let buffer = self.code.as_mut().unwrap();

@@ -73,6 +73,42 @@ impl Drop for Opened {
     }
 }
 
+/// Index expressions and predicates run as the owner of the table, in a restricted operation, as in maintenance commands;
+/// undone when dropped (after an ERROR, by the transaction's abort).
+struct AsOwner {
+    user: pg_sys::Oid,
+    context: i32,
+    settings: i32,
+}
+
+impl AsOwner {
+    fn new(heap: pg_sys::Relation) -> AsOwner {
+        let mut saved = AsOwner { user: pg_sys::InvalidOid, context: 0, settings: 0 };
+        // SAFETY: `heap` is open; what is changed here is restored by Drop.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut saved.user, &mut saved.context);
+            let restricted = saved.context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            pg_sys::SetUserIdAndSecContext((*(*heap).rd_rel).relowner, restricted);
+            saved.settings = pg_sys::NewGUCNestLevel();
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            pg_sys::RestrictSearchPath();
+        }
+        saved
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: as saved by `new`.
+            unsafe {
+                pg_sys::AtEOXact_GUC(false, self.settings);
+                pg_sys::SetUserIdAndSecContext(self.user, self.context);
+            }
+        }
+    }
+}
+
 pg_function! {
     /// `ivflsh_recall(index regclass, queries integer, k integer)`
     fn ivflsh_recall(index: Index, queries: i32, k: i32) -> f64 {
@@ -82,6 +118,7 @@ pg_function! {
             }
         }
         let opened = Opened::new(index.0)?;
+        let _owner = AsOwner::new(opened.heap);
         Ok(recall::recall(opened.heap, opened.index, queries as usize, k as usize))
     }
 }

@@ -56,7 +56,7 @@ impl Stats {
     /// Reads every page of an open index.
     pub fn of(index: pg_sys::Relation) -> Stats {
         let info = Info::of(index);
-        let meta = info.meta;
+        let meta = &info.meta;
         let leaf = info.leaf_layout();
         let blocks = storage::blocks(index);
         let mut stats = Stats {
