@@ -61,7 +61,7 @@ def test_scale(db, metric, scale):
         insert(db, rows[250:], first_id=250)
         with by_index(db):
             for query in (*rows[::60], *np.clip(random.normal(size=(4, 5)) * scale, -3e38, 3e38).astype(np.float32)):
-                found = [distance for _, distance in nearest(db, query, None, metric)]
+                found = [distance for _, distance in nearest(db, query, None, metric=metric)]
                 if metric != COSINE:
                     assert found == sorted(found) or np.isnan(found).any()
 

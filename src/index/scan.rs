@@ -1,11 +1,12 @@
-//! Index scan: streams TIDs in the order of a guaranteed lower bound of their distance; the executor computes the true
-//! distances and reorders (`xs_recheckorderby`).
+//! Index scan: streams TIDs with a certain lower bound of their distance; the executor computes the true distances and
+//! reorders (`xs_recheckorderby`).
 //!
 //! 1. The tree gives the lists nearest to the query.
 //! 2. Lists are scanned while they can hold rows nearer than the [`FIRST_GOAL`]-th best found so far, as judged by the
 //!    calibrated angle ([`Query::needed_cosine`]).
-//! 3. Candidates wait in one bounded heap, ordered by lower bound: first the sketch's, after a look at the extended
-//!    code the guaranteed one. A candidate is returned when its guaranteed bound is the smallest.
+//! 3. Candidates wait in one bounded heap, ordered by the sketch's lower bound and, after a look at the extended code, by
+//!    the estimate, which is good to a fraction of a percent. A refined candidate on top is returned. The bound reported
+//!    for it is as far below the estimate as the worst code's seen: so rows still to come are not below it.
 //! 4. When the executor asks for more than the goal, the goal doubles and further lists are scanned.
 //! 5. When candidates that the bounded heap had to drop come into reach, the scanned lists are scanned again for the
 //!    rows beyond the last one returned, with a larger heap.
@@ -16,18 +17,20 @@ use super::options::{self, IterativeScan};
 use super::page::{Damage, Layout, Meta, Tid};
 use super::storage::{self, Pin, corrupted};
 use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
-use ann::quantize;
+use ann::quantize::{self, Space};
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 /// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
 /// sure of their order.
 pub const FIRST_GOAL: usize = 16;
 /// Candidates kept at first. By its sketch, one in ten or so is among the results.
 const FIRST_KEEP: usize = 256;
+/// Rows remembered as returned before those that cannot come up again are forgotten.
+const RETURNED_LEAST: usize = 64;
 /// Codes whose pages are fetched at a time.
 const REFINE_BATCH: usize = 8;
 /// Lists whose pages are pinned ahead of the one that is scanned.
@@ -40,7 +43,10 @@ const LEAST_MORE: usize = 8;
 /// A row that may be a result.
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// Lower bound of the distance; guaranteed when `refined`.
+    /// What candidates are ordered by: the sketch's lower bound of the distance; once refined, the estimate (or, for a row
+    /// whose code says nothing, the bound).
+    key: f32,
+    /// Lower bound of the distance; certain when `refined`.
     lower: f32,
     /// Estimate of the distance.
     estimate: f32,
@@ -53,7 +59,7 @@ struct Candidate {
 
 impl Candidate {
     fn order(&self, other: &Self) -> Ordering {
-        self.lower.total_cmp(&other.lower).then_with(|| self.tid.cmp(&other.tid))
+        self.key.total_cmp(&other.key).then_with(|| self.tid.cmp(&other.tid))
     }
 }
 
@@ -135,10 +141,14 @@ pub struct Search {
     /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
     probes: usize,
     relaxed: bool,
-    /// Bound of the last row returned.
+    /// Largest bound reported so far. The executor has returned rows up to this true distance.
     last: f32,
-    /// strict: the rows returned at exactly `last`; relaxed: all rows returned.
-    returned: HashSet<Tid>,
+    /// Largest difference between estimate and certain bound of a refined row, in units of length (L2) or of the distance.
+    slack: f32,
+    /// Rows returned, by certain bound. strict: those at or over `last` (others cannot come up again).
+    returned: HashMap<Tid, f32>,
+    /// Size of `returned` at which it is cleared of others.
+    returned_most: usize,
     started: bool,
     pub work: Work,
 }
@@ -177,7 +187,9 @@ impl Search {
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
             last: f32::NEG_INFINITY,
-            returned: HashSet::new(),
+            slack: 0.0,
+            returned: HashMap::new(),
+            returned_most: RETURNED_LEAST,
             started: false,
             work: Work::default(),
         }
@@ -195,10 +207,10 @@ impl Search {
                 self.extend_goal();
             }
             match self.next_refined() {
-                Some(lower) if lower < self.horizon || self.horizon == f32::INFINITY => {
+                Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
                     let row = self.heap.pop().unwrap();
-                    if self.take(&row) {
-                        return Some((row.tid, row.lower));
+                    if let Some(bound) = self.take(&row) {
+                        return Some((row.tid, bound));
                     }
                 }
                 _ if self.horizon < f32::INFINITY => self.rescan(),
@@ -211,41 +223,48 @@ impl Search {
         }
     }
 
-    /// Records a row as returned; false when it has been before, or may not be returned any more.
-    fn take(&mut self, row: &Candidate) -> bool {
-        if self.relaxed {
-            if !self.returned.insert(row.tid) {
-                return false;
-            }
-        } else {
-            if row.lower < self.last {
-                return false;
-            }
-            if row.lower > self.last {
-                self.returned.clear();
-                self.last = row.lower;
-            }
-            if !self.returned.insert(row.tid) {
-                return false;
-            }
+    /// Records a row as returned, and tells the bound to report for it: a lower bound of its true distance that those of
+    /// the rows to come will not be below either, if their codes are no worse than those seen so far. None when the row
+    /// has been returned before, or would come too late for the order.
+    fn take(&mut self, row: &Candidate) -> Option<f32> {
+        if !self.relaxed && row.lower < self.last {
+            return None;
+        }
+        if self.returned.insert(row.tid, row.lower).is_some() {
+            return None;
+        }
+        let bound = row.lower.min(self.deflated(row.estimate));
+        self.last = self.last.max(bound);
+        if !self.relaxed && self.returned.len() >= self.returned_most {
+            let last = self.last;
+            self.returned.retain(|_, lower| *lower >= last);
+            self.returned_most = (2 * self.returned.len()).max(RETURNED_LEAST);
         }
         self.work.returned += 1;
-        true
+        Some(bound)
     }
 
-    /// Refines until the smallest lower bound is a guaranteed one; returns it.
+    /// `estimate` less the largest slack seen.
+    fn deflated(&self, estimate: f32) -> f32 {
+        match self.query.space {
+            Space::L2 => (estimate.max(0.0).sqrt() - self.slack).max(0.0).powi(2),
+            Space::InnerProduct => estimate - self.slack,
+        }
+    }
+
+    /// Refines until the smallest key is a refined candidate's; returns it. None when none is left within the horizon.
     fn next_refined(&mut self) -> Option<f32> {
         let mut batch: Vec<Candidate> = Vec::with_capacity(REFINE_BATCH);
         loop {
             let top = self.heap.peek()?;
             if top.refined {
-                return Some(top.lower);
+                return Some(top.key);
             }
             // The next ones are most likely needed as well; their pages can be fetched meanwhile.
             while batch.len() < REFINE_BATCH
                 && let Some(top) = self.heap.peek()
                 && !top.refined
-                && top.lower < self.horizon
+                && (top.key < self.horizon || self.horizon == f32::INFINITY)
             {
                 batch.extend(self.heap.pop());
             }
@@ -272,7 +291,19 @@ impl Search {
                 let (factors, dot) = codes.dot(row.cell, &self.query.vector);
                 let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
                 row.lower = self.query.lower_bound(list, &factors, dot);
-                row.estimate = if distance.is_nan() { f32::INFINITY } else { distance };
+                // A row at the ends of f32's range has a code that says nothing.
+                let (estimate, slack) = if factors.error < f32::MAX && distance.is_finite() {
+                    let slack = match self.query.space {
+                        Space::L2 => distance.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
+                        Space::InnerProduct => distance - row.lower,
+                    };
+                    (distance, slack)
+                } else {
+                    (f32::INFINITY, 0.0)
+                };
+                self.slack = self.slack.max(slack);
+                row.estimate = estimate;
+                row.key = if estimate < f32::INFINITY { estimate } else { row.lower };
                 row.refined = true;
                 self.work.refined += 1;
             }
@@ -412,6 +443,7 @@ impl Search {
                         corrupted(rel, buffer.block(), Damage::Bounds);
                     };
                     self.pool.push(Candidate {
+                        key: scores.lower[slot],
                         lower: scores.lower[slot],
                         estimate: scores.estimate[slot],
                         cell,
@@ -477,7 +509,7 @@ impl Search {
     fn shrink_pool(&mut self) {
         if self.pool.len() > self.keep {
             let (_, first_dropped, _) = self.pool.select_nth_unstable_by(self.keep, Candidate::order);
-            self.horizon = self.horizon.min(first_dropped.lower);
+            self.horizon = self.horizon.min(first_dropped.key);
             self.pool.truncate(self.keep);
         }
     }
