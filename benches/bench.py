@@ -74,7 +74,7 @@ class Bench:
 
     def __init__(self, cluster, data, options, log):
         self.data, self.options, self.log = data, options, log
-        self.systems = [SYSTEMS[name](cluster, data) for name in options.systems]
+        self.systems = [SYSTEMS[name](cluster, data, options.quick) for name in options.systems]
 
     def run(self):
         try:
@@ -121,8 +121,8 @@ class Bench:
                 ended.add(point.knob)
 
     def _recall(self, system, point, k, **more):
-        n = min(self.options.queries, len(self.data.query))
-        rows, uses_index = system.answers(point, k, n)
+        rows, uses_index = system.answers(point, k, min(self.options.queries, len(self.data.query)))
+        n = len(rows)
         recall = sum(system.data.hits(i, found, k) for i, found in enumerate(rows)) / (n * k)
         self.log(f"{system.data.name}: {system.name} {point.label}: recall@{k} {recall:.4f}"
                  + ("" if uses_index else " (the planner did not take the index)"),

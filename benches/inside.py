@@ -1,5 +1,6 @@
 """What goes on inside a backend: its memory, where its time goes, and how much each query reads."""
 
+import bisect
 import re
 import subprocess
 import tempfile
@@ -16,24 +17,24 @@ DEFAULT = Point("default", "default")
 MEMORY_AFTER = (100, 1_000, 10_000)
 COUNTED = 500  # queries whose counters are averaged
 
-# The first rule whose pattern is found in "library symbol" names the group. Mangled names match as well.
+# The first rule whose pattern is found in "library symbol" names the group.
 GROUPS = [
-    ("kernels: sketches, lookup table", r"vector_ext.*(scan_block|fastscan|fast_scan|QueryTable|sketch|lookup|shuffle)"),
-    ("kernels: codes, distances, rotation", r"vector_ext.*(\bann\b|3ann|quantize|rotat|distance|l2_squared|inner_product|simd|"
-                                           r"Kernels|avx|decode|refine)"),
-    ("vector_ext: index scan", r"vector_ext.*(index|scan|tree|page|storage|meta|Heap|heap|sort|select)"),
+    ("kernels: sketches and their table", r"vector_ext.* ann::quantize::(simd::\w+::scan|simd::\w+::lut|table|sketch|scan)"),
+    ("kernels: codes, distances, rotation", r"vector_ext.* (ann::|<ann::)"),
+    ("vector_ext: index", r"vector_ext.* (vector_ext::index|<vector_ext::index)"),
+    ("vector_ext: sorting and selecting", r"vector_ext.* core::slice"),
     ("vector_ext: other", r"vector_ext"),
-    ("buffer manager", r"postgres.*(Buffer|BufTable|LWLock|hash_search|hash_bytes|hash_any|tag_hash|get_hash_value|ResourceOwner|"
-                       r"smgr|\bmd[a-z]+|StrategyGet|GenericXLog|PageGet)"),
-    ("heap, TOAST, visibility", r"postgres.*(heap|Heap|toast|detoast|Snapshot|XidIn|Transaction|pglz|table_|slot_deform|"
-                                r"nocache|visibilitymap|_bt_|btget|btree|btint|systable)"),
-    ("executor", r"postgres.*(Exec|index_|Index|Query|Portal|Slot|slot|FunctionCall|Datum|reorderqueue|pairingheap|tuple|Tuple|"
+    ("buffer manager", r"postgres .*(Buffer|BufTable|LWLock|hash_search|hash_bytes|hash_any|tag_hash|get_hash_value|"
+                       r"ResourceOwner|smgr|\bmd[a-z]+|StrategyGet)"),
+    ("heap, TOAST, visibility, btree", r"postgres .*(heap|Heap|toast|detoast|Snapshot|XidIn|Transaction|pglz|table_|visibilitymap|"
+                                       r"_bt_|btint|systable)"),
+    ("executor", r"postgres .*(Exec|index_|Index|Query|Portal|Slot|slot|FunctionCall|Datum|reorderqueue|pairingheap|tuple|Tuple|"
                  r"standard_|Instr|Interp)"),
-    ("memory contexts", r"postgres.*(palloc|pfree|Alloc|MemoryContext|repalloc|mcxt)"),
-    ("protocol, plan cache, transaction", r"postgres.*(pq_|secure_|Plan|plan|exec_|PostgresMain|Command|command|printtup|"
-                                          r"Lock|lock|WaitEvent|Latch|pgstat|timeout|Timestamp|Int|list_|bms_|Parse|parse)"),
-    ("server: other", r"postgres"),
-    ("system: network and scheduling", r"(kernel|unknown).*(sock|tcp|unix|skb|schedule|futex|epoll|poll|wake|switch|recv|send|"
+    ("memory contexts", r"postgres .*(palloc|pfree|Alloc|MemoryContext)"),
+    ("protocol, plans, transaction", r"postgres .*(pq_|secure_|Plan|plan|exec_|PostgresMain|Command|command|printtup|"
+                                     r"Lock|lock|WaitEvent|Latch|pgstat|timeout|Timestamp|list_|bms_|Parse|parse)"),
+    ("server: other", r"postgres "),
+    ("system: network and scheduling", r"(kernel|unknown).*(sock|tcp|unix|skb|sched|futex|epoll|poll|wake|switch|recv|send|"
                                        r"syscall|entry|select|idle|swapgs)"),
     ("system: other", r"kernel"),
     ("libc", r"(libc|libm|ld-linux)"),
@@ -43,6 +44,20 @@ GROUPS = [
 def group_of(library, symbol):
     line = f"{library} {symbol}"
     return next((name for name, pattern in GROUPS if re.search(pattern, line)), "other")
+
+
+class Exported:
+    """Names for the static functions of a stripped server: that of the exported function before them, in the same file."""
+
+    def __init__(self, program):
+        lines = subprocess.run(["nm", "-D", "--defined-only", program], capture_output=True, text=True).stdout.splitlines()
+        self.symbols = sorted((int(line.split()[0], 16), line.split()[2]) for line in lines if line.split()[1] in "TtWw")
+
+    def name(self, symbol):
+        if not re.fullmatch("0x[0-9a-f]+", symbol) or not self.symbols:
+            return symbol
+        before = bisect.bisect_right(self.symbols, (int(symbol, 16), "~")) - 1
+        return f"{self.symbols[max(0, before)][1]} (or a static function after it)"
 
 
 def resident(pid):
@@ -98,8 +113,11 @@ def profile(system, log, seconds):
         try:
             pid = _backend_of_pgbench(system)
             time.sleep(1)
-            subprocess.run(["perf", "record", "-q", "-e", event, "-F", "1999", "-p", str(pid), "-o", recorded,
-                            "--", "sleep", str(seconds)], check=True, stdout=subprocess.DEVNULL)
+            done = subprocess.run(["perf", "record", "-e", event, "-F", "1999", "-p", str(pid), "-o", recorded,
+                                   "--", "sleep", str(seconds)], capture_output=True, text=True)
+            if done.returncode != 0:
+                log(f"no profile, perf record failed ({done.returncode}): {done.stderr.strip()[-500:]}")
+                return
             qps = float(re.search(r"^tps = ([0-9.]+)", load.communicate()[0], re.M)[1])
         finally:
             load.kill()
@@ -110,10 +128,13 @@ def profile(system, log, seconds):
     for line in lines.splitlines():
         if match := re.match(r"\s*([0-9.]+)%?\s*\|\s*(\S+)\s*\|\s*\[.\]\s*(.*\S)", line):
             symbols.append((float(match[1]), match[2], match[3]))
-    groups = Counter()
+    exported, shares = Exported(system.cluster.bindir / "postgres"), Counter()
     for share, library, symbol in symbols:
+        shares[library, _short(exported.name(symbol) if library == "postgres" else symbol)] += share
+    groups = Counter()
+    for (library, symbol), share in shares.items():
         groups[group_of(library, symbol)] += share
-    symbols = [(share, library, _short(symbol)) for share, library, symbol in symbols]
+    symbols = [(round(share, 2), library, symbol) for (library, symbol), share in shares.most_common()]
     log(f"{system.data.name}: {qps:.0f} queries/s under perf ({event}); share of the backend's time:",
         type="perf", data=system.data.name, system=system.name, event=event, qps=qps, groups=groups.most_common(),
         symbols=symbols[:40])
