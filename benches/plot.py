@@ -35,7 +35,7 @@ def svg(title, curves, targets):
 
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-           'font-family="Helvetica, Arial, sans-serif" font-size="13" fill="#1f2937" role="img">',
+           'font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="13" fill="#1f2937" role="img">',
            f"<title>{escape(title)}</title>", f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
            f'<text x="{LEFT}" y="34" font-size="18" font-weight="bold">{escape(title)}</text>',
            f'<text x="{LEFT}" y="56" fill="#4b5563">Higher and further right is better. Legend: time to build the index, its '
@@ -48,7 +48,7 @@ def svg(title, curves, targets):
             out.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4.5:.1f}" text-anchor="end">{tick:,}</text>')
     for step in range(round((1 - FLOOR) * 100) + 1):
         recall = FLOOR + step / 100
-        labelled = step % 5 == 0 or step > 15 and step % 1 == 0
+        labelled = step % 5 == 0 or step > 15
         out.append(_line(x(recall), bottom, x(recall), bottom + (6 if labelled else 3), "#6b7280"))
         if labelled:
             out.append(_line(x(recall), TOP, x(recall), bottom, "#e5e7eb"))
@@ -71,7 +71,7 @@ def svg(title, curves, targets):
         if curve.default and curve.default[0] >= FLOOR:
             px, py = x(curve.default[0]), y(curve.default[1])
             out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="7" fill="none" stroke="{colour}" stroke-width="2"/>')
-            out.append(f'<text x="{px:.1f}" y="{py - 13:.1f}" text-anchor="middle" fill="{colour}" font-weight="bold" '
+            out.append(f'<text x="{px:.1f}" y="{py + 22:.1f}" text-anchor="middle" fill="{colour}" font-weight="bold" '
                        'stroke="#ffffff" stroke-width="4" paint-order="stroke">default settings</text>')
 
     for i, curve in enumerate(curves):
