@@ -11,10 +11,10 @@ export PG_CONFIG
 KEEP ?=
 ARGS ?=
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql bench lint format clean distclean
+.PHONY: help setup install demo demo-stop test test-rust test-sql bench bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: PostgreSQL, headers, cargo-pgrx, Python packages
 	@scripts/setup.sh all
@@ -45,6 +45,18 @@ test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/python.sh -m pytest $(ARGS)
+
+bench: ## recall against queries/s, with pgvector and Faiss beside (see docs/bench.md):  make bench ARGS="--quick"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh run $(ARGS)
+
+bench-report: ## tables and plots from earlier results:  make bench-report ARGS="results.jsonl --docs"
+	@scripts/bench.sh report --report $(ARGS)
+
+bench-kernels: ## micro-benchmarks of the kernels:  make bench-kernels ARGS="quantize -- scan"
+	@scripts/setup.sh build
+	@scripts/bench.sh kernels $(ARGS)
 
 lint: ## formatting and clippy, warnings are errors
 	@scripts/setup.sh build

