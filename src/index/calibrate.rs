@@ -19,6 +19,10 @@ const RESULTS: f64 = 10.0;
 const QUERIES: usize = 400;
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
 const OTHER_LOSS: f32 = 0.1;
+/// Queries that the range of limits is taken from.
+const LIMIT_QUERIES: usize = 100;
+/// Queries that share a pass over the sample.
+const TOGETHER: usize = 16;
 /// Limits tried.
 const LIMITS: usize = 24;
 
@@ -58,17 +62,19 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
     let queries = QUERIES.min(rows);
-    let members = Members::new(sample.lists, lists);
-    // Distances to the whole sample are too many to keep for all queries: they are computed twice.
-    let measured = || {
-        (0..queries)
-            .into_par_iter()
-            .filter(|_| !cancelled.load(Ordering::Relaxed))
-            .map(|i| Measured::new(sample, &members, i * (rows / queries), results, goal))
+    let members = &Members::new(sample.lists, lists);
+    // Distances to the whole sample are too many to keep for all queries; a few queries share a pass over the rows.
+    let measured = |queries: usize| {
+        let blocks = queries.div_ceil(TOGETHER);
+        (0..blocks).into_par_iter().filter(|_| !cancelled.load(Ordering::Relaxed)).flat_map_iter(move |block| {
+            let rows: Vec<usize> =
+                (block * TOGETHER..((block + 1) * TOGETHER).min(queries)).map(|i| i * (rows / queries)).collect();
+            Measured::together(sample, members, &rows, results, goal)
+        })
     };
     // Limits at which shares of the neighbours are in lists that would be scanned if the goal were known beforehand:
     // they cover the range of interest.
-    let mut needed: Vec<f32> = measured().flat_map_iter(|m| m.needed).collect();
+    let mut needed: Vec<f32> = measured(queries.min(LIMIT_QUERIES)).flat_map_iter(|m| m.needed).collect();
     if needed.is_empty() {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
@@ -81,12 +87,12 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
         })
         .collect();
     // Recall and lists scanned under each limit.
-    let sums = measured()
-        .map(|m| limits.iter().map(|&limit| m.search(sample, &members, goal, limit)).collect::<Vec<_>>())
+    let sums = measured(queries)
+        .map(|m| limits.iter().map(|&limit| m.search(sample, members, goal, limit)).collect::<Vec<_>>())
         .reduce(|| vec![(0, 0); LIMITS], |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect());
     let outcomes: Vec<(f32, f32)> = sums
         .into_iter()
-        .map(|(found, scanned)| (found as f32 / needed.len() as f32, scanned as f32 / queries as f32))
+        .map(|(found, scanned)| (found as f32 / (queries * results) as f32, scanned as f32 / queries as f32))
         .collect();
     let mut rule = Rule { cosine: [0.0; RECALLS.len()], probes: [0.0; RECALLS.len()] };
     for (i, recall) in RECALLS.into_iter().enumerate() {
@@ -146,32 +152,52 @@ struct Measured {
 }
 
 impl Measured {
-    fn new(sample: &Sample<'_>, members: &Members, at: usize, results: usize, goal: usize) -> Measured {
+    /// Queries that are the sample's rows `at`.
+    fn together(sample: &Sample<'_>, members: &Members, at: &[usize], results: usize, goal: usize) -> Vec<Measured> {
         let padded = sample.padded;
         let row = |r: usize| &sample.rows[r * padded..][..padded];
-        let mut query = row(at).to_vec();
-        if sample.space == Space::InnerProduct {
-            query.iter_mut().zip(sample.mean).for_each(|(q, m)| *q += m);
-        }
-        let distance = |x: &[f32]| match sample.space {
-            Space::L2 => ann::distance::l2_squared(&query, x),
-            Space::InnerProduct => -ann::distance::inner_product(&query, x),
-        };
-        let distances: Vec<f32> = members
-            .rows
+        let queries: Vec<Vec<f32>> = at
             .iter()
-            .map(|&r| if r as usize == at { f32::INFINITY } else { distance(row(r as usize)) })
-            .collect();
-        let norm = ann::distance::norm_squared(&query).sqrt();
-        let mut lists: Vec<(ListTerm, u32)> = sample
-            .centroids
-            .chunks_exact(padded)
-            .zip(0..)
-            .map(|(c, list)| {
-                let a = distance(c);
-                (ListTerm { a, b: if sample.space == Space::L2 { a.max(0.0).sqrt() } else { norm } }, list)
+            .map(|&at| {
+                let mut query = row(at).to_vec();
+                if sample.space == Space::InnerProduct {
+                    query.iter_mut().zip(sample.mean).for_each(|(q, m)| *q += m);
+                }
+                query
             })
             .collect();
+        let distance = |query: &[f32], x: &[f32]| match sample.space {
+            Space::L2 => ann::distance::l2_squared(query, x),
+            Space::InnerProduct => -ann::distance::inner_product(query, x),
+        };
+        let mut distances: Vec<Vec<f32>> = at.iter().map(|_| Vec::with_capacity(members.rows.len())).collect();
+        for &r in &members.rows {
+            let x = row(r as usize);
+            for ((query, &at), distances) in queries.iter().zip(at).zip(&mut distances) {
+                distances.push(if r as usize == at { f32::INFINITY } else { distance(query, x) });
+            }
+        }
+        let mut lists: Vec<Vec<(ListTerm, u32)>> = at.iter().map(|_| Vec::with_capacity(sample.radii.len())).collect();
+        let norms: Vec<f32> = queries.iter().map(|q| ann::distance::norm_squared(q).sqrt()).collect();
+        for (c, list) in sample.centroids.chunks_exact(padded).zip(0..) {
+            for ((query, &norm), lists) in queries.iter().zip(&norms).zip(&mut lists) {
+                let a = distance(query, c);
+                let b = if sample.space == Space::L2 { a.max(0.0).sqrt() } else { norm };
+                lists.push((ListTerm { a, b }, list));
+            }
+        }
+        distances.into_iter().zip(lists).map(|(d, l)| Measured::new(sample, members, d, l, results, goal)).collect()
+    }
+
+    /// From the distances of the rows, and of the lists in their own order.
+    fn new(
+        sample: &Sample<'_>,
+        members: &Members,
+        distances: Vec<f32>,
+        mut lists: Vec<(ListTerm, u32)>,
+        results: usize,
+        goal: usize,
+    ) -> Measured {
         let mut near: Vec<u32> = (0..distances.len() as u32).collect();
         let by_distance = |x: &u32, y: &u32| distances[*x as usize].total_cmp(&distances[*y as usize]);
         near.select_nth_unstable_by(goal - 1, by_distance);

@@ -27,6 +27,8 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 /// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
 /// sure of their order.
 pub const FIRST_GOAL: usize = 16;
+/// Rows returned before the goal is extended: the executor looks at more than the goal where codes leave their order open.
+const FIRST_EXTENSION: usize = 24;
 /// Candidates kept at first. By its sketch, one in ten or so is among the results.
 const FIRST_KEEP: usize = 256;
 /// Rows remembered as returned before those that cannot come up again are forgotten.
@@ -182,7 +184,7 @@ impl Search {
             rescanned_at: u64::MAX,
             horizon: f32::INFINITY,
             best: BinaryHeap::new(),
-            goal: FIRST_GOAL,
+            goal: FIRST_EXTENSION,
             stop: info.stopping_cosine(recall),
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,

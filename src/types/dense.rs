@@ -83,6 +83,8 @@ impl<'a, T: Element> DenseRef<'a, T> {
 }
 
 impl<'a, T: Element> FromArg<'a> for DenseRef<'a, T> {
+    const WHOLE: bool = true;
+
     unsafe fn from_arg(datum: Datum) -> Result<Self> {
         // SAFETY: the caller's promise.
         let raw = unsafe { Detoasted::new(datum) };

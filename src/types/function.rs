@@ -10,6 +10,10 @@ use std::marker::PhantomData;
 
 /// A type that a function can take as argument.
 pub trait FromArg<'a>: Sized {
+    /// The argument is a varlena that will be read wholly: detoasting the same out-of-line value in every call, such as
+    /// the query of a search, is saved (see [`Kept`]).
+    const WHOLE: bool = false;
+
     /// # Safety
     /// `datum` is a non-null value of the SQL type that this Rust type stands for, valid for `'a`.
     unsafe fn from_arg(datum: Datum) -> Result<Self>;
@@ -45,7 +49,71 @@ impl<'a> Args<'a> {
         };
         self.next += 1;
         // SAFETY: not null, and of the declared type by the promise of `new`.
-        unsafe { T::from_arg(arg.value) }
+        unsafe {
+            let value = if T::WHOLE { Kept::detoasted(self.fcinfo, self.next - 1, arg.value) } else { arg.value };
+            T::from_arg(value)
+        }
+    }
+}
+
+/// Out-of-line values that a call site of a function got as first and second argument; kept in its `fn_extra`.
+///
+/// A value that comes twice in a row is detoasted once more and kept. That is the query of `ORDER BY column <-> $1`: each
+/// row's own value differs from the one before.
+#[derive(Default)]
+struct Kept {
+    arguments: [KeptValue; 2],
+}
+
+#[derive(Default)]
+struct KeptValue {
+    /// The TOAST pointer seen last.
+    pointer: [u8; TOAST_POINTER],
+    /// The value, once it has come twice; lives in `fn_mcxt`.
+    value: Option<std::ptr::NonNull<pg_sys::varlena>>,
+}
+
+/// Bytes of `varatt_external`, which names a value and its version for good while a query can see it.
+const TOAST_POINTER: usize = size_of::<pg_sys::varatt_external>();
+
+impl Kept {
+    /// The same value as `datum`, detoasted if it is the one that came last.
+    ///
+    /// # Safety
+    /// `datum` is the varlena argument number `i` of `fcinfo`.
+    unsafe fn detoasted(fcinfo: FunctionCallInfo, i: usize, datum: Datum) -> Datum {
+        // SAFETY: a valid varlena; `fn_extra` is NULL or ours, and lives as long as `fn_mcxt`.
+        unsafe {
+            let given = datum.cast_mut_ptr::<pg_sys::varlena>();
+            let info = (*fcinfo).flinfo;
+            let on_disk = pgrx::varlena::varatt_is_1b_e(given)
+                && *given.cast::<u8>().add(1) == pg_sys::vartag_external::VARTAG_ONDISK as u8;
+            if !on_disk || info.is_null() || i >= 2 {
+                return datum;
+            }
+            if (*info).fn_extra.is_null() {
+                let kept: *mut Kept = pg_sys::MemoryContextAlloc((*info).fn_mcxt, size_of::<Kept>()).cast();
+                kept.write(Kept::default());
+                (*info).fn_extra = kept.cast();
+            }
+            let kept = &mut (*(*info).fn_extra.cast::<Kept>()).arguments[i];
+            let mut pointer = [0; TOAST_POINTER];
+            std::ptr::copy_nonoverlapping(given.cast::<u8>().add(2), pointer.as_mut_ptr(), TOAST_POINTER);
+            if kept.pointer != pointer {
+                kept.pointer = pointer;
+                if let Some(old) = kept.value.take() {
+                    pg_sys::pfree(old.as_ptr().cast());
+                }
+                return datum;
+            }
+            if kept.value.is_none() {
+                let context = pg_sys::MemoryContextSwitchTo((*info).fn_mcxt);
+                let value = pg_sys::pg_detoast_datum(given);
+                pg_sys::MemoryContextSwitchTo(context);
+                kept.value = std::ptr::NonNull::new(value);
+            }
+            kept.value.map_or(datum, |value| Datum::from(value.as_ptr()))
+        }
     }
 }
 

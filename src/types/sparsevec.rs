@@ -68,6 +68,8 @@ impl SparsevecRef<'_> {
 }
 
 impl<'a> FromArg<'a> for SparsevecRef<'a> {
+    const WHOLE: bool = true;
+
     unsafe fn from_arg(datum: Datum) -> Result<Self> {
         // SAFETY: the caller's promise.
         let raw = unsafe { Detoasted::new(datum) };
