@@ -51,8 +51,8 @@ pub unsafe extern "C-unwind" fn aminsert(
             let padded = frame.padded();
             let space = frame.operator.space();
             let inserter = Inserter {
+                query: Query::new(frame.operator),
                 frame,
-                query: Query::new(space),
                 encoder: Encoder::new(space, padded),
                 leaf: meta_info.leaf_layout(),
                 inner: meta_info.inner_layout(),

@@ -113,6 +113,19 @@ impl Operator {
         }
     }
 
+    /// As [`Operator::order_value`], rounded up: from an upper bound.
+    pub fn order_ceiling(self, bound: f32, underflow: f64) -> f64 {
+        let bound = f64::from(bound);
+        match self.metric {
+            // The operator's sum of squares may overflow.
+            Metric::L2 if bound > 1e37 => f64::INFINITY,
+            Metric::L2 => (bound.max(0.0) + underflow).sqrt() * (1.0 + 1e-6),
+            Metric::Cosine => (bound.max(0.0) / 2.0) * (1.0 + 1e-6) + 1e-6 + underflow,
+            Metric::InnerProduct if bound > 1e37 => f64::INFINITY,
+            Metric::InnerProduct => bound + bound.abs() * 1e-6 + underflow,
+        }
+    }
+
     /// The distance that the SQL operator returns for two vectors of the same dimension.
     pub fn distance(self, x: &[f32], y: &[f32]) -> f64 {
         match self.metric {

@@ -98,6 +98,15 @@ impl Ord for Distance {
     }
 }
 
+/// A row that a search has found.
+pub struct Row {
+    pub tid: Tid,
+    /// Lower bound of its distance, in the index's unit. The rows to come are not nearer than that.
+    pub bound: f32,
+    /// It is farther than all rows before and nearer than all rows to come.
+    pub certain: bool,
+}
+
 /// What a scan has done, for those who measure it.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Work {
@@ -145,6 +154,8 @@ pub struct Search {
     relaxed: bool,
     /// Largest bound reported so far. The executor has returned rows up to this true distance.
     last: f32,
+    /// Upper bound of the distance of all rows returned so far.
+    farthest: f32,
     /// Largest difference between estimate and certain bound of a refined row, in units of length (L2) or of the distance.
     slack: f32,
     /// Rows returned, by certain bound. strict: those at or over `last` (others cannot come up again).
@@ -189,6 +200,7 @@ impl Search {
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
             last: f32::NEG_INFINITY,
+            farthest: f32::NEG_INFINITY,
             slack: 0.0,
             returned: HashMap::new(),
             returned_most: RETURNED_LEAST,
@@ -197,8 +209,8 @@ impl Search {
         }
     }
 
-    /// The next row: its TID and a lower bound of its distance in the index's unit.
-    pub fn next_row(&mut self) -> Option<(Tid, f32)> {
+    /// The next row.
+    pub fn next_row(&mut self) -> Option<Row> {
         if !self.started {
             self.started = true;
             self.find_lists();
@@ -212,7 +224,10 @@ impl Search {
                 Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
                     let row = self.heap.pop().unwrap();
                     if let Some(bound) = self.take(&row) {
-                        return Some((row.tid, bound));
+                        let certain = self.is_certain(&row);
+                        // The rows that the executor holds back are nearer than a certain one's bound: they come first.
+                        let bound = if certain { row.lower } else { bound };
+                        return Some(Row { tid: row.tid, bound, certain });
                     }
                 }
                 _ if self.horizon < f32::INFINITY => self.rescan(),
@@ -244,6 +259,41 @@ impl Search {
         }
         self.work.returned += 1;
         Some(bound)
+    }
+
+    /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
+    /// than all candidates left: then the executor need not compute its distance, nor read it for that.
+    fn is_certain(&mut self, row: &Candidate) -> bool {
+        let slack = match self.query.space {
+            Space::L2 => row.estimate.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
+            Space::InnerProduct => row.estimate - row.lower,
+        } * 1.01;
+        let upper = match self.query.space {
+            Space::L2 => (row.estimate.max(0.0).sqrt() + slack).powi(2),
+            Space::InnerProduct => row.estimate + slack,
+        };
+        if !upper.is_finite() {
+            self.farthest = f32::INFINITY;
+            return false;
+        }
+        let (operator, underflow) = (self.query.operator, self.query.underflow);
+        let behind = operator.order_value(row.lower, underflow) > operator.order_ceiling(self.farthest, underflow);
+        self.farthest = self.farthest.max(upper);
+        if !behind || self.relaxed {
+            return false;
+        }
+        // The sketches of those left that could be nearer are replaced by their codes first.
+        let mut next = self.next_refined().unwrap_or(f32::INFINITY).min(self.horizon);
+        if next < f32::INFINITY {
+            // Keys of refined rows are estimates.
+            next = self.heap.iter().map(|c| if c.refined { c.lower } else { c.key }).fold(next, f32::min);
+        }
+        let certain = operator.order_ceiling(upper, underflow) < operator.order_value(next, underflow);
+        if certain {
+            // It will be returned even if a nearer row turns up.
+            self.last = self.last.max(upper);
+        }
+        certain
     }
 
     /// `estimate` less the largest slack seen.
@@ -673,7 +723,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivflsh index without order");
         }
         let key = &*(*scan).orderByData;
-        let mut query = Query::new(state.operator.space());
+        let mut query = Query::new(state.operator);
         if key.sk_flags as u32 & pg_sys::SK_ISNULL != 0 {
             state.null_query = true;
             query.vector.resize(state.dims, 0.0);
@@ -692,9 +742,9 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         if info.meta.dims as usize != state.dims || info.meta.operator != state.operator.code() {
             corrupted(index, super::page::META_BLOCK, Damage::Bounds);
         }
-        state.underflow = state.operator.underflow(&query.vector);
         let frame = state.frame.get_or_insert_with(|| info.frame(index));
         query.place(frame);
+        state.underflow = query.underflow;
         super::compat::count_index_scan(index);
         state.search = Some(Search::new(index, &info, query));
     }
@@ -712,21 +762,23 @@ pub unsafe extern "C-unwind" fn amgettuple(
         if state.search.is_none() {
             start(scan, state);
         }
-        let Some((tid, bound)) = state.search.as_mut().unwrap().next_row() else {
+        let Some(row) = state.search.as_mut().unwrap().next_row() else {
             return false;
         };
-        (*scan).xs_heaptid = tid.item();
+        (*scan).xs_heaptid = row.tid.item();
         (*scan).xs_recheck = false;
         // Only the first ORDER BY is bounded; the executor sorts out the others.
         state.order_values[0] = pg_sys::IndexOrderByDistance {
-            value: state.operator.order_value(bound, state.underflow),
+            value: state.operator.order_value(row.bound, state.underflow),
             isnull: state.null_query,
         };
+        // A certain row needs no exact distance, unless ties of it are to be ordered by something else.
+        let recheck = !row.certain || state.null_query || state.order_values.len() > 1;
         pg_sys::index_store_float8_orderby_distances(
             scan,
             state.order_types.as_mut_ptr(),
             state.order_values.as_mut_ptr(),
-            true,
+            recheck,
         );
         true
     }

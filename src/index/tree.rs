@@ -1,7 +1,7 @@
 //! Reading lists: cursors over posting pages, the sketch scan of a block, codes, and the walk from the root to the
 //! lists of rows. Shared by search, insert and the checks.
 
-use super::metric::Frame;
+use super::metric::{Frame, Operator};
 use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting};
 use super::storage::{Buffer, Checked, Pin, blocks, corrupted};
 use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
@@ -10,7 +10,11 @@ use pgrx::prelude::*;
 
 /// A query in the index's coordinates.
 pub struct Query {
+    pub operator: Operator,
+    /// The operator's.
     pub space: Space,
+    /// See [`Operator::underflow`].
+    pub underflow: f64,
     /// Rotated, padded long.
     pub vector: Vec<f32>,
     pub norm: f32,
@@ -26,9 +30,11 @@ pub struct Query {
 
 impl Query {
     /// An unset query.
-    pub fn new(space: Space) -> Query {
+    pub fn new(operator: Operator) -> Query {
         Query {
-            space,
+            operator,
+            space: operator.space(),
+            underflow: 0.0,
             vector: Vec::new(),
             norm: 0.0,
             offset: 0.0,
@@ -40,6 +46,7 @@ impl Query {
 
     /// Moves `vector`, as the user gave it, into the coordinates of an index.
     pub fn place(&mut self, frame: &Frame) {
+        self.underflow = self.operator.underflow(&self.vector);
         self.offset = frame.place_query(&mut self.vector);
         self.mean_norm = frame.mean_norm();
         self.prepare();

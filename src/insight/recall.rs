@@ -125,18 +125,18 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
     let (mut found, mut wanted) = (0, 0);
     for (vector, nearest) in sample.chunks_exact(dims).zip(&nearest) {
         let Some(&(farthest, _)) = nearest.rows.last() else { continue };
-        let underflow = operator.underflow(vector);
-        let mut query = Query::new(operator.space());
+        let mut query = Query::new(operator);
         query.vector.extend_from_slice(vector);
         query.place(&frame);
+        let underflow = query.underflow;
         let mut search = Search::new(index, &info, query);
         let rows: HashSet<Tid> = nearest.rows.iter().map(|r| r.1).chain(nearest.ties.iter().copied()).collect();
         let mut hits = 0;
         // The executor goes on until no row can be nearer than the k-th it has found, which is no nearer than the true one.
         while hits < nearest.rows.len() {
             match search.next_row() {
-                Some((tid, bound)) if operator.order_value(bound, underflow) <= farthest => {
-                    hits += usize::from(rows.contains(&tid))
+                Some(row) if operator.order_value(row.bound, underflow) <= farthest => {
+                    hits += usize::from(rows.contains(&row.tid))
                 }
                 _ => break,
             }
