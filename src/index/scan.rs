@@ -33,6 +33,8 @@ const FIRST_EXTENSION: usize = 24;
 const FIRST_KEEP: usize = 256;
 /// Rows remembered as returned before those that cannot come up again are forgotten.
 const RETURNED_LEAST: usize = 64;
+/// Distances (in the index's unit) whose arithmetic stays away from the ends of f32's range.
+const USUAL_DISTANCES: f32 = 1e30;
 /// Codes whose pages are fetched at a time.
 const REFINE_BATCH: usize = 8;
 /// Lists whose pages are pinned ahead of the one that is scanned.
@@ -184,7 +186,7 @@ impl Search {
             inner: info.inner_layout(),
             query,
             lists: Vec::new(),
-            wanted: if probes > 0 { probes } else { (expected * 2.0) as usize + 16 },
+            wanted: if probes > 0 { probes } else { (expected * 1.5) as usize + 16 },
             scanned: Vec::new(),
             seen: ListSet::default(),
             heap: BinaryHeap::new(),
@@ -272,7 +274,7 @@ impl Search {
             Space::L2 => (row.estimate.max(0.0).sqrt() + slack).powi(2),
             Space::InnerProduct => row.estimate + slack,
         };
-        if !upper.is_finite() {
+        if !(upper.abs() < USUAL_DISTANCES && self.query.norm * self.query.norm < USUAL_DISTANCES) {
             self.farthest = f32::INFINITY;
             return false;
         }

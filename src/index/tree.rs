@@ -384,7 +384,6 @@ fn children(
     let mut threshold = f32::INFINITY;
     let full = wanted.saturating_mul(2).max(64);
     let mut scores = Scores::new();
-    let by_estimate = |x: &Estimated, y: &Estimated| x.estimate.total_cmp(&y.estimate);
     for (p, parent) in parents.iter().enumerate() {
         let mut cursor = Cursor::new(rel, layout, &parent.list);
         while let Some(buffer) = cursor.next_page() {
@@ -408,17 +407,14 @@ fn children(
                     }
                     best.push(Estimated { estimate, parent: p as u32, cell, child });
                     if best.len() >= full {
-                        best.select_nth_unstable_by(wanted - 1, by_estimate);
-                        best.truncate(wanted);
-                        threshold = best[wanted - 1].estimate;
+                        threshold = keep_nearest(&mut best, wanted);
                     }
                 }
             }
         }
     }
     if best.len() > wanted {
-        best.select_nth_unstable_by(wanted - 1, by_estimate);
-        best.truncate(wanted);
+        keep_nearest(&mut best, wanted);
     }
     // Cells in page order: neighbours share pages. Keys are sorted instead of the entries, which are large.
     let mut by_cell: Vec<(u64, u32)> =
@@ -446,15 +442,30 @@ fn children(
             }
         })
         .collect();
-    let mut by_rank: Vec<(i32, u32)> = found.iter().zip(0..).map(|(f, i)| (order_key(f.rank), i)).collect();
+    let mut by_rank: Vec<u64> =
+        found.iter().zip(0_u32..).map(|(f, i)| u64::from(order_key(f.rank)) << 32 | u64::from(i)).collect();
     by_rank.sort_unstable();
-    by_rank.into_iter().map(|(_, i)| found[i as usize]).collect()
+    by_rank.into_iter().map(|key| found[key as u32 as usize]).collect()
+}
+
+/// Removes all but the `wanted` (at least 1) entries with the smallest estimates, without changing their order: it is
+/// that of their cells. Returns the largest estimate kept.
+fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
+    let mut estimates: Vec<f32> = entries.iter().map(|e| e.estimate).collect();
+    let threshold = *estimates.select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
+    let mut ties = wanted - estimates[..wanted].iter().filter(|e| **e < threshold).count();
+    entries.retain(|e| {
+        let tie = e.estimate == threshold && ties > 0;
+        ties -= usize::from(tie);
+        e.estimate < threshold || tie
+    });
+    threshold
 }
 
 /// An integer that orders as `x` does under `f32::total_cmp`.
-fn order_key(x: f32) -> i32 {
-    let bits = x.to_bits() as i32;
-    bits ^ ((bits >> 31) as u32 >> 1) as i32
+fn order_key(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
 /// A set of lists, by identity.
