@@ -6,7 +6,8 @@ import pytest
 from pgvector import Vector
 
 from harness.cluster import Cluster
-from harness.search import COSINE, METRICS, assert_holds_exactly, by_index, insert, make_index, make_table, nearest
+from harness.search import (COSINE, METRICS, assert_holds_exactly, assert_in_order, by_index, insert, make_index,
+                            make_table, nearest)
 from pgvector.psycopg import register_vector
 
 
@@ -35,6 +36,23 @@ def test_gap_wider_than_the_heap(db):
     with by_index(db, work_mem="64kB", statement_timeout="20s", ivflsh__iterative_scan="relaxed_order"):
         assert count(db, [0, 0, 0], 200) == 200
         assert count(db, [0, 0, 0], 9999) == 5100
+
+
+@pytest.mark.parametrize("dimensions", [3, 16, 128])
+def test_rows_that_are_not_late_are_not_left_out(db, dimensions):
+    """In strict order too, where all candidates of a shell have nearly one distance and codes of unlike quality."""
+    random = np.random.default_rng(0)
+    far = random.normal(size=(5000, dimensions))
+    far *= 100 / np.linalg.norm(far, axis=1)[:, None]
+    make_table(db, [], dimensions=dimensions)
+    make_index(db)
+    insert(db, np.vstack([random.normal(size=(100, dimensions)) / 100, far]).astype(np.float32))
+    query = np.zeros(dimensions, np.float32)
+    with by_index(db):
+        for limit in (100, 200, 1000):
+            found = nearest(db, query, limit)
+            assert len(found) == limit
+            assert_in_order(found)
 
 
 def test_long_scan_is_cancelled(db):

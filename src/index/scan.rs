@@ -186,7 +186,7 @@ impl Search {
             inner: info.inner_layout(),
             query,
             lists: Vec::new(),
-            wanted: if probes > 0 { probes } else { (expected * 1.5) as usize + 16 },
+            wanted: if probes > 0 { probes } else { (expected * 3.0) as usize + 16 },
             scanned: Vec::new(),
             seen: ListSet::default(),
             heap: BinaryHeap::new(),
@@ -419,11 +419,9 @@ impl Search {
             for at in 0..self.lists.len() {
                 let list = self.lists[at];
                 let within = fixed.unwrap_or_else(|| self.near());
-                // NaN (a list of radius 0 at the query's very place) counts as due.
-                let needed = self.query.needed_cosine(&list, within);
-                if needed <= self.stop || needed.is_nan() {
+                if self.is_due(&list, within) {
                     last_due = at + 1;
-                    let pin = ahead.advance(self, at);
+                    let pin = ahead.advance(self, at, within);
                     self.scan_list(list, pin);
                 }
             }
@@ -447,7 +445,7 @@ impl Search {
                 }
                 let list = self.lists[at];
                 if !self.seen.contains(list.id) {
-                    let pin = ahead.advance(self, at);
+                    let pin = ahead.advance(self, at, f32::INFINITY);
                     self.scan_list(list, pin);
                 }
             }
@@ -458,6 +456,13 @@ impl Search {
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
         self.scanned.len() - before
+    }
+
+    /// Whether a list may hold rows within a distance.
+    fn is_due(&self, list: &List, within: f32) -> bool {
+        let needed = self.query.needed_cosine(list, within);
+        // NaN: a list of radius 0 at the query's very place.
+        needed <= self.stop || needed.is_nan()
     }
 
     /// Distance that a row must beat to be among the first FIRST_GOAL.
@@ -602,8 +607,8 @@ struct Ahead<'r> {
 }
 
 impl<'r> Ahead<'r> {
-    /// Moves on to the list at `at`: pins the pages of the lists behind it; returns the list's own.
-    fn advance(&mut self, search: &Search, at: usize) -> Option<Pin<'r>> {
+    /// Moves on to the list at `at`: pins the pages of the next lists that are due; returns the list's own.
+    fn advance(&mut self, search: &Search, at: usize, within: f32) -> Option<Pin<'r>> {
         let lists = &search.lists;
         let reads = storage::blocks_read();
         let cold = self.reads.replace(reads).is_some_and(|before| before != reads);
@@ -614,15 +619,16 @@ impl<'r> Ahead<'r> {
             }
             self.asked = self.asked.max(to);
         }
-        let to = lists.len().min(at + 1 + PINNED_AHEAD);
-        for (i, list) in lists.iter().enumerate().take(to).skip(self.pinned.max(at)) {
-            if !search.seen.contains(list.id) {
+        self.pinned = self.pinned.max(at);
+        while self.pinned < lists.len() && self.pins.len() <= PINNED_AHEAD {
+            let list = &lists[self.pinned];
+            if self.pinned == at || !search.seen.contains(list.id) && search.is_due(list, within) {
                 let pin = Pin::new(search.rel, list.head);
                 pin.prefetch(0..tree::PREFETCHED_BYTES);
-                self.pins.push_back((i, pin));
+                self.pins.push_back((self.pinned, pin));
             }
+            self.pinned += 1;
         }
-        self.pinned = self.pinned.max(to);
         while self.pins.front().is_some_and(|p| p.0 < at) {
             self.pins.pop_front();
         }
