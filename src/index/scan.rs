@@ -659,8 +659,6 @@ struct ScanState {
     search: Option<Search>,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
-    /// See [`Operator::underflow`].
-    underflow: f64,
     /// Type of each ORDER BY operator's result.
     order_types: Vec<pg_sys::Oid>,
     order_values: Vec<pg_sys::IndexOrderByDistance>,
@@ -687,7 +685,6 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             frame: None,
             search: None,
             null_query: false,
-            underflow: 0.0,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
         };
@@ -752,7 +749,6 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         }
         let frame = state.frame.get_or_insert_with(|| info.frame(index));
         query.place(frame);
-        state.underflow = query.underflow;
         super::compat::count_index_scan(index);
         state.search = Some(Search::new(index, &info, query));
     }
@@ -770,14 +766,15 @@ pub unsafe extern "C-unwind" fn amgettuple(
         if state.search.is_none() {
             start(scan, state);
         }
-        let Some(row) = state.search.as_mut().unwrap().next_row() else {
+        let search = state.search.as_mut().unwrap();
+        let Some(row) = search.next_row() else {
             return false;
         };
         (*scan).xs_heaptid = row.tid.item();
         (*scan).xs_recheck = false;
         // Only the first ORDER BY is bounded; the executor sorts out the others.
         state.order_values[0] = pg_sys::IndexOrderByDistance {
-            value: state.operator.order_value(row.bound, state.underflow),
+            value: state.operator.order_value(row.bound, search.query.underflow),
             isnull: state.null_query,
         };
         // A certain row needs no exact distance, unless ties of it are to be ordered by something else.

@@ -187,19 +187,17 @@ impl<'l> ListWriter<'l> {
                 self.code = Some(Buffer::write(self.rel, self.code_block));
             }
             let cell = self.cell;
-            let buffer = self.code.as_mut().unwrap();
-            let page = buffer.page_unlogged();
             if slot == 0 {
                 first = cell;
             }
+            let buffer = self.code.as_mut().unwrap();
+            let block = buffer.block();
+            let page = buffer.page_unlogged();
             if slot == 0 || cell == 0 {
-                pages.push(buffer.block());
-                let page = buffer.page_unlogged();
+                pages.push(block);
                 page::edit_opaque(page, |o| o.refs += 1);
-                page::write_cell(page, layout, cell, 0, factors, codes);
-            } else {
-                page::write_cell(page, layout, cell, 0, factors, codes);
             }
+            page::write_cell(page, layout, cell, 0, factors, codes);
             self.cell += 1;
         }
         (first, pages)
