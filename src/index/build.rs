@@ -14,7 +14,7 @@ use super::encode::{self, Encoder};
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
 use super::options;
-use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Tid};
+use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, Tid};
 use super::sample::Reservoir;
 use super::storage::{self, Buffer};
 use super::threads::{Pending, Pool};
@@ -107,6 +107,7 @@ pub unsafe extern "C-unwind" fn ambuild(
 ) -> *mut pg_sys::IndexBuildResult {
     let dims = checked_dims(index);
     let padded = ann::quantize::padded_dims(dims);
+    let shape = Shape { padded, bits: BITS, filters: 0 };
     let build = Build {
         heap,
         index,
@@ -114,8 +115,8 @@ pub unsafe extern "C-unwind" fn ambuild(
         operator: Operator::of_index(index),
         dims,
         padded,
-        leaf: Layout::new(padded, false),
-        inner: Layout::new(padded, true),
+        leaf: Layout::new(shape, false),
+        inner: Layout::new(shape, true),
         pool: Pool::new(),
     };
     let (heap_rows, index_rows) = build.run();

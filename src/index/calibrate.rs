@@ -7,7 +7,7 @@
 //! under a range of limits.
 
 use super::page::RECALLS;
-use super::scan::FIRST_GOAL;
+use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
 use ann::quantize::{ListTerm, Space};
 use rayon::prelude::*;
@@ -217,7 +217,7 @@ impl Measured {
         Measured { distances, lists, neighbours, needed }
     }
 
-    /// Searches under `limit` as `scan.rs` does; returns how many neighbours are found, and lists scanned.
+    /// Searches under `limit` as `search.rs` does; returns how many neighbours are found, and lists scanned.
     fn search(&self, sample: &Sample<'_>, members: &Members, goal: usize, limit: f32) -> (usize, usize) {
         let mut scanned = vec![false; self.lists.len()];
         let mut count = 0;

@@ -29,12 +29,12 @@ impl Info {
 
     /// Layout of the lists of rows.
     pub fn leaf_layout(&self) -> Layout {
-        Layout::new(ann::quantize::padded_dims(self.meta.dims as usize), false)
+        Layout::new(self.meta.shape(), false)
     }
 
     /// Layout of the lists of lists.
     pub fn inner_layout(&self) -> Layout {
-        Layout::new(ann::quantize::padded_dims(self.meta.dims as usize), true)
+        Layout::new(self.meta.shape(), true)
     }
 
     /// Stopping rule for a recall: linear between the calibrated levels.

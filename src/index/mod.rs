@@ -5,7 +5,7 @@
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`encode`], [`tree`]: entries; reading lists and finding them.
-//! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`], [`vacuum`], [`cost`]: the callbacks.
+//! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
 
 pub mod build;
 pub mod calibrate;
@@ -19,6 +19,7 @@ pub mod options;
 pub mod page;
 pub mod sample;
 pub mod scan;
+pub mod search;
 pub mod storage;
 pub mod threads;
 pub mod tree;

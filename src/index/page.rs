@@ -294,7 +294,7 @@ pub struct Meta {
     /// Rows in the index when it was built.
     pub rows: u64,
     /// Stopping rule for each level of [`RECALLS`]: a list is worth a probe while the cosine of the angle that a row of
-    /// it would need is below this (see `scan.rs`).
+    /// it would need is below this (see `search.rs`).
     pub calibration: [f32; RECALLS.len()],
     /// Lists that a query reads on average under that rule.
     pub probes: [f32; RECALLS.len()],
@@ -320,6 +320,15 @@ impl Meta {
             rows: 0,
             calibration: [1.0; RECALLS.len()],
             probes: [1.0; RECALLS.len()],
+        }
+    }
+
+    /// What the entries consist of.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            padded: ann::quantize::padded_dims(self.dims as usize),
+            bits: self.bits,
+            filters: self.filters as usize,
         }
     }
 
@@ -373,6 +382,17 @@ pub fn read_mean(page: &Bytes) -> Result<&[f32], Damage> {
         return Err(Damage::Bounds);
     }
     Ok(float_slice(page, START, n))
+}
+
+/// What the entries of an index consist of: what all layouts follow from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Padded dimensions.
+    pub padded: usize,
+    /// Bits per dimension of the extended code.
+    pub bits: u32,
+    /// Scalar filter columns.
+    pub filters: usize,
 }
 
 /// Where the parts of posting blocks and code cells are, for one index and one level.
@@ -435,8 +455,9 @@ const CELL_HEADER: usize = 12;
 const SKETCH_PAGE_GROUPS: usize = CAPACITY / GROUP;
 
 impl Layout {
-    /// Layout for vectors padded to `padded` dimensions, on leaf or on inner levels.
-    pub fn new(padded: usize, inner: bool) -> Layout {
+    /// Layout of an index's entries, on leaf or on inner levels.
+    pub fn new(shape: Shape, inner: bool) -> Layout {
+        let padded = shape.padded;
         let cell = CELL_HEADER + padded;
         let (cells, cell_pages) = if cell <= CAPACITY { (CAPACITY / cell, 1) } else { (1, cell.div_ceil(CAPACITY)) };
         // Slot 0 may be on any cell of the first page.

@@ -3,7 +3,7 @@
 mod recall;
 mod stats;
 
-use crate::index::{access_method_oid, scan};
+use crate::index::{access_method_oid, search};
 use crate::types::error::{Result, SqlError};
 use crate::types::function::{FromArg, IntoReturn, pg_function};
 use pgrx::pg_sys::{self, Datum};
@@ -162,7 +162,7 @@ impl<const N: usize> IntoReturn for Row<N> {
 pg_function! {
     /// `ivflsh_last_scan()`
     fn ivflsh_last_scan() -> Row<4> {
-        let work = scan::last_work();
+        let work = search::last_work();
         Ok(Row([work.lists, work.entries, work.refined, work.returned].map(|n| n as i64)))
     }
 }

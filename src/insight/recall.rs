@@ -4,7 +4,7 @@ use crate::index::meta::Info;
 use crate::index::metric::{Metric, Operator};
 use crate::index::page::Tid;
 use crate::index::sample::Reservoir;
-use crate::index::scan::Search;
+use crate::index::search::Search;
 use crate::index::tree::Query;
 use pgrx::prelude::*;
 use std::collections::HashSet;
