@@ -282,17 +282,30 @@ impl Search {
             return false;
         }
         // The sketches of those left that could be nearer are replaced by their codes first.
-        let mut next = self.next_refined().unwrap_or(f32::INFINITY).min(self.horizon);
-        if next < f32::INFINITY {
-            // Keys of refined rows are estimates.
-            next = self.heap.iter().map(|c| if c.refined { c.lower } else { c.key }).fold(next, f32::min);
-        }
+        let next = self.next_refined().unwrap_or(f32::INFINITY).min(self.horizon).min(self.nearest_left(upper));
         let placed = operator.order_ceiling(upper, underflow) < operator.order_value(next, underflow);
         if placed {
             // It will be returned even if a nearer row turns up.
             self.last = self.last.max(upper);
         }
         placed
+    }
+
+    /// The smallest lower bound among the candidates that could be nearer than `upper`, if any.
+    fn nearest_left(&self, upper: f32) -> f32 {
+        // Down the heap, as far as keys allow it: the key of a refined row is an estimate, of another its lower bound.
+        let heap = self.heap.as_slice();
+        let mut nearest = f32::INFINITY;
+        let mut open = vec![0];
+        while let Some(at) = open.pop() {
+            if let Some(row) = heap.get(at)
+                && self.deflated(row.key) <= upper
+            {
+                nearest = nearest.min(row.lower);
+                open.extend([2 * at + 1, 2 * at + 2]);
+            }
+        }
+        nearest
     }
 
     /// `estimate` less the largest slack seen.

@@ -143,13 +143,14 @@ pub fn code_lower_bound(space: Space, term: ListTerm, f: &CodeFactors, dot: f32,
     }
 }
 
-/// Deviations within which [`code_spread`] takes the error's share in a direction to be. A normal variable is outside once
-/// in 10¹³ times; the bound for a uniformly distributed direction, 2·exp(−z²/2), is 10⁻¹².
-pub(super) const SPREAD_Z: f64 = 7.5;
+/// Deviations within which [`code_spread`] takes the error's share in a direction to be: one row in 2·10⁷ is outside. Two
+/// rows change places only if their errors take them past each other, that is √2 times as many deviations of the
+/// difference: one pair in 10¹⁴ (10¹² by the bound for sub-Gaussian sums, 2·exp(−z²)).
+pub(super) const SPREAD_Z: f64 = 5.5;
 
 /// Most that ‖e‖/‖r‖ is for an 8-bit code: coordinates within SPREAD_Z deviations, 127 steps, a uniform error of one step
 /// (√12) and a little for clipping.
-const RELATIVE_ERROR: f64 = 0.02;
+const RELATIVE_ERROR: f64 = 0.014;
 
 /// How far the true distance (L2 squared; or −⟨x,q⟩) can be from [`code_distance`], all but certainly: a statistical
 /// bound, for a search's own decisions. What an error would follow from needs [`code_lower_bound`].
@@ -159,7 +160,7 @@ const RELATIVE_ERROR: f64 = 0.02;
 /// orthogonal to r, if the rotation was drawn independently of the data. So ⟨e,w⟩ has a deviation of at most
 /// ‖e‖‖w‖/√(D−1), with tails below those of a normal variable, and ‖w‖ ≤ min(‖q−x‖, ‖q−c‖). The part along r gives
 /// −2‖e‖²⟨q−c,r⟩/‖r‖², which with the term ‖e‖² is at most ‖e‖² + 2‖e‖‖q−x‖·(‖e‖/‖r‖). Compared with the triangle
-/// inequality this is √D/z times less: 3.5 times at 784 dimensions, 1.3 times at 100, nothing below 60.
+/// inequality this is √D/z times less: 4.7 times at 784 dimensions, 1.8 times at 100, nothing at 30.
 ///
 /// `term` is the plain one, `floor` its certain lower bound; `centroid` = ‖c‖ (InnerProduct).
 #[allow(clippy::too_many_arguments)]
