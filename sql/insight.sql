@@ -9,7 +9,9 @@ CREATE FUNCTION ivflsh_stats(index regclass) RETURNS jsonb
     AS 'MODULE_PATHNAME', 'ivflsh_stats' LANGUAGE C VOLATILE STRICT PARALLEL SAFE COST 100000;
 COMMENT ON FUNCTION ivflsh_stats IS 'size, lists, entries and calibration of an ivflsh index';
 
-CREATE FUNCTION ivflsh_last_scan(OUT lists bigint, OUT entries bigint, OUT refined bigint, OUT returned bigint)
+CREATE FUNCTION ivflsh_last_scan(OUT lists bigint, OUT entries bigint, OUT refined bigint, OUT returned bigint,
+        OUT rechecked bigint)
     AS 'MODULE_PATHNAME', 'ivflsh_last_scan' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ivflsh_last_scan IS
-    'work of the last ivflsh index scan that this session has finished: lists scanned, entries in them, codes read, rows returned';
+    'work of the last ivflsh index scan that this session has finished: lists scanned, entries in them, codes read, rows returned,
+    rows whose distance only the row itself tells';

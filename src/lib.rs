@@ -13,4 +13,5 @@ use pgrx::prelude::*;
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     index::options::register();
+    index::projection::register();
 }

@@ -5,6 +5,7 @@
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`encode`], [`tree`]: entries; reading lists and finding them.
+//! * [`projection`]: plans without the distances that nobody sees.
 //! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
 
 pub mod build;
@@ -17,6 +18,7 @@ pub mod meta;
 pub mod metric;
 pub mod options;
 pub mod page;
+pub mod projection;
 pub mod sample;
 pub mod scan;
 pub mod search;

@@ -136,8 +136,8 @@ pub unsafe extern "C-unwind" fn amgettuple(
             value: state.operator.order_value(row.bound, search.query.underflow),
             isnull: state.null_query,
         };
-        // A certain row needs no exact distance, unless ties of it are to be ordered by something else.
-        let recheck = !row.certain || state.null_query || state.order_values.len() > 1;
+        // A row in its place needs no exact distance, unless ties of it are to be ordered by something else.
+        let recheck = !row.placed || state.null_query || state.order_values.len() > 1;
         pg_sys::index_store_float8_orderby_distances(
             scan,
             state.order_types.as_mut_ptr(),

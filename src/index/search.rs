@@ -47,10 +47,14 @@ struct Candidate {
     /// What candidates are ordered by: the sketch's lower bound of the distance; once refined, the estimate (or, for a row
     /// whose code says nothing, the bound).
     key: f32,
-    /// Lower bound of the distance; certain when `refined`.
+    /// Lower bound of the distance, statistical: the sketch's, or when `refined` the code's, which holds all but certainly.
     lower: f32,
     /// Estimate of the distance.
     estimate: f32,
+    /// When `refined`: upper bound that holds all but certainly.
+    upper: f32,
+    /// When `refined`: certain lower bound.
+    certain: f32,
     cell: (u32, u16),
     /// Index into the scanned lists.
     list: u32,
@@ -102,8 +106,8 @@ pub struct Row {
     pub tid: Tid,
     /// Lower bound of its distance, in the index's unit. The rows to come are not nearer than that.
     pub bound: f32,
-    /// It is farther than all rows before and nearer than all rows to come.
-    pub certain: bool,
+    /// Its place is known: it is farther than all rows before and nearer than all rows to come. Else `bound` is certain.
+    pub placed: bool,
 }
 
 /// What a scan has done, for those who measure it.
@@ -117,6 +121,8 @@ pub struct Work {
     pub refined: u64,
     /// Rows handed to the executor.
     pub returned: u64,
+    /// Those of them whose place only their true distance tells.
+    pub rechecked: u64,
 }
 
 /// A search in progress. Owns no PostgreSQL resources between calls.
@@ -155,9 +161,9 @@ pub struct Search {
     last: f32,
     /// Upper bound of the distance of all rows returned so far.
     farthest: f32,
-    /// Largest difference between estimate and certain bound of a refined row, in units of length (L2) or of the distance.
+    /// Largest difference between estimate and lower bound of a refined row, in units of length (L2) or of the distance.
     slack: f32,
-    /// Rows returned, by certain bound. strict: those at or over `last` (others cannot come up again).
+    /// Rows returned, by their lower bound. strict: those at or over `last` (others cannot come up again).
     returned: HashMap<Tid, f32>,
     /// Size of `returned` at which it is cleared of others.
     returned_most: usize,
@@ -223,10 +229,11 @@ impl Search {
                 Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
                     let row = self.heap.pop().unwrap();
                     if let Some(bound) = self.take(&row) {
-                        let certain = self.is_certain(&row);
-                        // The rows that the executor holds back are nearer than a certain one's bound: they come first.
-                        let bound = if certain { row.lower } else { bound };
-                        return Some(Row { tid: row.tid, bound, certain });
+                        let placed = self.is_placed(&row);
+                        self.work.rechecked += u64::from(!placed);
+                        // The rows that the executor holds back are nearer than the bound of one in its place: they come first.
+                        let bound = if placed { row.lower } else { bound };
+                        return Some(Row { tid: row.tid, bound, placed });
                     }
                 }
                 _ if self.horizon < f32::INFINITY => self.rescan(),
@@ -249,7 +256,7 @@ impl Search {
         if self.returned.insert(row.tid, row.lower).is_some() {
             return None;
         }
-        let bound = row.lower.min(self.deflated(row.estimate));
+        let bound = row.certain.min(self.deflated(row.estimate));
         self.last = self.last.max(bound);
         if !self.relaxed && self.returned.len() >= self.returned_most {
             let last = self.last;
@@ -262,15 +269,8 @@ impl Search {
 
     /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
     /// than all candidates left: then the executor need not compute its distance, nor read it for that.
-    fn is_certain(&mut self, row: &Candidate) -> bool {
-        let slack = match self.query.space {
-            Space::L2 => row.estimate.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
-            Space::InnerProduct => row.estimate - row.lower,
-        } * 1.01;
-        let upper = match self.query.space {
-            Space::L2 => (row.estimate.max(0.0).sqrt() + slack).powi(2),
-            Space::InnerProduct => row.estimate + slack,
-        };
+    fn is_placed(&mut self, row: &Candidate) -> bool {
+        let upper = row.upper;
         if !(upper.abs() < USUAL_DISTANCES && self.query.norm * self.query.norm < USUAL_DISTANCES) {
             self.farthest = f32::INFINITY;
             return false;
@@ -282,17 +282,30 @@ impl Search {
             return false;
         }
         // The sketches of those left that could be nearer are replaced by their codes first.
-        let mut next = self.next_refined().unwrap_or(f32::INFINITY).min(self.horizon);
-        if next < f32::INFINITY {
-            // Keys of refined rows are estimates.
-            next = self.heap.iter().map(|c| if c.refined { c.lower } else { c.key }).fold(next, f32::min);
-        }
-        let certain = operator.order_ceiling(upper, underflow) < operator.order_value(next, underflow);
-        if certain {
+        let next = self.next_refined().unwrap_or(f32::INFINITY).min(self.horizon).min(self.nearest_left(upper));
+        let placed = operator.order_ceiling(upper, underflow) < operator.order_value(next, underflow);
+        if placed {
             // It will be returned even if a nearer row turns up.
             self.last = self.last.max(upper);
         }
-        certain
+        placed
+    }
+
+    /// The smallest lower bound among the candidates that could be nearer than `upper`, if any.
+    fn nearest_left(&self, upper: f32) -> f32 {
+        // Down the heap, as far as keys allow it: the key of a refined row is an estimate, of another its lower bound.
+        let heap = self.heap.as_slice();
+        let mut nearest = f32::INFINITY;
+        let mut open = vec![0];
+        while let Some(at) = open.pop() {
+            if let Some(row) = heap.get(at)
+                && self.deflated(row.key) <= upper
+            {
+                nearest = nearest.min(row.lower);
+                open.extend([2 * at + 1, 2 * at + 2]);
+            }
+        }
+        nearest
     }
 
     /// `estimate` less the largest slack seen.
@@ -341,20 +354,22 @@ impl Search {
                 let list = &self.scanned[row.list as usize];
                 let (factors, dot) = codes.dot(row.cell, &self.query.vector);
                 let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
-                row.lower = self.query.lower_bound(list, &factors, dot);
+                row.certain = self.query.lower_bound(list, &factors, dot);
                 // A row at the ends of f32's range has a code that says nothing.
-                let (estimate, slack) = if factors.error < f32::MAX && distance.is_finite() {
-                    let slack = match self.query.space {
+                if factors.error < f32::MAX && distance.is_finite() {
+                    row.estimate = distance;
+                    row.key = distance;
+                    let spread = self.query.spread(list, &factors, dot);
+                    (row.lower, row.upper) = ((distance - spread).max(row.certain), distance + spread);
+                    self.slack = self.slack.max(match self.query.space {
                         Space::L2 => distance.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
                         Space::InnerProduct => distance - row.lower,
-                    };
-                    (distance, slack)
+                    });
                 } else {
-                    (f32::INFINITY, 0.0)
-                };
-                self.slack = self.slack.max(slack);
-                row.estimate = estimate;
-                row.key = if estimate < f32::INFINITY { estimate } else { row.lower };
+                    row.estimate = f32::INFINITY;
+                    row.key = row.certain;
+                    (row.lower, row.upper) = (row.certain, f32::INFINITY);
+                }
                 row.refined = true;
                 self.work.refined += 1;
             }
@@ -502,6 +517,8 @@ impl Search {
                         key: scores.lower[slot],
                         lower: scores.lower[slot],
                         estimate: scores.estimate[slot],
+                        upper: f32::INFINITY,
+                        certain: f32::MIN,
                         cell,
                         list: number,
                         tid: block.tid(slot),
@@ -634,7 +651,7 @@ impl<'r> Ahead<'r> {
 }
 
 thread_local! {
-    static LAST_WORK: Cell<Work> = const { Cell::new(Work { lists: 0, entries: 0, refined: 0, returned: 0 }) };
+    static LAST_WORK: Cell<Work> = const { Cell::new(Work { lists: 0, entries: 0, refined: 0, returned: 0, rechecked: 0 }) };
 }
 
 /// What the last search of this backend has done.

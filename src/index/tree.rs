@@ -98,6 +98,12 @@ impl Query {
         quantize::code_lower_bound(self.space, certain, factors, dot, self.norm, self.vector.len())
     }
 
+    /// How far the distance of an entry of `list` can be from its code's estimate, all but certainly.
+    pub fn spread(&self, list: &List, factors: &CodeFactors, dot: f32) -> f32 {
+        let padded = self.vector.len();
+        quantize::code_spread(self.space, list.term, list.floor, list.norm, factors, dot, self.norm, padded)
+    }
+
     /// The cosine of the angle (between a row's residual and the direction from the centroid to the query) at which a
     /// typical row of `list` is just at `distance`. Above 1 or so the list can hold nothing so near; the smaller, the
     /// more of its rows are nearer.
@@ -125,6 +131,8 @@ pub struct List {
     pub id: u32,
     /// Root mean square norm of its rows' residuals.
     pub radius: f32,
+    /// Norm of the centroid.
+    pub norm: f32,
 }
 
 /// Bytes of a posting page that are fetched into the processor's cache ahead of its scan: measured, a half is best.
@@ -342,8 +350,14 @@ pub fn nearest_lists(
     wanted: usize,
     centroid: Option<&mut Vec<f32>>,
 ) -> Vec<List> {
-    let root =
-        List { term: query.root_term(), floor: query.root_floor(), head: meta.root, id: meta.root_list, radius: 0.0 };
+    let root = List {
+        term: query.root_term(),
+        floor: query.root_floor(),
+        head: meta.root,
+        id: meta.root_list,
+        radius: 0.0,
+        norm: 0.0,
+    };
     let mut levels: Vec<Vec<Found>> = vec![vec![Found { list: root, rank: 0.0, cell: (NO_BLOCK, 0), parent: 0 }]];
     for level in (0..meta.height).rev() {
         let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
@@ -435,6 +449,7 @@ fn children(
                     head: e.child.head,
                     id: e.child.list,
                     radius: e.child.radius,
+                    norm: e.child.norm2.max(0.0).sqrt(),
                 },
                 rank: query.rank(&e.child, distance),
                 cell: e.cell,

@@ -161,8 +161,8 @@ impl<const N: usize> IntoReturn for Row<N> {
 
 pg_function! {
     /// `ivflsh_last_scan()`
-    fn ivflsh_last_scan() -> Row<4> {
+    fn ivflsh_last_scan() -> Row<5> {
         let work = search::last_work();
-        Ok(Row([work.lists, work.entries, work.refined, work.returned].map(|n| n as i64)))
+        Ok(Row([work.lists, work.entries, work.refined, work.returned, work.rechecked].map(|n| n as i64)))
     }
 }

@@ -16,7 +16,8 @@ pub mod simd;
 pub mod sketch;
 
 pub use code::{
-    CodeFactors, ListTerm, code_distance, code_lower_bound, decode_code, dot_code, encode_code, exact_code_error,
+    CodeFactors, ListTerm, code_distance, code_lower_bound, code_spread, decode_code, dot_code, encode_code,
+    exact_code_error,
 };
 pub use fastscan::{BlockFactors, DEFAULT_Z, QueryTable, accumulate, bounds, scan_block};
 pub use rotation::{Rotation, padded_dims};

@@ -1,6 +1,7 @@
 //! Every kernel set against the portable one, and the statistics that the formulas promise.
 
 use super::*;
+use crate::quantize::code::SPREAD_Z;
 use crate::quantize::simd::{Kernels, available};
 
 /// Numbers for tests: xorshift64*, and the normal distribution by Box-Muller.
@@ -533,6 +534,88 @@ fn code_bound_holds_through_the_rotation() {
             let truth = if space == Space::L2 { distance2(&x, &q) } else { -dot(&x, &q) };
             assert!(f64::from(bound) <= truth, "case {case} {space:?} {dims}: {bound} > {truth}");
         }
+    }
+}
+
+/// Vectors that a rotation of few rounds could treat unlike a truly random one: few, equal or repeated coordinates.
+fn structured(random: &mut Random, kind: usize, dims: usize) -> Vec<f32> {
+    let mut x = vec![0.0; dims];
+    match kind {
+        0 => return random.normals(dims),
+        // One coordinate.
+        1 => x[random.bits() as usize % dims] = 100.0,
+        // A few bits.
+        2 => (0..dims / 20 + 1).for_each(|_| x[random.bits() as usize % dims] = 1.0),
+        // A run of equal coordinates.
+        3 => {
+            let from = random.bits() as usize % dims;
+            x[from..(from + dims / 4 + 1).min(dims)].fill(3.0);
+        }
+        // A rows of a Hadamard matrix, and a bit of another.
+        4 => {
+            let row = random.bits() as usize % dims;
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = if (i & row).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+            }
+            x[row] += 0.5;
+        }
+        // Counts: heavy tails.
+        _ => x.iter_mut().for_each(|x| *x = (random.uniform().powi(-1) as f32).min(1e4).floor()),
+    }
+    x
+}
+
+#[test]
+fn code_spread_holds_for_structured_vectors_and_is_tighter_than_the_bound() {
+    let mut random = Random(20);
+    for dims in [8, 64, 100, 128, 384, 784, 1536] {
+        let (mut most, mut tighter, mut counted, cases) =
+            (0f64, 0.0, 0.0, if cfg!(debug_assertions) { 4000 } else { 40_000 });
+        for case in 0..cases {
+            if case % 8 != 0 && dims > 1000 {
+                continue;
+            }
+            // As the seed of an index is fixed, few rotations and many vectors.
+            let rotation = Rotation::new(dims, 1 + case as u64 % 4);
+            let kind = case % 6;
+            // The centroid of a few rows, of which x is one; q is another row or one far away.
+            let rows: Vec<Vec<f32>> = (0..4).map(|_| structured(&mut random, kind, dims)).collect();
+            let mut c = vec![0.0; dims];
+            for row in &rows[..3] {
+                c.iter_mut().zip(row).for_each(|(c, x)| *c += x / 3.0);
+            }
+            let (x, q) = (&rows[0], &rows[1 + case / 6 % 3]);
+            let rotated = |x: &[f32]| {
+                let mut x = x.to_vec();
+                x.resize(rotation.padded(), 0.0);
+                rotation.apply(&mut x);
+                x
+            };
+            let (rc, rx, rq) = (rotated(&c), rotated(x), rotated(q));
+            let padded = rc.len();
+            let norm = dot(&rq, &rq).sqrt() as f32;
+            for space in [Space::L2, Space::InnerProduct] {
+                let mut code = vec![0; padded];
+                let f = encode_code(space, &minus(&rx, &rc), &rc, &mut code);
+                let (term, dot_qu) = (term(space, &rq, &rc), dot_code(&rq, &code));
+                let truth = if space == Space::L2 { distance2(x, q) } else { -dot(x, q) };
+                let estimate = f64::from(code_distance(space, term, &f, dot_qu));
+                let centroid = dot(&rc, &rc).sqrt() as f32;
+                let spread = f64::from(code_spread(space, term, term.a, centroid, &f, dot_qu, norm, padded));
+                let off = (estimate - truth).abs();
+                assert!(off <= spread, "{space:?} {dims} kind {kind}: {off} > {spread}");
+                if f64::from(f.error) > 1e-4 * f64::from(term.b) && dims > 60 {
+                    // What z would have been needed.
+                    most = most.max(off / spread * SPREAD_Z);
+                    let certain = f64::from(code_lower_bound(space, term, &f, dot_qu, norm, padded));
+                    tighter += (estimate - certain) / spread;
+                    counted += 1.0;
+                }
+            }
+        }
+        println!("{dims} dimensions: largest deviation {most:.2}, spread {:.2} times tighter", tighter / counted);
+        assert!(dims <= 60 || most < 6.0, "{dims}: {most}");
+        assert!(dims <= 60 || tighter / counted > (dims as f64).sqrt() / 10.0, "{dims}: {}", tighter / counted);
     }
 }
 
