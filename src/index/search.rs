@@ -1,0 +1,649 @@
+//! A search: streams rows with a certain lower bound of their distance, nearest first by estimate.
+//!
+//! 1. The tree gives the lists nearest to the query.
+//! 2. Lists are scanned while they can hold rows nearer than the [`FIRST_GOAL`]-th best found so far, as judged by the
+//!    calibrated angle ([`Query::needed_cosine`]).
+//! 3. Candidates wait in one bounded heap, ordered by the sketch's lower bound and, after a look at the extended code, by
+//!    the estimate, which is good to a fraction of a percent. A refined candidate on top is returned. The bound reported
+//!    for it is as far below the estimate as the worst code's seen: so rows still to come are not below it.
+//! 4. When the executor asks for more than the goal, the goal doubles and further lists are scanned.
+//! 5. When candidates that the bounded heap had to drop come into reach, the scanned lists are scanned again for the
+//!    rows beyond the last one returned, with a larger heap.
+
+use super::meta::Info;
+use super::options::{self, IterativeScan};
+use super::page::{Damage, Layout, Meta, Tid};
+use super::storage::{self, Pin, corrupted};
+use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
+use ann::quantize::{self, Space};
+use pgrx::prelude::*;
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+/// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
+/// sure of their order.
+pub const FIRST_GOAL: usize = 16;
+/// Rows returned before the goal is extended: the executor looks at more than the goal where codes leave their order open.
+const FIRST_EXTENSION: usize = 24;
+/// Candidates kept at first. By its sketch, one in ten or so is among the results.
+const FIRST_KEEP: usize = 256;
+/// Rows remembered as returned before those that cannot come up again are forgotten.
+const RETURNED_LEAST: usize = 64;
+/// Distances (in the index's unit) whose arithmetic stays away from the ends of f32's range.
+const USUAL_DISTANCES: f32 = 1e30;
+/// Codes whose pages are fetched at a time.
+const REFINE_BATCH: usize = 8;
+/// Lists whose pages are pinned ahead of the one that is scanned.
+const PINNED_AHEAD: usize = 4;
+/// Lists whose pages the operating system is asked for ahead, once pages turn out not to be in shared buffers.
+const READ_AHEAD: usize = 32;
+/// Lists scanned at least when more are wanted.
+const LEAST_MORE: usize = 8;
+
+/// A row that may be a result.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// What candidates are ordered by: the sketch's lower bound of the distance; once refined, the estimate (or, for a row
+    /// whose code says nothing, the bound).
+    key: f32,
+    /// Lower bound of the distance; certain when `refined`.
+    lower: f32,
+    /// Estimate of the distance.
+    estimate: f32,
+    cell: (u32, u16),
+    /// Index into the scanned lists.
+    list: u32,
+    tid: Tid,
+    refined: bool,
+}
+
+impl Candidate {
+    fn order(&self, other: &Self) -> Ordering {
+        self.key.total_cmp(&other.key).then_with(|| self.tid.cmp(&other.tid))
+    }
+}
+
+// BinaryHeap is a max-heap: reverse.
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.order(self)
+    }
+}
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Candidate {}
+
+/// f32 with a total order, for heaps.
+#[derive(Clone, Copy, PartialEq)]
+struct Distance(f32);
+impl Eq for Distance {}
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// A row that a search has found.
+pub struct Row {
+    pub tid: Tid,
+    /// Lower bound of its distance, in the index's unit. The rows to come are not nearer than that.
+    pub bound: f32,
+    /// It is farther than all rows before and nearer than all rows to come.
+    pub certain: bool,
+}
+
+/// What a scan has done, for those who measure it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Work {
+    /// Lists scanned.
+    pub lists: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Entries whose extended code was read.
+    pub refined: u64,
+    /// Rows handed to the executor.
+    pub returned: u64,
+}
+
+/// A search in progress. Owns no PostgreSQL resources between calls.
+pub struct Search {
+    rel: pg_sys::Relation,
+    meta: Meta,
+    leaf: Layout,
+    inner: Layout,
+    pub query: Query,
+    /// Lists found by the tree, nearest first.
+    lists: Vec<List>,
+    /// How many lists the tree was asked for.
+    wanted: usize,
+    /// Lists scanned, in order of scanning.
+    scanned: Vec<List>,
+    seen: ListSet,
+    heap: BinaryHeap<Candidate>,
+    /// Where candidates go while lists are scanned; swapped with `heap`'s storage.
+    pool: Vec<Candidate>,
+    /// Candidates being refined.
+    batch: Vec<Candidate>,
+    keep: usize,
+    most_kept: usize,
+    /// Rows that had been returned at the last rescan.
+    rescanned_at: u64,
+    /// Nothing at or above this bound is in the heap for certain: such candidates may have been dropped.
+    horizon: f32,
+    /// The best distances found, at most FIRST_GOAL, farthest on top.
+    best: BinaryHeap<Distance>,
+    goal: usize,
+    stop: f32,
+    /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
+    probes: usize,
+    relaxed: bool,
+    /// Largest bound reported so far. The executor has returned rows up to this true distance.
+    last: f32,
+    /// Upper bound of the distance of all rows returned so far.
+    farthest: f32,
+    /// Largest difference between estimate and certain bound of a refined row, in units of length (L2) or of the distance.
+    slack: f32,
+    /// Rows returned, by certain bound. strict: those at or over `last` (others cannot come up again).
+    returned: HashMap<Tid, f32>,
+    /// Size of `returned` at which it is cleared of others.
+    returned_most: usize,
+    started: bool,
+    pub work: Work,
+}
+
+impl Search {
+    /// A search of `rel` for a query that `query` holds in the index's coordinates (prepared).
+    pub fn new(rel: pg_sys::Relation, info: &Info, query: Query) -> Search {
+        let recall = options::target_recall();
+        let probes = options::probes();
+        let expected = info.expected_probes(recall);
+        let most_kept = {
+            // SAFETY: a plain setting of the backend, in kB.
+            let bytes = unsafe { pg_sys::work_mem } as usize * 1024;
+            (bytes / size_of::<Candidate>() / 4).max(4 * FIRST_KEEP)
+        };
+        Search {
+            rel,
+            meta: info.meta,
+            leaf: info.leaf_layout(),
+            inner: info.inner_layout(),
+            query,
+            lists: Vec::new(),
+            wanted: if probes > 0 { probes } else { (expected * 3.0) as usize + 16 },
+            scanned: Vec::new(),
+            seen: ListSet::default(),
+            heap: BinaryHeap::new(),
+            pool: Vec::new(),
+            batch: Vec::new(),
+            keep: FIRST_KEEP,
+            most_kept,
+            rescanned_at: u64::MAX,
+            horizon: f32::INFINITY,
+            best: BinaryHeap::new(),
+            goal: FIRST_EXTENSION,
+            stop: info.stopping_cosine(recall),
+            probes,
+            relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
+            last: f32::NEG_INFINITY,
+            farthest: f32::NEG_INFINITY,
+            slack: 0.0,
+            returned: HashMap::new(),
+            returned_most: RETURNED_LEAST,
+            started: false,
+            work: Work::default(),
+        }
+    }
+
+    /// The next row.
+    pub fn next_row(&mut self) -> Option<Row> {
+        if !self.started {
+            self.started = true;
+            self.find_lists();
+            self.scan_first_goal();
+        }
+        loop {
+            if self.work.returned >= self.goal as u64 {
+                self.extend_goal();
+            }
+            match self.next_refined() {
+                Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
+                    let row = self.heap.pop().unwrap();
+                    if let Some(bound) = self.take(&row) {
+                        let certain = self.is_certain(&row);
+                        // The rows that the executor holds back are nearer than a certain one's bound: they come first.
+                        let bound = if certain { row.lower } else { bound };
+                        return Some(Row { tid: row.tid, bound, certain });
+                    }
+                }
+                _ if self.horizon < f32::INFINITY => self.rescan(),
+                _ => {
+                    if self.scan_more(self.scanned.len().max(LEAST_MORE)) == 0 {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records a row as returned, and tells the bound to report for it: a lower bound of its true distance that those of
+    /// the rows to come will not be below either, if their codes are no worse than those seen so far. None when the row
+    /// has been returned before, or would come too late for the order.
+    fn take(&mut self, row: &Candidate) -> Option<f32> {
+        if !self.relaxed && row.lower < self.last {
+            return None;
+        }
+        if self.returned.insert(row.tid, row.lower).is_some() {
+            return None;
+        }
+        let bound = row.lower.min(self.deflated(row.estimate));
+        self.last = self.last.max(bound);
+        if !self.relaxed && self.returned.len() >= self.returned_most {
+            let last = self.last;
+            self.returned.retain(|_, lower| *lower >= last);
+            self.returned_most = (2 * self.returned.len()).max(RETURNED_LEAST);
+        }
+        self.work.returned += 1;
+        Some(bound)
+    }
+
+    /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
+    /// than all candidates left: then the executor need not compute its distance, nor read it for that.
+    fn is_certain(&mut self, row: &Candidate) -> bool {
+        let slack = match self.query.space {
+            Space::L2 => row.estimate.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
+            Space::InnerProduct => row.estimate - row.lower,
+        } * 1.01;
+        let upper = match self.query.space {
+            Space::L2 => (row.estimate.max(0.0).sqrt() + slack).powi(2),
+            Space::InnerProduct => row.estimate + slack,
+        };
+        if !(upper.abs() < USUAL_DISTANCES && self.query.norm * self.query.norm < USUAL_DISTANCES) {
+            self.farthest = f32::INFINITY;
+            return false;
+        }
+        let (operator, underflow) = (self.query.operator, self.query.underflow);
+        let behind = operator.order_value(row.lower, underflow) > operator.order_ceiling(self.farthest, underflow);
+        self.farthest = self.farthest.max(upper);
+        if !behind || self.relaxed {
+            return false;
+        }
+        // The sketches of those left that could be nearer are replaced by their codes first.
+        let mut next = self.next_refined().unwrap_or(f32::INFINITY).min(self.horizon);
+        if next < f32::INFINITY {
+            // Keys of refined rows are estimates.
+            next = self.heap.iter().map(|c| if c.refined { c.lower } else { c.key }).fold(next, f32::min);
+        }
+        let certain = operator.order_ceiling(upper, underflow) < operator.order_value(next, underflow);
+        if certain {
+            // It will be returned even if a nearer row turns up.
+            self.last = self.last.max(upper);
+        }
+        certain
+    }
+
+    /// `estimate` less the largest slack seen.
+    fn deflated(&self, estimate: f32) -> f32 {
+        match self.query.space {
+            Space::L2 => (estimate.max(0.0).sqrt() - self.slack).max(0.0).powi(2),
+            Space::InnerProduct => estimate - self.slack,
+        }
+    }
+
+    /// Refines until the smallest key is a refined candidate's; returns it. None when none is left within the horizon.
+    fn next_refined(&mut self) -> Option<f32> {
+        let mut batch: Vec<Candidate> = Vec::with_capacity(REFINE_BATCH);
+        loop {
+            let top = self.heap.peek()?;
+            if top.refined {
+                return Some(top.key);
+            }
+            // The next ones are most likely needed as well; their pages can be fetched meanwhile.
+            while batch.len() < REFINE_BATCH
+                && let Some(top) = self.heap.peek()
+                && !top.refined
+                && (top.key < self.horizon || self.horizon == f32::INFINITY)
+            {
+                batch.extend(self.heap.pop());
+            }
+            if batch.is_empty() {
+                return None;
+            }
+            self.refine(&mut batch);
+            self.heap.extend(batch.drain(..));
+        }
+    }
+
+    /// Replaces the candidates' bounds by the guaranteed ones of their extended codes, and their estimates.
+    fn refine(&mut self, rows: &mut [Candidate]) {
+        let leaf = self.leaf;
+        let mut codes = CodeReader::new(self.rel, &leaf);
+        for rows in rows.chunks_mut(REFINE_BATCH) {
+            let mut pins: [Option<Pin>; REFINE_BATCH] = Default::default();
+            for (pin, row) in pins.iter_mut().zip(&*rows) {
+                *pin = Some(codes.pin(row.cell));
+            }
+            for (pin, row) in pins.iter_mut().zip(rows) {
+                codes.use_pin(row.cell.0, pin.take().unwrap());
+                let list = &self.scanned[row.list as usize];
+                let (factors, dot) = codes.dot(row.cell, &self.query.vector);
+                let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
+                row.lower = self.query.lower_bound(list, &factors, dot);
+                // A row at the ends of f32's range has a code that says nothing.
+                let (estimate, slack) = if factors.error < f32::MAX && distance.is_finite() {
+                    let slack = match self.query.space {
+                        Space::L2 => distance.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
+                        Space::InnerProduct => distance - row.lower,
+                    };
+                    (distance, slack)
+                } else {
+                    (f32::INFINITY, 0.0)
+                };
+                self.slack = self.slack.max(slack);
+                row.estimate = estimate;
+                row.key = if estimate < f32::INFINITY { estimate } else { row.lower };
+                row.refined = true;
+                self.work.refined += 1;
+            }
+        }
+    }
+
+    /// Asks the tree for `wanted` lists.
+    fn find_lists(&mut self) {
+        self.lists = tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted, None);
+    }
+
+    /// Asks the tree for more lists; false when it has given all.
+    fn find_more_lists(&mut self) -> bool {
+        if self.wanted >= self.meta.lists as usize {
+            return false;
+        }
+        self.wanted = self.wanted.saturating_mul(4);
+        self.find_lists();
+        true
+    }
+
+    /// Scans the lists for the first goal.
+    fn scan_first_goal(&mut self) {
+        if self.probes > 0 {
+            self.scan_more(self.probes);
+        } else {
+            self.scan_due(None);
+        }
+    }
+
+    /// Doubles the goal and scans the lists that it needs.
+    fn extend_goal(&mut self) {
+        self.goal = self.goal.saturating_mul(2);
+        let distance = self.goal_distance();
+        if self.probes > 0 || distance == f32::INFINITY {
+            self.scan_more(self.scanned.len().max(LEAST_MORE));
+        } else {
+            self.scan_due(Some(distance));
+        }
+    }
+
+    /// Estimated distance of the `goal`-th result; infinite when too few candidates are at hand.
+    fn goal_distance(&mut self) -> f32 {
+        let rest = self.goal.saturating_sub(self.work.returned as usize).max(1);
+        let mut estimates: Vec<f32> = self.heap.iter().map(|c| c.estimate).collect();
+        if rest > estimates.len() {
+            return self.horizon;
+        }
+        *estimates.select_nth_unstable_by(rest - 1, f32::total_cmp).1
+    }
+
+    /// Scans, nearest first, the lists that may hold rows within a distance: `fixed`, or that of the FIRST_GOAL-th best
+    /// row found so far. Asks the tree for more lists while the last of them are still due.
+    fn scan_due(&mut self, fixed: Option<f32>) {
+        self.pool = std::mem::take(&mut self.heap).into_vec();
+        loop {
+            let mut last_due = 0;
+            let mut ahead = Ahead::default();
+            for at in 0..self.lists.len() {
+                let list = self.lists[at];
+                let within = fixed.unwrap_or_else(|| self.near());
+                if self.is_due(&list, within) {
+                    last_due = at + 1;
+                    let pin = ahead.advance(self, at, within);
+                    self.scan_list(list, pin);
+                }
+            }
+            if last_due + self.lists.len() / 8 < self.lists.len() || !self.find_more_lists() {
+                break;
+            }
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
+    }
+
+    /// Scans the next `count` lists, nearest first; returns how many there were.
+    fn scan_more(&mut self, count: usize) -> usize {
+        self.pool = std::mem::take(&mut self.heap).into_vec();
+        let before = self.scanned.len();
+        loop {
+            let mut ahead = Ahead::default();
+            for at in 0..self.lists.len() {
+                if self.scanned.len() - before >= count {
+                    break;
+                }
+                let list = self.lists[at];
+                if !self.seen.contains(list.id) {
+                    let pin = ahead.advance(self, at, f32::INFINITY);
+                    self.scan_list(list, pin);
+                }
+            }
+            if self.scanned.len() - before >= count || !self.find_more_lists() {
+                break;
+            }
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
+        self.scanned.len() - before
+    }
+
+    /// Whether a list may hold rows within a distance.
+    fn is_due(&self, list: &List, within: f32) -> bool {
+        let needed = self.query.needed_cosine(list, within);
+        // NaN: a list of radius 0 at the query's very place.
+        needed <= self.stop || needed.is_nan()
+    }
+
+    /// Distance that a row must beat to be among the first FIRST_GOAL.
+    fn near(&self) -> f32 {
+        match self.best.peek() {
+            Some(d) if self.best.len() >= FIRST_GOAL => d.0,
+            _ => f32::INFINITY,
+        }
+    }
+
+    /// Scans one list into the pool unless that has been done; refines what may be among the first results.
+    fn scan_list(&mut self, list: List, pinned: Option<Pin<'_>>) {
+        if !self.seen.insert(list.id) {
+            return;
+        }
+        let number = self.scanned.len() as u32;
+        self.scanned.push(list);
+        self.work.lists += 1;
+        let (rel, leaf) = (self.rel, self.leaf);
+        let mut cursor = match pinned {
+            Some(pin) => Cursor::at_pinned(rel, &leaf, &list, pin),
+            None => Cursor::new(rel, &leaf, &list),
+        };
+        let mut scores = Scores::new();
+        while let Some(buffer) = cursor.next_page() {
+            let from = self.pool.len();
+            let posting = cursor.posting(&buffer);
+            for b in 0..posting.blocks() {
+                let block = posting.block(b);
+                let mut near =
+                    tree::scan_block(rel, &leaf, &list, &block, &self.query.table, self.horizon, &mut scores);
+                self.work.entries += block.live().count_ones() as u64;
+                while near != 0 {
+                    let slot = near.trailing_zeros() as usize;
+                    near &= near - 1;
+                    let Some(cell) = block.cell(slot) else {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    };
+                    self.pool.push(Candidate {
+                        key: scores.lower[slot],
+                        lower: scores.lower[slot],
+                        estimate: scores.estimate[slot],
+                        cell,
+                        list: number,
+                        tid: block.tid(slot),
+                        refined: false,
+                    });
+                }
+            }
+            drop(buffer);
+            self.refine_near(from);
+            if self.pool.len() >= self.keep.saturating_mul(4) {
+                self.shrink_pool();
+            }
+        }
+    }
+
+    /// Refines the candidates from `from` on that are probably among the best, and those that may have been returned
+    /// before.
+    fn refine_near(&mut self, from: usize) {
+        let mut batch = std::mem::take(&mut self.batch);
+        let near = self.near().min(self.likely_near(from));
+        // To the end of the pool: those to be refined.
+        let mut keep = from;
+        for at in from..self.pool.len() {
+            let row = self.pool[at];
+            // One deviation below the estimate; the bound is DEFAULT_Z below.
+            let likely = row.estimate - (row.estimate - row.lower) / quantize::DEFAULT_Z;
+            if likely < near || row.lower <= self.last {
+                batch.push(row);
+            } else {
+                self.pool[keep] = row;
+                keep += 1;
+            }
+        }
+        self.pool.truncate(keep);
+        self.refine(&mut batch);
+        for row in batch.drain(..) {
+            if row.lower < self.last && !self.relaxed {
+                continue; // returned before, or too late for the order
+            }
+            self.pool.push(row);
+            if self.best.len() < FIRST_GOAL {
+                self.best.push(Distance(row.estimate));
+            } else if row.estimate < self.near() {
+                self.best.pop();
+                self.best.push(Distance(row.estimate));
+            }
+        }
+        self.batch = batch;
+    }
+
+    /// While fewer than FIRST_GOAL distances are known: the estimate that so many of the candidates from `from` on are within.
+    fn likely_near(&mut self, from: usize) -> f32 {
+        if self.best.len() >= FIRST_GOAL || self.pool.len() - from <= FIRST_GOAL {
+            return f32::INFINITY;
+        }
+        let mut estimates: Vec<f32> = self.pool[from..].iter().map(|c| c.estimate).collect();
+        *estimates.select_nth_unstable_by(FIRST_GOAL, f32::total_cmp).1
+    }
+
+    /// Keeps the `keep` candidates with the smallest bounds.
+    fn shrink_pool(&mut self) {
+        if self.pool.len() > self.keep {
+            let (_, first_dropped, _) = self.pool.select_nth_unstable_by(self.keep, Candidate::order);
+            self.horizon = self.horizon.min(first_dropped.key);
+            self.pool.truncate(self.keep);
+        }
+    }
+
+    /// Scans all scanned lists again, for the rows beyond the last one returned, keeping more of them.
+    fn rescan(&mut self) {
+        // The rows in `returned` come up again and need room. When the last rescan brought no row to return (more rows
+        // than were kept have one and the same bound, or sketches that look nearer than their codes turn out to be), only
+        // more room helps: then the limit gives way.
+        let most = if self.rescanned_at == self.work.returned { usize::MAX } else { self.most_kept };
+        self.rescanned_at = self.work.returned;
+        self.keep = self.keep.saturating_mul(4).min(most).saturating_add(self.returned.len());
+        self.horizon = f32::INFINITY;
+        self.heap.clear();
+        self.pool.clear();
+        self.seen.clear();
+        for list in std::mem::take(&mut self.scanned) {
+            self.scan_list(list, None);
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
+    }
+}
+
+/// Pages of the lists to come.
+#[derive(Default)]
+struct Ahead<'r> {
+    /// Pinned first pages of the lists from `at` on, by position.
+    pins: VecDeque<(usize, Pin<'r>)>,
+    /// Lists up to here have been pinned.
+    pinned: usize,
+    /// Lists up to here have been asked for.
+    asked: usize,
+    /// Blocks read from outside shared buffers when last looked at.
+    reads: Option<i64>,
+}
+
+impl<'r> Ahead<'r> {
+    /// Moves on to the list at `at`: pins the pages of the next lists that are due; returns the list's own.
+    fn advance(&mut self, search: &Search, at: usize, within: f32) -> Option<Pin<'r>> {
+        let lists = &search.lists;
+        let reads = storage::blocks_read();
+        let cold = self.reads.replace(reads).is_some_and(|before| before != reads);
+        if cold {
+            let to = lists.len().min(at + READ_AHEAD);
+            for list in &lists[self.asked.clamp(at, to)..to] {
+                storage::read_ahead(search.rel, list.head);
+            }
+            self.asked = self.asked.max(to);
+        }
+        self.pinned = self.pinned.max(at);
+        while self.pinned < lists.len() && self.pins.len() <= PINNED_AHEAD {
+            let list = &lists[self.pinned];
+            if self.pinned == at || !search.seen.contains(list.id) && search.is_due(list, within) {
+                let pin = Pin::new(search.rel, list.head);
+                pin.prefetch(0..tree::PREFETCHED_BYTES);
+                self.pins.push_back((self.pinned, pin));
+            }
+            self.pinned += 1;
+        }
+        while self.pins.front().is_some_and(|p| p.0 < at) {
+            self.pins.pop_front();
+        }
+        self.pins.pop_front_if(|p| p.0 == at).map(|p| p.1)
+    }
+}
+
+thread_local! {
+    static LAST_WORK: Cell<Work> = const { Cell::new(Work { lists: 0, entries: 0, refined: 0, returned: 0 }) };
+}
+
+/// What the last search of this backend has done.
+pub fn last_work() -> Work {
+    LAST_WORK.get()
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        LAST_WORK.set(self.work);
+    }
+}
