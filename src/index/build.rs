@@ -522,8 +522,8 @@ fn radii(lists: usize, assigned: &[u32], distances: &[f32]) -> Vec<f32> {
     sums.iter().map(|&(sum, n)| if n == 0 { 0.0 } else { (sum / f64::from(n)).sqrt() as f32 }).collect()
 }
 
-/// Assigns each level's lists to the next level's, and replaces all centroids, from the top down, by what their codes
-/// relative to the parent stand for.
+/// Assigns each level's lists to the next level's, and replaces all centroids by what their codes stand for. All are encoded
+/// relative to the origin, the root's centroid, so that an entry is the same in whichever list of its level it is.
 fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, padded: usize) -> Vec<Level> {
     let mut levels: Vec<Level> = centroids
         .into_iter()
@@ -545,13 +545,10 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, padded
                 &mut distances,
             );
         }
-        let above = above.first();
-        let parents = &level.parents;
         let records = level.records.par_chunks_exact_mut(encode::record_bytes(padded));
-        level.centroids.par_chunks_exact_mut(padded).zip(parents).zip(records).for_each(|((c, &parent), record)| {
-            let origin = above.map_or(&zero[..], |l| &l.centroids[parent as usize * padded..][..padded]);
+        level.centroids.par_chunks_exact_mut(padded).zip(records).for_each(|(c, record)| {
             let mut encoder = Encoder::new(space, padded);
-            encoder.encode_centroid(c, origin);
+            encoder.encode_centroid(c, &zero);
             encode::write_record(&encoder, Tid::new(0, 0), record);
         });
     }

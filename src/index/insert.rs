@@ -8,7 +8,7 @@ use super::meta::Info;
 use super::metric::{Frame, Placed};
 use super::page::{self, Damage, Kind, Layout, Meta, NO_BLOCK, Posting, PostingMut, Tid};
 use super::storage::{Buffer, Change, Checked, blocks, corrupted};
-use super::tree::{self, List, Query};
+use super::tree::{self, CodeReader, Query};
 use ann::quantize::{self, BLOCK};
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
@@ -110,17 +110,18 @@ impl Inserter {
         self.query.vector.clear();
         self.query.vector.extend_from_slice(&self.row);
         self.query.prepare();
+        self.centroid.clear();
+        self.centroid.resize(self.frame.padded(), 0.0);
         let list = if meta.height == 0 {
-            self.centroid.clear();
-            self.centroid.resize(self.frame.padded(), 0.0);
             (meta.root, meta.root_list)
         } else {
-            let found: Vec<List> =
-                tree::nearest_lists(index, meta, &self.inner, &self.query, BEAM, Some(&mut self.centroid));
-            let Some(nearest) = found.first() else {
+            let found = tree::walk(index, meta, &self.inner, &self.query, BEAM).ok().unwrap();
+            let Some(nearest) = found.last().and_then(|l| l.first()) else {
                 corrupted(index, meta.root, Damage::Bounds);
             };
-            (nearest.head, nearest.id)
+            let mut codes = CodeReader::new(index, &self.inner);
+            codes.decode(nearest.cell, nearest.list.id, &mut self.centroid).ok().unwrap();
+            (nearest.list.head, nearest.list.id)
         };
         self.encoder.encode(&self.row, &self.centroid);
         if placed == Placed::Unbounded {
@@ -232,7 +233,7 @@ impl Inserter {
         }
         let number = last.code_page(page);
         let code = another(index, buffer, number);
-        let opaque = page::check_code(code.page()).or_corrupted(index, number);
+        let opaque = page::check_code(code.page(), &self.leaf).or_corrupted(index, number);
         if opaque.used as usize != cell || opaque.flags != 0 {
             return (0, NO_BLOCK);
         }
@@ -306,7 +307,7 @@ impl Inserter {
                 Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM)
             };
             if exists {
-                page::check_code(page_buffer.page()).or_corrupted(index, known[part]);
+                page::check_code(page_buffer.page(), layout).or_corrupted(index, known[part]);
             } else {
                 made.push((first + part, page_buffer.block()));
             }
@@ -316,7 +317,7 @@ impl Inserter {
                 page::init(page, Kind::Code, 0, 0);
                 page::edit_opaque(page, |o| o.refs = 1);
             }
-            page::write_cell(page, layout, cell, part, &self.encoder.code, &self.encoder.codes);
+            page::write_cell(page, layout, cell, part, &self.encoder.code, &self.encoder.codes, 0);
             page::edit_opaque(page, |o| o.next = next);
             change.commit();
             next = page_buffer.block();

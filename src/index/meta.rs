@@ -1,30 +1,38 @@
-//! The meta page and the data mean, as one value that the relation cache keeps.
+//! The meta page, read anew for each search and insert, and the data mean, which the relation cache keeps.
 
 use super::metric::{Frame, Operator};
 use super::page::{self, Damage, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS};
-use super::storage::{Buffer, Checked, corrupted};
+use super::storage::{Buffer, Checked, Stale, corrupted};
 use pgrx::prelude::*;
 
-/// A copy of the meta data of an open index. (The relation cache may go at any call that takes a lock, so nothing may refer
-/// to it for longer than that: detoasting a value takes one.)
+/// The meta data of an open index as they were at one moment.
 #[derive(Clone, Copy)]
 pub struct Info {
     pub meta: Meta,
 }
 
 impl Info {
-    /// Reads the meta page and the mean, or takes them from the relation's cache. PostgreSQL drops that cache with
-    /// every invalidation of the relation (so after REINDEX and TRUNCATE).
+    /// Reads the meta page.
     pub fn of(index: pg_sys::Relation) -> Info {
-        Info { meta: *cached(index).0 }
+        let buffer = Buffer::read(index, META_BLOCK);
+        Info { meta: Meta::read(buffer.page()).or_corrupted(index, META_BLOCK) }
+    }
+
+    /// Reads the meta page again for a reader who went by the meta data of `epoch` and met what `stale` says. An ERROR if
+    /// no structural change explains that.
+    pub fn after(index: pg_sys::Relation, stale: Stale, epoch: u32) -> Info {
+        let info = Info::of(index);
+        if info.meta.epoch == epoch {
+            corrupted(index, stale.block, stale.damage);
+        }
+        info
     }
 
     /// The coordinate system of the index.
     pub fn frame(&self, index: pg_sys::Relation) -> Frame {
         let operator =
             Operator::from_code(self.meta.operator).unwrap_or_else(|| corrupted(index, META_BLOCK, Damage::Bounds));
-        let mean = cached(index).1.to_vec();
-        Frame::new(operator, self.meta.dims as usize, self.meta.seed, mean)
+        Frame::new(operator, self.meta.dims as usize, self.meta.seed, mean(index, &self.meta))
     }
 
     /// Layout of the lists of rows.
@@ -60,25 +68,32 @@ fn interpolate(x: &[f32], y: &[f32], at: f32) -> f32 {
     y[i - 1] + (at - x[i - 1]) / (x[i] - x[i - 1]) * (y[i] - y[i - 1])
 }
 
-/// Meta data and mean (empty for zero) in the relation's cache, to be copied at once.
-fn cached<'c>(index: pg_sys::Relation) -> (&'c Meta, &'c [f32]) {
-    // SAFETY: rd_amcache is NULL or the chunk that `load` stored: a `Meta`, then `n` floats.
-    unsafe {
-        if (*index).rd_amcache.is_null() {
-            load(index);
-        }
-        let chunk: *const Meta = (*index).rd_amcache.cast();
-        let meta = &*chunk;
-        let n = if meta.mean == NO_BLOCK { 0 } else { meta.dims as usize };
-        (meta, std::slice::from_raw_parts(chunk.add(1).cast(), n))
-    }
+/// The mean as the relation's cache keeps it: this, then `floats` values. PostgreSQL drops that cache with every
+/// invalidation of the relation (so after REINDEX and TRUNCATE), and invalidations come whenever a lock is taken, also when
+/// a value is detoasted: so nothing refers to it beyond a copy.
+#[repr(C)]
+struct CachedMean {
+    /// The meta page's, see [`Meta::mean_epoch`].
+    epoch: u32,
+    block: u32,
+    floats: usize,
 }
 
-fn load(index: pg_sys::Relation) {
-    let meta = {
-        let buffer = Buffer::read(index, META_BLOCK);
-        Meta::read(buffer.page()).or_corrupted(index, META_BLOCK)
-    };
+/// The data mean that belongs to `meta`; empty for zero.
+fn mean(index: pg_sys::Relation, meta: &Meta) -> Vec<f32> {
+    if meta.mean == NO_BLOCK {
+        return Vec::new();
+    }
+    // SAFETY: rd_amcache is NULL or the chunk that `keep` stored.
+    unsafe {
+        let cached: *const CachedMean = (*index).rd_amcache.cast();
+        if let Some(found) = cached.as_ref()
+            && (found.epoch, found.block) == (meta.mean_epoch, meta.mean)
+            && found.floats == meta.dims as usize
+        {
+            return std::slice::from_raw_parts(cached.add(1).cast(), found.floats).to_vec();
+        }
+    }
     let mut mean: Vec<f32> = Vec::new();
     let mut block = meta.mean;
     while block != NO_BLOCK {
@@ -90,14 +105,24 @@ fn load(index: pg_sys::Relation) {
         mean.extend_from_slice(part);
         block = page::opaque(buffer.page()).next;
     }
-    if meta.mean != NO_BLOCK && mean.len() != meta.dims as usize {
+    if mean.len() != meta.dims as usize {
         corrupted(index, meta.mean, Damage::Bounds);
     }
-    // SAFETY: the chunk has room for both parts and is freed by the relation cache.
+    keep(index, meta, &mean);
+    mean
+}
+
+/// Puts the mean into the relation's cache.
+fn keep(index: pg_sys::Relation, meta: &Meta, mean: &[f32]) {
+    // SAFETY: the chunk has room for both parts; a chunk that it replaces was made here.
     unsafe {
-        let bytes = size_of::<Meta>() + 4 * mean.len();
-        let chunk: *mut Meta = pg_sys::MemoryContextAlloc((*index).rd_indexcxt, bytes).cast();
-        chunk.write(meta);
+        if !(*index).rd_amcache.is_null() {
+            pg_sys::pfree((*index).rd_amcache);
+            (*index).rd_amcache = std::ptr::null_mut();
+        }
+        let bytes = size_of::<CachedMean>() + 4 * mean.len();
+        let chunk: *mut CachedMean = pg_sys::MemoryContextAlloc((*index).rd_indexcxt, bytes).cast();
+        chunk.write(CachedMean { epoch: meta.mean_epoch, block: meta.mean, floats: mean.len() });
         std::ptr::copy_nonoverlapping(mean.as_ptr(), chunk.add(1).cast(), mean.len());
         (*index).rd_amcache = chunk.cast();
     }

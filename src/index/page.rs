@@ -8,7 +8,7 @@
 //! | mean | a stretch of the data mean, f32 |
 //! | posting | blocks of 32 entries: live mask, factors, TIDs, sketches (see [`Layout`]) |
 //! | sketch | the part of one block's sketches that did not fit on its posting page |
-//! | code | cells of `12 + D` bytes: the code factors of an entry and its 8-bit code |
+//! | code | cells of `12 + D` bytes (inner levels: `16 + D`): the code factors of an entry and its 8-bit code |
 //! | free | nothing; recorded in the free space map |
 
 use ann::quantize::{BLOCK, BlockFactors, CodeFactors, SketchFactors};
@@ -27,7 +27,7 @@ pub const CAPACITY: usize = END - START;
 
 const MAGIC: u16 = 0x1F15;
 /// Version of the on-disk format. Raise it with every change of this file that an old index would not survive.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 /// "IVFL": first word of the meta page.
 const META_MAGIC: u32 = 0x4C46_5649;
 
@@ -56,8 +56,10 @@ pub struct Opaque {
     pub next: u32,
     /// Identity of the list that the page belongs to; never reused within an index. 0 for pages without a list.
     pub list: u32,
-    /// Head page of a dead list: its successor after a split or merge. [`NO_BLOCK`] while the list lives.
-    pub successor: u32,
+    /// Epoch (see [`Meta::epoch`]) of the last structural change that took something away here, so that what a reader
+    /// learnt before may be gone. Posting page: entries moved elsewhere. Code page: what was on the page before it was
+    /// used anew, or a cell. Free page: all. 0 when there was none.
+    pub epoch: u32,
     /// Head page: first page of the chain where an insert may find room.
     pub insert_at: u32,
     /// Posting page: blocks in use. Code page: cells in use.
@@ -68,12 +70,22 @@ pub struct Opaque {
     pub level: u8,
     /// Code page: blocks that refer to it.
     pub refs: u16,
-    /// None yet.
+    /// [`CLOSED`]
     pub flags: u16,
     /// Posting and sketch pages: head page of the list.
     pub head: u32,
     magic: u16,
     format: u16,
+}
+
+/// Flag of a posting page: its list is about to be replaced, nothing may be added to it.
+pub const CLOSED: u16 = 1;
+
+impl Opaque {
+    /// Whether the page's list is about to be replaced.
+    pub fn closed(&self) -> bool {
+        self.flags & CLOSED != 0
+    }
 }
 
 /// What is wrong with a page. Becomes an ERROR of class `ERRCODE_INDEX_CORRUPTED`.
@@ -91,8 +103,17 @@ pub enum Damage {
     Kind(u8),
     /// Belongs to another list.
     List(u32),
+    /// Things were taken from the page at an epoch that the reader does not know.
+    Epoch(u32),
     /// A count or an offset out of bounds.
     Bounds,
+}
+
+impl Damage {
+    /// Whether this is what a reader finds who comes by an old pointer after a structural change.
+    pub fn may_be_change(self) -> bool {
+        matches!(self, Damage::Kind(_) | Damage::List(_) | Damage::Epoch(_))
+    }
 }
 
 impl std::fmt::Display for Damage {
@@ -104,6 +125,7 @@ impl std::fmt::Display for Damage {
             Damage::Format(v) => write!(f, "format version {v}, expected {FORMAT}"),
             Damage::Kind(k) => write!(f, "unexpected page kind {k}"),
             Damage::List(l) => write!(f, "the page belongs to list {l}"),
+            Damage::Epoch(e) => write!(f, "the page was changed at epoch {e}"),
             Damage::Bounds => write!(f, "a count or offset is out of bounds"),
         }
     }
@@ -158,7 +180,7 @@ pub fn opaque(page: &Bytes) -> Opaque {
     Opaque {
         next: word(page, at),
         list: word(page, at + 4),
-        successor: word(page, at + 8),
+        epoch: word(page, at + 8),
         insert_at: word(page, at + 12),
         used: half(page, at + 16),
         kind: page[at + 18],
@@ -176,7 +198,7 @@ pub fn set_opaque(page: &mut Bytes, o: &Opaque) {
     let at = END;
     put_word(page, at, o.next);
     put_word(page, at + 4, o.list);
-    put_word(page, at + 8, o.successor);
+    put_word(page, at + 8, o.epoch);
     put_word(page, at + 12, o.insert_at);
     put_half(page, at + 16, o.used);
     page[at + 18] = o.kind;
@@ -206,8 +228,14 @@ fn set_used_bytes(page: &mut Bytes, bytes: usize) {
     page[PD_LOWER..PD_LOWER + 2].copy_from_slice(&lower.to_ne_bytes());
 }
 
-/// Makes `page` an empty page of `kind`.
+/// Makes `page` an empty page of `kind`. What it held before, if it is a page used anew, does not matter, but for one
+/// thing: a reader may still hold the position of a code cell, and code pages belong to no list by which it could see
+/// that the page is another one now. So a code page keeps the epoch at which it was freed.
 pub fn init(page: &mut Bytes, kind: Kind, level: u8, list: u32) {
+    let epoch = match check(page, Kind::Free) {
+        Ok(free) if matches!(kind, Kind::Code) => free.epoch,
+        _ => 0,
+    };
     // SAFETY: `page` is PAGE bytes; PageInit zeroes it and writes the header.
     unsafe { pg_sys::PageInit(page.as_mut_ptr().cast(), PAGE, SPECIAL) };
     set_used_bytes(page, 0);
@@ -216,7 +244,7 @@ pub fn init(page: &mut Bytes, kind: Kind, level: u8, list: u32) {
         &Opaque {
             next: NO_BLOCK,
             list,
-            successor: NO_BLOCK,
+            epoch,
             insert_at: NO_BLOCK,
             used: 0,
             kind: kind as u8,
@@ -228,6 +256,12 @@ pub fn init(page: &mut Bytes, kind: Kind, level: u8, list: u32) {
             format: FORMAT,
         },
     );
+}
+
+/// Makes `page` a free page as of `epoch`.
+pub fn free(page: &mut Bytes, epoch: u32) {
+    init(page, Kind::Free, 0, 0);
+    edit_opaque(page, |o| o.epoch = epoch);
 }
 
 /// Checks what every reader of a page relies on: header, magic, format, kind.
@@ -289,7 +323,7 @@ pub struct Meta {
     pub last_list: u32,
     /// First page of the data mean, or [`NO_BLOCK`] for a mean of zero.
     pub mean: u32,
-    /// Lists of rows when the index was built.
+    /// Lists of rows.
     pub lists: u32,
     /// Rows in the index when it was built.
     pub rows: u64,
@@ -298,7 +332,26 @@ pub struct Meta {
     pub calibration: [f32; RECALLS.len()],
     /// Lists that a query reads on average under that rule.
     pub probes: [f32; RECALLS.len()],
+    /// Structural changes so far: raised by each record that takes a list out of the tree or moves entries.
+    pub epoch: u32,
+    /// Epoch at which `mean` was set.
+    pub mean_epoch: u32,
+    /// Rows that a list should hold; one with half as many more is split.
+    pub target: u32,
+    /// Lists when the stopping rule was measured.
+    pub calibrated: u32,
+    /// Code pages whose free cells at the end new blocks take, of lists of rows and of lists of lists, or [`NO_BLOCK`].
+    pub open_code: [u32; 2],
+    /// Lists (or 0) into which entries of other lists were copied that may not have been taken out there yet.
+    pub pending: [u32; PENDING],
+    /// Lists split so far.
+    pub splits: u64,
+    /// Lists merged away so far.
+    pub merges: u64,
 }
+
+/// Places of [`Meta::pending`].
+pub const PENDING: usize = 8;
 
 impl Meta {
     /// Meta data of an empty index whose root list has identity 1.
@@ -320,6 +373,14 @@ impl Meta {
             rows: 0,
             calibration: [1.0; RECALLS.len()],
             probes: [1.0; RECALLS.len()],
+            epoch: 0,
+            mean_epoch: 0,
+            target: 0,
+            calibrated: 1,
+            open_code: [NO_BLOCK; 2],
+            pending: [0; PENDING],
+            splits: 0,
+            merges: 0,
         }
     }
 
@@ -433,6 +494,8 @@ pub struct Layout {
     pub block: usize,
     /// Blocks on a posting page.
     pub blocks: usize,
+    /// Bytes of a cell, on its first page.
+    cell: usize,
     /// Blocks of lists of lists.
     pub inner: bool,
     at_sketch_pages: usize,
@@ -449,8 +512,9 @@ const AT_ERROR: usize = AT_SCALE + 4 * BLOCK;
 const AT_TID: usize = AT_ERROR + 4 * BLOCK;
 const AT_CODE_PAGES: usize = AT_TID + 6 * BLOCK;
 const GROUP: usize = 16;
-/// Bytes of the factors before a code.
+/// Bytes of the factors before a code; on inner levels the identity of the child list follows them.
 const CELL_HEADER: usize = 12;
+const INNER_CELL_HEADER: usize = CELL_HEADER + 4;
 /// Groups on one sketch page.
 const SKETCH_PAGE_GROUPS: usize = CAPACITY / GROUP;
 
@@ -458,7 +522,7 @@ impl Layout {
     /// Layout of an index's entries, on leaf or on inner levels.
     pub fn new(shape: Shape, inner: bool) -> Layout {
         let padded = shape.padded;
-        let cell = CELL_HEADER + padded;
+        let cell = if inner { INNER_CELL_HEADER } else { CELL_HEADER } + padded;
         let (cells, cell_pages) = if cell <= CAPACITY { (CAPACITY / cell, 1) } else { (1, cell.div_ceil(CAPACITY)) };
         // Slot 0 may be on any cell of the first page.
         let code_pages = if cell_pages > 1 { BLOCK * cell_pages } else { (cells - 1 + BLOCK).div_ceil(cells) };
@@ -481,6 +545,7 @@ impl Layout {
                     cell_pages,
                     block,
                     blocks: CAPACITY / block,
+                    cell,
                     inner,
                     at_sketch_pages,
                     at_children,
@@ -514,8 +579,13 @@ impl Layout {
 
     /// The codes' bytes on page `page` of a cell.
     fn code_range(&self, page: usize) -> std::ops::Range<usize> {
-        let from = if page == 0 { 0 } else { page * CAPACITY - CELL_HEADER };
-        from..((page + 1) * CAPACITY - CELL_HEADER).min(self.padded)
+        let header = self.cell_header();
+        let from = if page == 0 { 0 } else { page * CAPACITY - header };
+        from..((page + 1) * CAPACITY - header).min(self.padded)
+    }
+
+    fn cell_header(&self) -> usize {
+        self.cell - self.padded
     }
 }
 
@@ -770,15 +840,20 @@ pub fn sketch_part_mut(page: &mut Bytes, groups: usize) -> &mut [u8] {
     &mut page[START..START + groups * GROUP]
 }
 
-/// Checks a code page.
-pub fn check_code(page: &Bytes) -> Result<Opaque, Damage> {
-    check(page, Kind::Code)
+/// Checks a code page of lists with `layout`.
+pub fn check_code(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
+    let opaque = check(page, Kind::Code)?;
+    // One level of code pages serves all levels of lists of lists.
+    if (opaque.level > 0) != layout.inner {
+        return Err(Damage::Kind(opaque.kind));
+    }
+    Ok(opaque)
 }
 
 /// The bytes of a cell on its first page.
 pub fn cell_bytes(layout: &Layout, cell: usize) -> std::ops::Range<usize> {
-    let at = START + cell * (CELL_HEADER + layout.padded);
-    at.min(PAGE)..(at + CELL_HEADER + layout.padded).min(PAGE)
+    let at = START + cell * layout.cell;
+    at.min(PAGE)..(at + layout.cell).min(PAGE)
 }
 
 /// The factors of a cell, and the codes on its first page.
@@ -786,10 +861,20 @@ pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: usize) -> Result<(CodeFa
     if cell >= layout.cells {
         return Err(Damage::Bounds);
     }
-    let at = START + cell * (CELL_HEADER + layout.padded);
+    let at = START + cell * layout.cell;
     let factors = CodeFactors { constant: float(page, at), scale: float(page, at + 4), error: float(page, at + 8) };
     let range = layout.code_range(0);
-    Ok((factors, signed(&page[at + CELL_HEADER..][..range.len()])))
+    Ok((factors, signed(&page[at + layout.cell_header()..][..range.len()])))
+}
+
+/// The child list whose centroid a cell of an inner level holds; checked against `list`, because the cell may have been
+/// given to another one since the reader saw the entry.
+pub fn check_child(page: &Bytes, layout: &Layout, cell: usize, list: u32) -> Result<(), Damage> {
+    let at = START + cell * layout.cell + CELL_HEADER;
+    match word(page, at) {
+        found if found != list => Err(Damage::List(found)),
+        _ => Ok(()),
+    }
 }
 
 /// The codes on page `part` (1 ..) of a cell that spans pages, and the dimensions that they are of.
@@ -799,16 +884,27 @@ pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> (std::ops
     (range, signed(&page[START..START + n]))
 }
 
-/// Writes part `part` of an entry's cell.
-pub fn write_cell(page: &mut Bytes, layout: &Layout, cell: usize, part: usize, factors: &CodeFactors, code: &[i8]) {
+/// Writes part `part` of an entry's cell. `list`: on inner levels, the child list's identity.
+pub fn write_cell(
+    page: &mut Bytes,
+    layout: &Layout,
+    cell: usize,
+    part: usize,
+    factors: &CodeFactors,
+    code: &[i8],
+    list: u32,
+) {
     assert!(cell < layout.cells && part < layout.cell_pages && code.len() == layout.padded);
     let range = layout.code_range(part);
-    let mut at = START + cell * (CELL_HEADER + layout.padded);
+    let mut at = START + cell * layout.cell;
     if part == 0 {
         put_float(page, at, factors.constant);
         put_float(page, at + 4, factors.scale);
         put_float(page, at + 8, factors.error);
-        at += CELL_HEADER;
+        if layout.inner {
+            put_word(page, at + CELL_HEADER, list);
+        }
+        at += layout.cell_header();
     } else {
         at = START;
     }
@@ -816,10 +912,19 @@ pub fn write_cell(page: &mut Bytes, layout: &Layout, cell: usize, part: usize, f
     for (byte, &c) in page[at..end].iter_mut().zip(&code[range]) {
         *byte = c as u8;
     }
-    let used = (cell + 1).max(opaque(page).used as usize);
+    if layout.cell_pages > 1 {
+        edit_opaque(page, |o| o.used = 1);
+        set_used_bytes(page, end - START);
+    } else {
+        let used = (cell + 1).max(opaque(page).used as usize);
+        set_used_cells(page, layout, used);
+    }
+}
+
+/// Declares the first `used` cells of a code page as in use or claimed.
+pub fn set_used_cells(page: &mut Bytes, layout: &Layout, used: usize) {
     edit_opaque(page, |o| o.used = used as u16);
-    let used_bytes = if layout.cell_pages > 1 { end - START } else { used * (CELL_HEADER + layout.padded) };
-    set_used_bytes(page, used_bytes);
+    set_used_bytes(page, used * layout.cell);
 }
 
 fn signed(bytes: &[u8]) -> &[i8] {

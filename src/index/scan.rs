@@ -14,7 +14,8 @@ use pgrx::prelude::*;
 struct ScanState {
     operator: Operator,
     dims: usize,
-    frame: Option<Frame>,
+    /// And the epoch of its mean.
+    frame: Option<(u32, Frame)>,
     search: Option<Search>,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
@@ -106,10 +107,11 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         if info.meta.dims as usize != state.dims || info.meta.operator != state.operator.code() {
             corrupted(index, super::page::META_BLOCK, Damage::Bounds);
         }
-        let frame = state.frame.get_or_insert_with(|| info.frame(index));
-        query.place(frame);
+        if state.frame.as_ref().is_none_or(|(epoch, _)| *epoch != info.meta.mean_epoch) {
+            state.frame = Some((info.meta.mean_epoch, info.frame(index)));
+        }
         super::compat::count_index_scan(index);
-        state.search = Some(Search::new(index, &info, query));
+        state.search = Some(Search::new(index, &info, &state.frame.as_ref().unwrap().1, query));
     }
 }
 

@@ -9,12 +9,15 @@
 //! 4. When the executor asks for more than the goal, the goal doubles and further lists are scanned.
 //! 5. When candidates that the bounded heap had to drop come into reach, the scanned lists are scanned again for the
 //!    rows beyond the last one returned, with a larger heap.
+//! 6. Lists that were replaced since the tree named them (splits, merges) are left out when they turn out to be gone. Then
+//!    the tree is asked again; it names the lists that hold their entries now, which are new and so have not been scanned.
 
 use super::meta::Info;
+use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Damage, Layout, Meta, Tid};
-use super::storage::{self, Pin, corrupted};
-use super::tree::{self, CodeReader, Cursor, List, ListSet, Query, Scores};
+use super::storage::{self, Pin, Stale, corrupted};
+use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Query, Scores};
 use ann::quantize::{self, Space};
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -132,12 +135,16 @@ pub struct Search {
     leaf: Layout,
     inner: Layout,
     pub query: Query,
+    /// The query as the user gave it: an index that was created empty gets a mean later, hence other coordinates.
+    original: Vec<f32>,
+    /// Something was not where a reader of this epoch was led to: the tree has to be asked again.
+    stale: Option<(Stale, u32)>,
     /// Lists found by the tree, nearest first.
     lists: Vec<List>,
     /// How many lists the tree was asked for.
     wanted: usize,
-    /// Lists scanned, in order of scanning.
-    scanned: Vec<List>,
+    /// Lists scanned, in order of scanning, and the epoch by which they were found.
+    scanned: Vec<(List, u32)>,
     seen: ListSet,
     heap: BinaryHeap<Candidate>,
     /// Where candidates go while lists are scanned; swapped with `heap`'s storage.
@@ -163,7 +170,8 @@ pub struct Search {
     farthest: f32,
     /// Largest difference between estimate and lower bound of a refined row, in units of length (L2) or of the distance.
     slack: f32,
-    /// Rows returned, by their lower bound. strict: those at or over `last` (others cannot come up again).
+    /// Rows returned, with an upper bound of the distance. strict: those at or over `last`. Others cannot come up again, not
+    /// even from another list, to which they were moved: the lower bound there is another one, but not over the upper one.
     returned: HashMap<Tid, f32>,
     /// Size of `returned` at which it is cleared of others.
     returned_most: usize,
@@ -172,8 +180,10 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search of `rel` for a query that `query` holds in the index's coordinates (prepared).
-    pub fn new(rel: pg_sys::Relation, info: &Info, query: Query) -> Search {
+    /// A search of `rel` for a query whose `vector` is as the user gave it; `frame` belongs to `info`.
+    pub fn new(rel: pg_sys::Relation, info: &Info, frame: &Frame, mut query: Query) -> Search {
+        let original = query.vector.clone();
+        query.place(frame);
         let recall = options::target_recall();
         let probes = options::probes();
         let expected = info.expected_probes(recall);
@@ -188,6 +198,8 @@ impl Search {
             leaf: info.leaf_layout(),
             inner: info.inner_layout(),
             query,
+            original,
+            stale: None,
             lists: Vec::new(),
             wanted: if probes > 0 { probes } else { (expected * 3.0) as usize + 16 },
             scanned: Vec::new(),
@@ -222,10 +234,15 @@ impl Search {
             self.scan_first_goal();
         }
         loop {
+            if self.stale.is_some() {
+                self.catch_up();
+            }
             if self.work.returned >= self.goal as u64 {
                 self.extend_goal();
             }
             match self.next_refined() {
+                // Candidates that are not where they were: their rows are elsewhere.
+                _ if self.stale.is_some() => {}
                 Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
                     let row = self.heap.pop().unwrap();
                     if let Some(bound) = self.take(&row) {
@@ -253,18 +270,31 @@ impl Search {
         if !self.relaxed && row.lower < self.last {
             return None;
         }
-        if self.returned.insert(row.tid, row.lower).is_some() {
+        if self.returned.insert(row.tid, self.upper_bound(row)).is_some() {
             return None;
         }
         let bound = row.certain.min(self.deflated(row.estimate));
         self.last = self.last.max(bound);
         if !self.relaxed && self.returned.len() >= self.returned_most {
             let last = self.last;
-            self.returned.retain(|_, lower| *lower >= last);
+            self.returned.retain(|_, upper| *upper >= last);
             self.returned_most = (2 * self.returned.len()).max(RETURNED_LEAST);
         }
         self.work.returned += 1;
         Some(bound)
+    }
+
+    /// A certain upper bound of a refined row's distance; infinite where its arithmetic may not be trusted.
+    fn upper_bound(&self, row: &Candidate) -> f32 {
+        let upper = match self.query.space {
+            Space::L2 => {
+                let (estimate, lower) = (row.estimate.max(0.0).sqrt(), row.certain.max(0.0).sqrt());
+                (estimate + (estimate - lower) * 1.01).powi(2)
+            }
+            Space::InnerProduct => row.estimate + (row.estimate - row.certain) * 1.01,
+        };
+        let usual = upper.abs() < USUAL_DISTANCES && self.query.norm * self.query.norm < USUAL_DISTANCES;
+        if usual { upper } else { f32::INFINITY }
     }
 
     /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
@@ -341,18 +371,30 @@ impl Search {
     }
 
     /// Replaces the candidates' bounds by the guaranteed ones of their extended codes, and their estimates.
-    fn refine(&mut self, rows: &mut [Candidate]) {
+    /// Drops those whose code is not theirs any more: they have been moved to another list.
+    fn refine(&mut self, rows: &mut Vec<Candidate>) {
         let leaf = self.leaf;
         let mut codes = CodeReader::new(self.rel, &leaf);
+        let mut gone = false;
         for rows in rows.chunks_mut(REFINE_BATCH) {
             let mut pins: [Option<Pin>; REFINE_BATCH] = Default::default();
             for (pin, row) in pins.iter_mut().zip(&*rows) {
                 *pin = Some(codes.pin(row.cell));
             }
             for (pin, row) in pins.iter_mut().zip(rows) {
-                codes.use_pin(row.cell.0, pin.take().unwrap());
-                let list = &self.scanned[row.list as usize];
-                let (factors, dot) = codes.dot(row.cell, &self.query.vector);
+                let (list, epoch) = &self.scanned[row.list as usize];
+                let read = codes
+                    .use_pin(row.cell.0, pin.take().unwrap())
+                    .and_then(|()| codes.dot(row.cell, 0, &self.query.vector))
+                    .and_then(|code| still_its(code, row, list, *epoch, &mut codes, self.rel, &leaf));
+                let Code { factors, dot, .. } = match read {
+                    Ok(code) => code,
+                    Err(stale) => {
+                        self.stale = Some((stale, *epoch));
+                        (row.refined, row.key, gone) = (true, f32::NAN, true);
+                        continue;
+                    }
+                };
                 let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
                 row.certain = self.query.lower_bound(list, &factors, dot);
                 // A row at the ends of f32's range has a code that says nothing.
@@ -374,21 +416,82 @@ impl Search {
                 self.work.refined += 1;
             }
         }
-    }
-
-    /// Asks the tree for `wanted` lists.
-    fn find_lists(&mut self) {
-        self.lists = tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted, None);
-    }
-
-    /// Asks the tree for more lists; false when it has given all.
-    fn find_more_lists(&mut self) -> bool {
-        if self.wanted >= self.meta.lists as usize {
-            return false;
+        if gone {
+            rows.retain(|row| !row.key.is_nan());
         }
-        self.wanted = self.wanted.saturating_mul(4);
+    }
+
+    /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
+    fn find_lists(&mut self) {
+        loop {
+            match tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted) {
+                Ok(lists) => {
+                    self.lists = lists;
+                    return;
+                }
+                Err(stale) => {
+                    pgrx::check_for_interrupts!();
+                    self.stale = Some((stale, self.meta.epoch));
+                    self.renew();
+                }
+            }
+        }
+    }
+
+    /// Reads the meta page again. Damage is reported if what is `stale` is so without a structural change.
+    fn renew(&mut self) {
+        let info = match self.stale.take() {
+            Some((stale, epoch)) => Info::after(self.rel, stale, epoch),
+            None => Info::of(self.rel),
+        };
+        if info.meta.mean_epoch != self.meta.mean_epoch {
+            // Other coordinates: nothing that is known so far can be used, but for the rows returned.
+            self.query.vector.clone_from(&self.original);
+            self.query.place(&info.frame(self.rel));
+            self.seen.clear();
+            self.scanned.clear();
+            self.heap.clear();
+            self.pool.clear();
+            self.best.clear();
+            self.horizon = f32::INFINITY;
+        }
+        self.meta = info.meta;
+    }
+
+    /// Asks the tree again, also for more lists, unless it has given all; false then.
+    fn find_more_lists(&mut self) -> bool {
+        if self.stale.is_none() {
+            if self.wanted >= self.meta.lists as usize {
+                return false;
+            }
+            self.wanted = self.wanted.saturating_mul(4);
+        }
+        self.renew();
         self.find_lists();
         true
+    }
+
+    /// After a change of the structure: scans what has come in place of the lists that are gone.
+    fn catch_up(&mut self) {
+        let scanned = self.scanned.len();
+        self.find_more_lists();
+        if self.probes > 0 {
+            self.scan_unseen(scanned);
+        } else {
+            let first = self.goal == FIRST_EXTENSION;
+            let within = if first { None } else { Some(self.goal_distance()) };
+            self.scan_due(within);
+        }
+    }
+
+    /// Scans those of the nearest `count` lists that have not been scanned.
+    fn scan_unseen(&mut self, count: usize) {
+        self.pool = std::mem::take(&mut self.heap).into_vec();
+        for at in 0..self.lists.len().min(count) {
+            self.scan_list(self.lists[at], self.meta.epoch, None);
+        }
+        self.shrink_pool();
+        self.heap = std::mem::take(&mut self.pool).into();
     }
 
     /// Scans the lists for the first goal.
@@ -434,10 +537,11 @@ impl Search {
                 if self.is_due(&list, within) {
                     last_due = at + 1;
                     let pin = ahead.advance(self, at, within);
-                    self.scan_list(list, pin);
+                    self.scan_list(list, self.meta.epoch, pin);
                 }
             }
-            if last_due + self.lists.len() / 8 < self.lists.len() || !self.find_more_lists() {
+            let enough = self.stale.is_none() && last_due + self.lists.len() / 8 < self.lists.len();
+            if enough || !self.find_more_lists() {
                 break;
             }
         }
@@ -448,26 +552,27 @@ impl Search {
     /// Scans the next `count` lists, nearest first; returns how many there were.
     fn scan_more(&mut self, count: usize) -> usize {
         self.pool = std::mem::take(&mut self.heap).into_vec();
-        let before = self.scanned.len();
+        let before = self.work.lists;
+        let scanned = |search: &Search| (search.work.lists - before) as usize;
         loop {
             let mut ahead = Ahead::default();
             for at in 0..self.lists.len() {
-                if self.scanned.len() - before >= count {
+                if scanned(self) >= count {
                     break;
                 }
                 let list = self.lists[at];
                 if !self.seen.contains(list.id) {
                     let pin = ahead.advance(self, at, f32::INFINITY);
-                    self.scan_list(list, pin);
+                    self.scan_list(list, self.meta.epoch, pin);
                 }
             }
-            if self.scanned.len() - before >= count || !self.find_more_lists() {
+            if scanned(self) >= count || !self.find_more_lists() {
                 break;
             }
         }
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
-        self.scanned.len() - before
+        scanned(self)
     }
 
     /// Whether a list may hold rows within a distance.
@@ -486,12 +591,13 @@ impl Search {
     }
 
     /// Scans one list into the pool unless that has been done; refines what may be among the first results.
-    fn scan_list(&mut self, list: List, pinned: Option<Pin<'_>>) {
+    /// `epoch`: by which it was found.
+    fn scan_list(&mut self, list: List, epoch: u32, pinned: Option<Pin<'_>>) {
         if !self.seen.insert(list.id) {
             return;
         }
         let number = self.scanned.len() as u32;
-        self.scanned.push(list);
+        self.scanned.push((list, epoch));
         self.work.lists += 1;
         let (rel, leaf) = (self.rel, self.leaf);
         let mut cursor = match pinned {
@@ -499,13 +605,28 @@ impl Search {
             None => Cursor::new(rel, &leaf, &list),
         };
         let mut scores = Scores::new();
-        while let Some(buffer) = cursor.next_page() {
+        loop {
+            let buffer = match cursor.next_page() {
+                Ok(Some(buffer)) => buffer,
+                Ok(None) => break,
+                Err(stale) => {
+                    self.stale = Some((stale, epoch));
+                    break;
+                }
+            };
             let from = self.pool.len();
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let mut near =
-                    tree::scan_block(rel, &leaf, &list, &block, &self.query.table, self.horizon, &mut scores);
+                let (table, limit) = (&self.query.table, self.horizon);
+                let mut near = match tree::scan_block(rel, &leaf, list.id, list.term, &block, table, limit, &mut scores)
+                {
+                    Ok(near) => near,
+                    Err(stale) => {
+                        self.stale = Some((stale, epoch));
+                        break;
+                    }
+                };
                 self.work.entries += block.live().count_ones() as u64;
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
@@ -532,6 +653,7 @@ impl Search {
                 self.shrink_pool();
             }
         }
+        self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
     }
 
     /// Refines the candidates from `from` on that are probably among the best, and those that may have been returned
@@ -599,12 +721,33 @@ impl Search {
         self.heap.clear();
         self.pool.clear();
         self.seen.clear();
-        for list in std::mem::take(&mut self.scanned) {
-            self.scan_list(list, None);
+        for (list, epoch) in std::mem::take(&mut self.scanned) {
+            self.scan_list(list, epoch, None);
         }
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
     }
+}
+
+/// `code`, if its cell is still the one of `row`, which was found in `list` at `epoch`: something has been taken from the
+/// code page since, when the page names a later epoch.
+fn still_its(
+    code: Code,
+    row: &Candidate,
+    list: &List,
+    epoch: u32,
+    codes: &mut CodeReader<'_>,
+    rel: pg_sys::Relation,
+    leaf: &Layout,
+) -> Result<Code, Stale> {
+    if code.epoch <= epoch {
+        return Ok(code);
+    }
+    codes.close(); // posting pages are locked before code pages
+    if tree::holds(rel, leaf, list, row.tid) {
+        return Ok(code);
+    }
+    Err(Stale { block: row.cell.0, damage: Damage::Epoch(code.epoch) })
 }
 
 /// Pages of the lists to come.

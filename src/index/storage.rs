@@ -24,10 +24,22 @@ pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
     unreachable!()
 }
 
+/// A reader came by a pointer to a page that is not what the pointer promised. If the structure of the index has changed
+/// since the reader took the pointer (the meta page's epoch tells), it has to look for the way anew; if not, the index is
+/// damaged: see [`super::meta::Info::after`].
+#[derive(Debug, Clone, Copy)]
+pub struct Stale {
+    pub block: u32,
+    pub damage: Damage,
+}
+
 /// Unwraps a check of a page.
 pub trait Checked<T> {
     /// The value, or an ERROR that names the block.
     fn or_corrupted(self, rel: pg_sys::Relation, block: u32) -> T;
+
+    /// The value; what a structural change may explain is returned, other damage is an ERROR.
+    fn or_stale(self, rel: pg_sys::Relation, block: u32) -> Result<T, Stale>;
 }
 
 impl<T> Checked<T> for Result<T, Damage> {
@@ -35,6 +47,15 @@ impl<T> Checked<T> for Result<T, Damage> {
     fn or_corrupted(self, rel: pg_sys::Relation, block: u32) -> T {
         match self {
             Ok(v) => v,
+            Err(damage) => corrupted(rel, block, damage),
+        }
+    }
+
+    #[inline]
+    fn or_stale(self, rel: pg_sys::Relation, block: u32) -> Result<T, Stale> {
+        match self {
+            Ok(v) => Ok(v),
+            Err(damage) if damage.may_be_change() => Err(Stale { block, damage }),
             Err(damage) => corrupted(rel, block, damage),
         }
     }

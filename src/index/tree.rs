@@ -1,9 +1,11 @@
 //! Reading lists: cursors over posting pages, the sketch scan of a block, codes, and the walk from the root to the
 //! lists of rows. Shared by search, insert and the checks.
+//!
+//! No reader holds a lock on more than what it looks at, and lists are replaced meanwhile; then it gets a [`Stale`].
 
 use super::metric::{Frame, Operator};
-use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting};
-use super::storage::{Buffer, Checked, Pin, blocks, corrupted};
+use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
+use super::storage::{Buffer, Checked, Pin, Stale, blocks, corrupted};
 use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
@@ -68,7 +70,7 @@ impl Query {
     }
 
     /// A certain lower bound of the root's term `a`.
-    fn root_floor(&self) -> f32 {
+    pub fn root_floor(&self) -> f32 {
         let rounding = self.vector.len() as f32 / 16.0 * f32::EPSILON + 16.0 * f32::EPSILON;
         match self.space {
             Space::L2 => self.norm * self.norm * (1.0 - rounding),
@@ -145,6 +147,8 @@ pub struct Cursor<'l> {
     list: u32,
     next: u32,
     left: u32,
+    /// The latest epoch that a page names, and the page.
+    changed: (u32, u32),
     /// The next page, if it has been pinned already.
     pinned: Option<Pin<'l>>,
 }
@@ -152,7 +156,12 @@ pub struct Cursor<'l> {
 impl<'l> Cursor<'l> {
     /// At the first page.
     pub fn new(rel: pg_sys::Relation, layout: &'l Layout, list: &List) -> Cursor<'l> {
-        Cursor { rel, layout, list: list.id, next: list.head, left: u32::MAX, pinned: None }
+        Cursor::of(rel, layout, list.head, list.id)
+    }
+
+    /// At the first page of the list with this head page and identity.
+    pub fn of(rel: pg_sys::Relation, layout: &'l Layout, head: u32, list: u32) -> Cursor<'l> {
+        Cursor { rel, layout, list, next: head, left: u32::MAX, changed: (0, head), pinned: None }
     }
 
     /// At the first page, which has been pinned.
@@ -161,9 +170,9 @@ impl<'l> Cursor<'l> {
     }
 
     /// The next page, locked for reading; it is a posting page of the list (checked).
-    pub fn next_page(&mut self) -> Option<Buffer<'l>> {
+    pub fn next_page(&mut self) -> Result<Option<Buffer<'l>>, Stale> {
         if self.next == NO_BLOCK {
-            return None;
+            return Ok(None);
         }
         // Here, where no page is locked: PostgreSQL does not answer interrupts while one is.
         pgrx::check_for_interrupts!();
@@ -171,8 +180,11 @@ impl<'l> Cursor<'l> {
             Some(pin) => pin.lock(),
             None => Buffer::read(self.rel, self.next),
         };
-        let posting = Posting::open(buffer.page(), self.layout, self.list).or_corrupted(self.rel, self.next);
+        let posting = Posting::open(buffer.page(), self.layout, self.list).or_stale(self.rel, self.next)?;
         let following = posting.opaque.next;
+        if posting.opaque.epoch > self.changed.0 {
+            self.changed = (posting.opaque.epoch, self.next);
+        }
         if following != NO_BLOCK {
             // A damaged chain could run in a circle.
             if self.left == u32::MAX {
@@ -185,7 +197,14 @@ impl<'l> Cursor<'l> {
             self.pinned = Some(pin);
         }
         self.next = following;
-        Some(buffer)
+        Ok(Some(buffer))
+    }
+
+    /// Whether entries were taken from the pages that have been read, at a later epoch than `epoch`: a reader who took the
+    /// way here at that epoch does not know where these entries are now.
+    pub fn changed_since(&self, epoch: u32) -> Option<Stale> {
+        let (changed, block) = self.changed;
+        (changed > epoch).then_some(Stale { block, damage: Damage::Epoch(changed) })
     }
 
     /// View of a page that [`Cursor::next_page`] returned.
@@ -207,25 +226,27 @@ impl Scores {
     }
 }
 
-/// Scores a block; returns the live slots whose lower bound is not at or over `threshold`.
+/// Scores a block of list `id` relative to `term`; returns the live slots whose lower bound is not at or over `threshold`.
 #[inline]
+#[allow(clippy::too_many_arguments, reason = "all of them differ from caller to caller")]
 pub fn scan_block(
     rel: pg_sys::Relation,
     layout: &Layout,
-    list: &List,
+    id: u32,
+    term: ListTerm,
     block: &Block<'_>,
     table: &QueryTable,
     threshold: f32,
     scores: &mut Scores,
-) -> u32 {
+) -> Result<u32, Stale> {
     let live = block.live();
     if live == 0 {
-        return 0;
+        return Ok(0);
     }
     let factors = block.factors();
     let Scores { estimate, lower } = scores;
     let near = if layout.sketch_pages == 0 {
-        quantize::scan_block(table, block.groups(), &factors, list.term, threshold, estimate, lower)
+        quantize::scan_block(table, block.groups(), &factors, term, threshold, estimate, lower)
     } else {
         let mut sums = [0; BLOCK];
         quantize::accumulate(block.groups(), table.lut(0..layout.inline_groups), &mut sums);
@@ -233,12 +254,21 @@ pub fn scan_block(
             let part = layout.part(i);
             let number = block.sketch_page(i);
             let buffer = Buffer::read(rel, number);
-            let groups = page::sketch_part(buffer.page(), part.len(), list.id).or_corrupted(rel, number);
+            let groups = page::sketch_part(buffer.page(), part.len(), id).or_stale(rel, number)?;
             quantize::accumulate(groups, table.lut(part), &mut sums);
         }
-        quantize::bounds(table, &sums, &factors, list.term, threshold, estimate, lower)
+        quantize::bounds(table, &sums, &factors, term, threshold, estimate, lower)
     };
-    near & live
+    Ok(near & live)
+}
+
+/// What a search takes from a code cell.
+pub struct Code {
+    pub factors: CodeFactors,
+    /// Inner product of the code with the query.
+    pub dot: f32,
+    /// Epoch of the page: if it is later than when the reader learnt of the cell, it may be another entry's by now.
+    pub epoch: u32,
 }
 
 /// Reads code cells; keeps the last page, since entries of one list are often on one page.
@@ -254,15 +284,20 @@ impl<'l> CodeReader<'l> {
         CodeReader { rel, layout, open: None }
     }
 
-    fn turn_to(&mut self, number: u32) -> &Buffer<'l> {
+    fn turn_to(&mut self, number: u32) -> Result<&Buffer<'l>, Stale> {
         if self.open.as_ref().is_none_or(|b| b.block() != number) {
             self.open = None; // release before the next lock
             pgrx::check_for_interrupts!();
             let buffer = Buffer::read(self.rel, number);
-            page::check_code(buffer.page()).or_corrupted(self.rel, number);
+            page::check_code(buffer.page(), self.layout).or_stale(self.rel, number)?;
             self.open = Some(buffer);
         }
-        self.open.as_ref().unwrap()
+        Ok(self.open.as_ref().unwrap())
+    }
+
+    /// Lets the page go.
+    pub fn close(&mut self) {
+        self.open = None;
     }
 
     /// Pins the page of a cell and starts fetching the cell's bytes; for [`CodeReader::use_pin`].
@@ -273,45 +308,77 @@ impl<'l> CodeReader<'l> {
     }
 
     /// Takes the page that was pinned for the next cell to be read.
-    pub fn use_pin(&mut self, number: u32, pin: Pin<'l>) {
+    pub fn use_pin(&mut self, number: u32, pin: Pin<'l>) -> Result<(), Stale> {
         if self.open.as_ref().is_none_or(|b| b.block() != number) {
             self.open = None; // release before the next lock
             let buffer = pin.lock();
-            page::check_code(buffer.page()).or_corrupted(self.rel, number);
+            page::check_code(buffer.page(), self.layout).or_stale(self.rel, number)?;
             self.open = Some(buffer);
         }
+        Ok(())
+    }
+
+    /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch.
+    /// `child`: on inner levels, the child list that the cell must be of.
+    fn read(
+        &mut self,
+        (number, cell): (u32, u16),
+        child: u32,
+        mut part: impl FnMut(&CodeFactors, std::ops::Range<usize>, &[i8]),
+    ) -> Result<(CodeFactors, u32), Stale> {
+        let (rel, layout) = (self.rel, self.layout);
+        let page = self.turn_to(number)?.page();
+        let (factors, code) = page::cell(page, layout, cell as usize).or_corrupted(rel, number);
+        if layout.inner {
+            page::check_child(page, layout, cell as usize, child).or_stale(rel, number)?;
+        }
+        part(&factors, 0..code.len(), code);
+        let page::Opaque { mut next, mut epoch, .. } = page::opaque(page);
+        for i in 1..layout.cell_pages {
+            let page = self.turn_to(next)?.page();
+            let (range, code) = page::cell_part(page, layout, i);
+            part(&factors, range, code);
+            let opaque = page::opaque(page);
+            (next, epoch) = (opaque.next, epoch.max(opaque.epoch));
+        }
+        Ok((factors, epoch))
     }
 
     /// The factors of a cell and the inner product of its code with `q`.
-    pub fn dot(&mut self, (number, cell): (u32, u16), q: &[f32]) -> (CodeFactors, f32) {
-        let (rel, layout) = (self.rel, self.layout);
-        let page = self.turn_to(number).page();
-        let (factors, code) = page::cell(page, layout, cell as usize).or_corrupted(rel, number);
-        let mut dot = quantize::dot_code(&q[..code.len()], code);
-        let mut next = page::opaque(page).next;
-        for part in 1..layout.cell_pages {
-            let buffer = self.turn_to(next);
-            let (range, code) = page::cell_part(buffer.page(), layout, part);
-            dot += quantize::dot_code(&q[range], code);
-            next = page::opaque(buffer.page()).next;
-        }
-        (factors, dot)
+    pub fn dot(&mut self, cell: (u32, u16), child: u32, q: &[f32]) -> Result<Code, Stale> {
+        let mut dot = 0.0;
+        let (factors, epoch) = self.read(cell, child, |_, range, code| dot += quantize::dot_code(&q[range], code))?;
+        Ok(Code { factors, dot, epoch })
     }
 
-    /// Adds what a cell's code stands for to `centroid` (padded long).
-    pub fn decode(&mut self, (number, cell): (u32, u16), centroid: &mut [f32]) {
-        let (rel, layout) = (self.rel, self.layout);
-        let page = self.turn_to(number).page();
-        let (factors, code) = page::cell(page, layout, cell as usize).or_corrupted(rel, number);
-        quantize::decode_code(code, factors.scale, &mut centroid[..code.len()]);
-        let mut next = page::opaque(page).next;
-        for part in 1..layout.cell_pages {
-            let buffer = self.turn_to(next);
-            let (range, code) = page::cell_part(buffer.page(), layout, part);
-            quantize::decode_code(code, factors.scale, &mut centroid[range]);
-            next = page::opaque(buffer.page()).next;
+    /// Adds what a cell's code stands for to `centroid` (padded long). Returns the factors.
+    pub fn decode(&mut self, cell: (u32, u16), child: u32, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
+        self.read(cell, child, |factors, range, code| quantize::decode_code(code, factors.scale, &mut centroid[range]))
+            .map(|(factors, _)| factors)
+    }
+}
+
+/// Whether a list (still) has an entry for a row.
+pub fn holds(rel: pg_sys::Relation, layout: &Layout, list: &List, tid: Tid) -> bool {
+    let mut cursor = Cursor::new(rel, layout, list);
+    while let Ok(Some(buffer)) = cursor.next_page() {
+        let posting = cursor.posting(&buffer);
+        for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+            let live = block.live();
+            if (0..BLOCK).any(|slot| live >> slot & 1 == 1 && block.tid(slot) == tid) {
+                return true;
+            }
         }
     }
+    false
+}
+
+/// Where an entry is: page, block on it, slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    pub page: u32,
+    pub block: u16,
+    pub slot: u16,
 }
 
 /// An entry of an inner list while its distance is only an estimate.
@@ -320,36 +387,36 @@ struct Estimated {
     estimate: f32,
     parent: u32,
     cell: (u32, u16),
+    at: Position,
     child: page::Child,
 }
 
-/// A list found by the walk, and the way to its centroid: the cells on the path from the root.
+/// A list found by the walk.
 #[derive(Clone, Copy)]
 pub struct Found {
     pub list: List,
     /// See [`Query::rank`].
-    rank: f32,
-    /// Cell of this list's centroid in its parent.
-    cell: (u32, u16),
+    pub rank: f32,
+    /// Its entry in its parent, and the cell of its centroid.
+    pub at: Position,
+    pub cell: (u32, u16),
     /// Index of the parent in the previous level's result.
-    parent: usize,
+    pub parent: usize,
 }
 
 /// Intermediate levels keep this share of the number of lists wanted (and at least `MIN_BEAM`).
 const BEAM_SHARE: usize = 8;
 const MIN_BEAM: usize = 16;
 
-/// Finds about the `wanted` nearest lists of rows, nearest first, by a beam search from the root.
-/// With `centroid`, also computes the centroid of the nearest list (for an insert).
-/// When `wanted` is at least the number of lists, all are found.
-pub fn nearest_lists(
+/// Finds about the `wanted` nearest lists of rows, nearest first, by a beam search from the root; all of them when `wanted`
+/// is at least their number. Returns what was found on each level, from the root (alone) down to the lists of rows.
+pub fn walk(
     rel: pg_sys::Relation,
     meta: &page::Meta,
     inner: &Layout,
     query: &Query,
     wanted: usize,
-    centroid: Option<&mut Vec<f32>>,
-) -> Vec<List> {
+) -> Result<Vec<Vec<Found>>, Stale> {
     let root = List {
         term: query.root_term(),
         floor: query.root_floor(),
@@ -358,34 +425,31 @@ pub fn nearest_lists(
         radius: 0.0,
         norm: 0.0,
     };
-    let mut levels: Vec<Vec<Found>> = vec![vec![Found { list: root, rank: 0.0, cell: (NO_BLOCK, 0), parent: 0 }]];
+    let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
+    let mut levels = vec![vec![Found { list: root, rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }]];
     for level in (0..meta.height).rev() {
         let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
         let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
-        let parents = levels.last().unwrap();
-        let found = children(rel, meta, inner, query, parents, beam);
+        let found = children(rel, meta, inner, query, levels.last().unwrap(), beam)?;
         levels.push(found);
     }
-    if let Some(centroid) = centroid {
-        centroid.clear();
-        centroid.resize(inner.padded, 0.0);
-        // From the root down, in the order in which the build added them up.
-        let mut path = Vec::new();
-        let mut at = 0;
-        for level in levels.iter().skip(1).rev() {
-            let Some(found) = level.get(at) else { break };
-            path.push(found.cell);
-            at = found.parent;
-        }
-        let mut codes = CodeReader::new(rel, inner);
-        for cell in path.into_iter().rev() {
-            codes.decode(cell, centroid);
-        }
-    }
-    levels.pop().unwrap().into_iter().map(|f| f.list).collect()
+    Ok(levels)
 }
 
-/// The nearest `wanted` entries of the inner lists `parents`, nearest first.
+/// The lists of rows that [`walk`] finds.
+pub fn nearest_lists(
+    rel: pg_sys::Relation,
+    meta: &page::Meta,
+    inner: &Layout,
+    query: &Query,
+    wanted: usize,
+) -> Result<Vec<List>, Stale> {
+    let lists = walk(rel, meta, inner, query, wanted)?.pop().unwrap();
+    Ok(lists.into_iter().map(|f| f.list).collect())
+}
+
+/// The nearest `wanted` entries of the inner lists `parents`, nearest first. Centroids of all levels are encoded relative to
+/// the origin, the root's centroid.
 fn children(
     rel: pg_sys::Relation,
     meta: &page::Meta,
@@ -393,18 +457,24 @@ fn children(
     query: &Query,
     parents: &[Found],
     wanted: usize,
-) -> Vec<Found> {
+) -> Result<Vec<Found>, Stale> {
+    let origin =
+        List { term: query.root_term(), floor: query.root_floor(), head: NO_BLOCK, id: 0, radius: 0.0, norm: 0.0 };
     let mut best: Vec<Estimated> = Vec::new();
     let mut threshold = f32::INFINITY;
     let full = wanted.saturating_mul(2).max(64);
+    // Where lists are ranked by the distance, the bound tells which entries need no look.
+    let bounded = query.space == Space::L2;
     let mut scores = Scores::new();
     for (p, parent) in parents.iter().enumerate() {
         let mut cursor = Cursor::new(rel, layout, &parent.list);
-        while let Some(buffer) = cursor.next_page() {
+        while let Some(buffer) = cursor.next_page()? {
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let mut near = scan_block(rel, layout, &parent.list, &block, &query.table, f32::INFINITY, &mut scores);
+                let limit = if bounded { threshold } else { f32::INFINITY };
+                let mut near =
+                    scan_block(rel, layout, parent.list.id, origin.term, &block, &query.table, limit, &mut scores)?;
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;
@@ -413,18 +483,23 @@ fn children(
                     };
                     let child = block.child(slot);
                     if child.list > meta.last_list {
-                        corrupted(rel, buffer.block(), Damage::Bounds);
+                        // Made after the walk began.
+                        return Err(Stale { block: buffer.block(), damage: Damage::List(child.list) });
                     }
                     let estimate = query.rank(&child, scores.estimate[slot]);
                     if estimate >= threshold {
                         continue;
                     }
-                    best.push(Estimated { estimate, parent: p as u32, cell, child });
+                    let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
+                    best.push(Estimated { estimate, parent: p as u32, cell, at, child });
                     if best.len() >= full {
                         threshold = keep_nearest(&mut best, wanted);
                     }
                 }
             }
+        }
+        if let Some(stale) = cursor.changed_since(meta.epoch) {
+            return Err(stale);
         }
     }
     if best.len() > wanted {
@@ -435,32 +510,30 @@ fn children(
         best.iter().zip(0..).map(|(e, i)| (u64::from(e.cell.0) << 16 | u64::from(e.cell.1), i)).collect();
     by_cell.sort_unstable();
     let mut codes = CodeReader::new(rel, layout);
-    let found: Vec<Found> = by_cell
-        .iter()
-        .map(|&(_, i)| {
-            let e = &best[i as usize];
-            let parent = &parents[e.parent as usize].list;
-            let (factors, dot) = codes.dot(e.cell, &query.vector);
-            let distance = quantize::code_distance(query.space, parent.term, &factors, dot);
-            Found {
-                list: List {
-                    term: query.term(distance),
-                    floor: query.lower_bound(parent, &factors, dot),
-                    head: e.child.head,
-                    id: e.child.list,
-                    radius: e.child.radius,
-                    norm: e.child.norm2.max(0.0).sqrt(),
-                },
-                rank: query.rank(&e.child, distance),
-                cell: e.cell,
-                parent: e.parent as usize,
-            }
-        })
-        .collect();
+    let mut found = Vec::with_capacity(best.len());
+    for (_, i) in by_cell {
+        let e = &best[i as usize];
+        let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
+        let distance = quantize::code_distance(query.space, origin.term, &factors, dot);
+        found.push(Found {
+            list: List {
+                term: query.term(distance),
+                floor: query.lower_bound(&origin, &factors, dot),
+                head: e.child.head,
+                id: e.child.list,
+                radius: e.child.radius,
+                norm: e.child.norm2.max(0.0).sqrt(),
+            },
+            rank: query.rank(&e.child, distance),
+            at: e.at,
+            cell: e.cell,
+            parent: e.parent as usize,
+        });
+    }
     let mut by_rank: Vec<u64> =
         found.iter().zip(0_u32..).map(|(f, i)| u64::from(order_key(f.rank)) << 32 | u64::from(i)).collect();
     by_rank.sort_unstable();
-    by_rank.into_iter().map(|key| found[key as u32 as usize]).collect()
+    Ok(by_rank.into_iter().map(|key| found[key as u32 as usize]).collect())
 }
 
 /// Removes all but the `wanted` (at least 1) entries with the smallest estimates, without changing their order: it is

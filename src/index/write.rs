@@ -64,7 +64,7 @@ impl<'l> ListWriter<'l> {
 
     fn new_page(&self, kind: Kind) -> Buffer<'l> {
         let mut buffer = Buffer::allocate(self.rel, pg_sys::ForkNumber::MAIN_FORKNUM);
-        let level = if kind == Kind::Code { 0 } else { self.level };
+        let level = if kind == Kind::Code { self.level.min(1) } else { self.level };
         let list = if kind == Kind::Code { 0 } else { self.list };
         page::init(buffer.page_unlogged(), kind, level, list);
         buffer
@@ -162,13 +162,14 @@ impl<'l> ListWriter<'l> {
         let mut first = 0;
         for slot in 0..n {
             let codes = &self.codes[slot * layout.padded..][..layout.padded];
-            let factors = &self.heads[slot].2;
+            let (_, _, factors, child) = &self.heads[slot];
+            let child = child.map_or(0, |c| c.list);
             if layout.cell_pages > 1 {
                 let mut parts: Vec<Buffer> = (0..layout.cell_pages).map(|_| self.new_page(Kind::Code)).collect();
                 let blocks: Vec<u32> = parts.iter().map(Buffer::block).collect();
                 for (part, buffer) in parts.iter_mut().enumerate() {
                     let page = buffer.page_unlogged();
-                    page::write_cell(page, layout, 0, part, factors, codes);
+                    page::write_cell(page, layout, 0, part, factors, codes, child);
                     page::edit_opaque(page, |o| {
                         o.refs = 1;
                         o.next = blocks.get(part + 1).copied().unwrap_or(NO_BLOCK);
@@ -197,7 +198,7 @@ impl<'l> ListWriter<'l> {
                 pages.push(block);
                 page::edit_opaque(page, |o| o.refs += 1);
             }
-            page::write_cell(page, layout, cell, 0, factors, codes);
+            page::write_cell(page, layout, cell, 0, factors, codes, child);
             self.cell += 1;
         }
         (first, pages)

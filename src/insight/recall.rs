@@ -127,9 +127,8 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
         let Some(&(farthest, _)) = nearest.rows.last() else { continue };
         let mut query = Query::new(operator);
         query.vector.extend_from_slice(vector);
-        query.place(&frame);
-        let underflow = query.underflow;
-        let mut search = Search::new(index, &info, query);
+        let mut search = Search::new(index, &info, &frame, query);
+        let underflow = search.query.underflow;
         let rows: HashSet<Tid> = nearest.rows.iter().map(|r| r.1).chain(nearest.ties.iter().copied()).collect();
         let mut hits = 0;
         // The executor goes on until no row can be nearer than the k-th it has found, which is no nearer than the true one.
