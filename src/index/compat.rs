@@ -63,8 +63,24 @@ const INVALID_SUB: pg_sys::SubTransactionId = 0;
 /// # Safety
 /// `desc` is a tuple descriptor whose first column is int4.
 pub unsafe fn sort_by_int4(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys::Tuplesortstate {
+    // SAFETY: by contract.
+    unsafe { sort_by_first(desc, INT4_LESS, memory) }
+}
+
+/// As [`sort_by_int4`], by a first column of int8.
+///
+/// # Safety
+/// `desc` is a tuple descriptor whose first column is int8.
+pub unsafe fn sort_by_int8(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys::Tuplesortstate {
+    // SAFETY: by contract.
+    unsafe { sort_by_first(desc, INT8_LESS, memory) }
+}
+
+/// # Safety
+/// `desc` is a tuple descriptor whose first column is of the type that operator `less` compares.
+unsafe fn sort_by_first(desc: pg_sys::TupleDesc, less: u32, memory: i32) -> *mut pg_sys::Tuplesortstate {
     let mut column: pg_sys::AttrNumber = 1;
-    let mut operator = pg_sys::Oid::from(INT4_LESS);
+    let mut operator = pg_sys::Oid::from(less);
     let mut collation = pg_sys::InvalidOid;
     let mut nulls_first = false;
     #[cfg(feature = "pg14")]
@@ -89,3 +105,5 @@ pub unsafe fn sort_by_int4(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys:
 
 /// `<` on int4, as in pg_operator.dat.
 const INT4_LESS: u32 = 97;
+/// `<` on int8.
+const INT8_LESS: u32 = 412;

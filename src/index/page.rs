@@ -642,6 +642,13 @@ impl<'p> Block<'p> {
         (self.page[self.at + AT_SLOTS] as usize).min(BLOCK)
     }
 
+    /// Checks the numbers at the block's head.
+    pub fn check(&self) -> Result<(), Damage> {
+        let slots = usize::from(self.page[self.at + AT_SLOTS]);
+        let fits = (1..=BLOCK).contains(&slots) && self.code_index() < self.layout.cells;
+        if fits && self.live().checked_shr(slots as u32).unwrap_or(0) == 0 { Ok(()) } else { Err(Damage::Bounds) }
+    }
+
     /// Cell of slot 0 on the first code page.
     pub fn code_index(&self) -> usize {
         half(self.page, self.at + AT_CODE_INDEX) as usize
@@ -734,13 +741,18 @@ impl Tid {
         let block = self.block();
         pg_sys::ItemPointerData {
             ip_blkid: pg_sys::BlockIdData { bi_hi: (block >> 16) as u16, bi_lo: block as u16 },
-            ip_posid: u16::from_be_bytes([self.0[4], self.0[5]]),
+            ip_posid: self.offset(),
         }
     }
 
     /// Block number.
     pub fn block(self) -> u32 {
         u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+
+    /// Item number within the block.
+    pub fn offset(self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
     }
 }
 

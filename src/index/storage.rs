@@ -331,6 +331,38 @@ impl Drop for Change<'_> {
     }
 }
 
+/// Reads a block into shared buffers, if it is not there yet.
+pub fn load(rel: pg_sys::Relation, block: u32) {
+    // SAFETY: `rel` is an open relation; a block beyond its end raises an ERROR.
+    unsafe { pg_sys::ReleaseBuffer(pg_sys::ReadBuffer(rel, block)) };
+}
+
+/// The lock on an index's structure, shared: while it is held no list is split or merged and no page is given back.
+/// Rows can be inserted. Not to be waited for while a page is locked.
+pub struct StructureLock<'r> {
+    rel: pg_sys::Relation,
+    relation: PhantomData<&'r ()>,
+}
+
+impl StructureLock<'_> {
+    /// Waits for it.
+    pub fn shared<'r>(rel: pg_sys::Relation) -> StructureLock<'r> {
+        // SAFETY: `rel` is an open relation.
+        unsafe { pg_sys::LockPage(rel, page::META_BLOCK, pg_sys::ShareLock as i32) };
+        StructureLock { rel, relation: PhantomData }
+    }
+}
+
+impl Drop for StructureLock<'_> {
+    fn drop(&mut self) {
+        // After an ERROR the lock goes with the transaction.
+        if !std::thread::panicking() {
+            // SAFETY: taken by the constructor.
+            unsafe { pg_sys::UnlockPage(self.rel, page::META_BLOCK, pg_sys::ShareLock as i32) };
+        }
+    }
+}
+
 /// Number of blocks of the main fork.
 pub fn blocks(rel: pg_sys::Relation) -> u32 {
     // SAFETY: `rel` is an open relation.

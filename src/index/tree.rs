@@ -78,6 +78,29 @@ impl Query {
         }
     }
 
+    /// What centroids of all levels are encoded relative to: the root's centroid.
+    fn origin(&self) -> List {
+        List { term: self.root_term(), floor: self.root_floor(), head: NO_BLOCK, id: 0, radius: 0.0, norm: 0.0 }
+    }
+
+    /// The root list.
+    pub fn root(&self, meta: &page::Meta) -> List {
+        List { head: meta.root, id: meta.root_list, ..self.origin() }
+    }
+
+    /// A list, as its entry in its parent says, and the code of its centroid.
+    pub fn list(&self, child: &page::Child, factors: &CodeFactors, dot: f32) -> List {
+        let origin = self.origin();
+        List {
+            term: self.term(quantize::code_distance(self.space, origin.term, factors, dot)),
+            floor: self.lower_bound(&origin, factors, dot),
+            head: child.head,
+            id: child.list,
+            radius: child.radius,
+            norm: child.norm2.max(0.0).sqrt(),
+        }
+    }
+
     /// The terms of a list whose centroid is at `distance`.
     fn term(&self, distance: f32) -> ListTerm {
         match self.space {
@@ -417,16 +440,9 @@ pub fn walk(
     query: &Query,
     wanted: usize,
 ) -> Result<Vec<Vec<Found>>, Stale> {
-    let root = List {
-        term: query.root_term(),
-        floor: query.root_floor(),
-        head: meta.root,
-        id: meta.root_list,
-        radius: 0.0,
-        norm: 0.0,
-    };
     let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
-    let mut levels = vec![vec![Found { list: root, rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }]];
+    let mut levels =
+        vec![vec![Found { list: query.root(meta), rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }]];
     for level in (0..meta.height).rev() {
         let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
         let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
@@ -458,8 +474,7 @@ fn children(
     parents: &[Found],
     wanted: usize,
 ) -> Result<Vec<Found>, Stale> {
-    let origin =
-        List { term: query.root_term(), floor: query.root_floor(), head: NO_BLOCK, id: 0, radius: 0.0, norm: 0.0 };
+    let origin = query.origin();
     let mut best: Vec<Estimated> = Vec::new();
     let mut threshold = f32::INFINITY;
     let full = wanted.saturating_mul(2).max(64);
@@ -514,17 +529,10 @@ fn children(
     for (_, i) in by_cell {
         let e = &best[i as usize];
         let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
-        let distance = quantize::code_distance(query.space, origin.term, &factors, dot);
+        let list = query.list(&e.child, &factors, dot);
         found.push(Found {
-            list: List {
-                term: query.term(distance),
-                floor: query.lower_bound(&origin, &factors, dot),
-                head: e.child.head,
-                id: e.child.list,
-                radius: e.child.radius,
-                norm: e.child.norm2.max(0.0).sqrt(),
-            },
-            rank: query.rank(&e.child, distance),
+            list,
+            rank: query.rank(&e.child, list.term.a),
             at: e.at,
             cell: e.cell,
             parent: e.parent as usize,

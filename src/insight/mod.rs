@@ -1,8 +1,12 @@
-//! What an index is like: `ivflsh_recall`, `ivflsh_stats`, `ivflsh_last_scan`.
+//! What an index is like: `ivflsh_recall`, `ivflsh_stats`, `ivflsh_lists`, `ivflsh_last_scan`; whether it is whole:
+//! `ivflsh_check`; and into memory with it: `ivflsh_prewarm`.
 
+mod check;
 mod recall;
 mod stats;
+mod walk;
 
+use crate::index::storage;
 use crate::index::{access_method_oid, search};
 use crate::types::error::{Result, SqlError};
 use crate::types::function::{FromArg, IntoReturn, pg_function};
@@ -136,7 +140,8 @@ pg_function! {
     /// `ivflsh_stats(index regclass)`
     fn ivflsh_stats(index: Index) -> Json {
         let opened = Opened::new(index.0)?;
-        let stats = serde_json::to_value(stats::Stats::of(opened.index));
+        let stats = stats::Stats::of(opened.index);
+        let stats = serde_json::to_value(stats);
         stats.map(Json).map_err(|e| SqlError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string()))
     }
 }
@@ -156,6 +161,99 @@ impl<const N: usize> IntoReturn for Row<N> {
             let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
         }
+    }
+}
+
+/// Rows of values that are passed by value, or NULL.
+struct Table<const N: usize>(Vec<[Option<Datum>; N]>);
+
+impl<const N: usize> IntoReturn for Table<N> {
+    unsafe fn into_return(self, call: pg_sys::FunctionCallInfo) -> Datum {
+        // SAFETY: the function is declared to return a set of N OUT parameters of such types; the set goes to the memory
+        // of the query.
+        unsafe {
+            let set: *mut pg_sys::ReturnSetInfo = (*call).resultinfo.cast();
+            let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            if set.is_null()
+                || (*set).type_ != pg_sys::NodeTag::T_ReturnSetInfo
+                || (*set).allowedModes as u32 & materialize == 0
+            {
+                SqlError::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "set-valued function called in context that cannot accept a set",
+                )
+                .raise();
+            }
+            let context = pg_sys::MemoryContextSwitchTo((*(*set).econtext).ecxt_per_query_memory);
+            let mut desc = std::ptr::null_mut();
+            pg_sys::get_call_result_type(call, std::ptr::null_mut(), &mut desc);
+            let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+            (*set).returnMode = materialize;
+            (*set).setResult = store;
+            (*set).setDesc = desc;
+            pg_sys::MemoryContextSwitchTo(context);
+            for row in self.0 {
+                let mut nulls = row.map(|value| value.is_none());
+                let mut values = row.map(|value| value.unwrap_or_else(Datum::null));
+                pg_sys::tuplestore_putvalues(store, desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            (*call).isnull = true;
+            Datum::null()
+        }
+    }
+}
+
+pg_function! {
+    /// `ivflsh_lists(index regclass)`
+    fn ivflsh_lists(index: Index) -> Table<9> {
+        let opened = Opened::new(index.0)?;
+        let structure = walk::at_rest(opened.index, || walk::Structure::read(opened.index, &mut |_| ()));
+        let row = |list: &walk::List| {
+            [
+                Some(Datum::from(i64::from(list.id))),
+                list.named.map(|named| Datum::from(i64::from(structure.lists[named.parent].id))),
+                Some(Datum::from(i32::from(list.level))),
+                Some(Datum::from(i64::from(list.head))),
+                Some(Datum::from(list.entries as i64)),
+                Some(Datum::from((list.slots - list.entries) as i64)),
+                Some(Datum::from(list.pages as i64)),
+                list.named.map(|named| Datum::from(f64::from(named.child.radius).to_bits())),
+                Some(Datum::from(list.closed)),
+            ]
+        };
+        Ok(Table(structure.lists.iter().map(row).collect()))
+    }
+}
+
+pg_function! {
+    /// `ivflsh_check(index regclass, heapallindexed boolean)`
+    fn ivflsh_check(index: Index, heapallindexed: bool) -> Row<6> {
+        let opened = Opened::new(index.0)?;
+        // Expressions and predicates are computed.
+        let _owner = AsOwner::new(opened.heap);
+        let report = check::check(opened.heap, opened.index, heapallindexed);
+        let check::Report { lists, entries, rows, pages, free_pages, leaked_pages } = report;
+        Ok(Row([lists, entries, rows, pages, free_pages, leaked_pages].map(|n| n as i64)))
+    }
+}
+
+/// Blocks that the operating system is asked for ahead of the one that is read.
+const READ_AHEAD: u32 = 64;
+
+pg_function! {
+    /// `ivflsh_prewarm(index regclass)`
+    fn ivflsh_prewarm(index: Index) -> i64 {
+        let opened = Opened::new(index.0)?;
+        let blocks = storage::blocks(opened.index);
+        (0..blocks.min(READ_AHEAD)).for_each(|block| storage::read_ahead(opened.index, block));
+        for block in 0..blocks {
+            pgrx::check_for_interrupts!();
+            if block + READ_AHEAD < blocks {
+                storage::read_ahead(opened.index, block + READ_AHEAD);
+            }
+            storage::load(opened.index, block);
+        }
+        Ok(i64::from(blocks))
     }
 }
 

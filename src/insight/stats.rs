@@ -1,10 +1,9 @@
 //! `ivflsh_stats`: what the pages say.
 
-use crate::index::compat;
-use crate::index::meta::Info;
+use super::walk::{PageCounts, Structure, at_rest};
 use crate::index::metric::Operator;
-use crate::index::page::{self, Damage, Kind, META_BLOCK, Posting, RECALLS};
-use crate::index::storage::{self, Buffer, Checked, corrupted};
+use crate::index::page::{self, RECALLS};
+use crate::index::storage;
 use pgrx::prelude::*;
 use serde::Serialize;
 
@@ -18,12 +17,19 @@ pub struct Stats {
     bits: u32,
     /// Levels of lists of lists.
     height: u32,
+    /// Lists of each level, from the root down; the last ones are the lists of rows.
+    levels: Vec<u64>,
     /// Lists of rows.
-    lists: u32,
+    lists: u64,
     rows: Rows,
-    pages: Pages,
+    pages: PageCounts,
     bytes: u64,
     rows_when_built: u64,
+    /// Lists split, and merged away, since the index was built.
+    splits: u64,
+    merges: u64,
+    /// Lists that a split or a merge has closed and not replaced: one under way, or one that a crash ended.
+    closed_lists: u64,
     /// Lists that a search reads on average for a target recall, as measured when the index was built.
     probes: Vec<Probes>,
 }
@@ -34,16 +40,8 @@ struct Rows {
     /// Places that a deleted row has left, or that have not been used yet.
     free: u64,
     largest_list: u64,
-}
-
-#[derive(Serialize, Default)]
-struct Pages {
-    meta: u64,
-    lists: u64,
-    inner_lists: u64,
-    sketches: u64,
-    codes: u64,
-    free: u64,
+    /// Rows of the largest list, per row of the mean one.
+    imbalance: f64,
 }
 
 #[derive(Serialize)]
@@ -55,64 +53,39 @@ struct Probes {
 impl Stats {
     /// Reads every page of an open index.
     pub fn of(index: pg_sys::Relation) -> Stats {
-        let info = Info::of(index);
-        let meta = &info.meta;
-        let leaf = info.leaf_layout();
-        let blocks = storage::blocks(index);
-        let mut stats = Stats {
+        let structure = at_rest(index, || Structure::read(index, &mut |_| ()));
+        let meta = &structure.info.meta;
+        let levels = (0..=meta.height).rev();
+        let operator = Operator::from_code(meta.operator);
+        let (live, slots) = structure.leaves().fold((0, 0), |(live, slots), l| (live + l.entries, slots + l.slots));
+        let (lists, largest) = (structure.leaves().count() as u64, structure.leaves().map(|l| l.entries).max());
+        let largest_list = largest.unwrap_or(0);
+        Stats {
             format: page::FORMAT,
+            element: operator.map_or_else(String::new, |o| format!("{:?}", o.element).to_lowercase()),
+            metric: operator.map_or_else(String::new, |o| format!("{:?}", o.metric).to_lowercase()),
             dimensions: meta.dims,
             bits: meta.bits,
             height: meta.height,
-            bytes: u64::from(blocks) * page::PAGE as u64,
+            levels: levels.map(|n| structure.lists.iter().filter(|l| u32::from(l.level) == n).count() as u64).collect(),
+            lists,
+            rows: Rows {
+                live,
+                free: slots - live,
+                largest_list,
+                imbalance: largest_list as f64 * lists as f64 / live.max(1) as f64,
+            },
+            pages: structure.page_counts(),
+            bytes: u64::from(storage::blocks(index)) * page::PAGE as u64,
             rows_when_built: meta.rows,
-            ..Stats::default()
-        };
-        if let Some(operator) = Operator::from_code(meta.operator) {
-            stats.element = format!("{:?}", operator.element).to_lowercase();
-            stats.metric = format!("{:?}", operator.metric).to_lowercase();
+            splits: meta.splits,
+            merges: meta.merges,
+            closed_lists: structure.lists.iter().filter(|l| l.closed).count() as u64,
+            probes: RECALLS
+                .into_iter()
+                .zip(meta.probes)
+                .map(|(target_recall, lists)| Probes { target_recall, lists })
+                .collect(),
         }
-        let mut in_list = std::collections::HashMap::<u32, u64>::new();
-        for number in META_BLOCK..blocks {
-            compat::vacuum_delay();
-            let buffer = Buffer::read(index, number);
-            let opaque = match page::check_any(buffer.page()) {
-                Ok(opaque) => opaque,
-                // Left by a crash.
-                Err(Damage::New) => {
-                    stats.pages.free += 1;
-                    continue;
-                }
-                Err(damage) => corrupted(index, number, damage),
-            };
-            let pages = &mut stats.pages;
-            match opaque.kind {
-                k if k == Kind::Posting as u8 && opaque.level > 0 => pages.inner_lists += 1,
-                k if k == Kind::Posting as u8 => {
-                    pages.lists += 1;
-                    let posting = Posting::open(buffer.page(), &leaf, 0).or_corrupted(index, number);
-                    let mut live = 0;
-                    for b in 0..posting.blocks() {
-                        live += u64::from(posting.block(b).live().count_ones());
-                        stats.rows.free += posting.block(b).slots() as u64;
-                    }
-                    stats.rows.live += live;
-                    *in_list.entry(opaque.list).or_default() += live;
-                }
-                k if k == Kind::Sketch as u8 => pages.sketches += 1,
-                k if k == Kind::Code as u8 => pages.codes += 1,
-                k if k == Kind::Free as u8 => pages.free += 1,
-                _ => pages.meta += 1,
-            }
-        }
-        stats.rows.free -= stats.rows.live.min(stats.rows.free);
-        stats.rows.largest_list = in_list.values().copied().max().unwrap_or(0);
-        stats.lists = in_list.len() as u32;
-        stats.probes = RECALLS
-            .into_iter()
-            .zip(meta.probes)
-            .map(|(target_recall, lists)| Probes { target_recall, lists })
-            .collect();
-        stats
     }
 }

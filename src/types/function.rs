@@ -229,6 +229,12 @@ impl IntoReturn for i32 {
     }
 }
 
+impl IntoReturn for i64 {
+    unsafe fn into_return(self, _: FunctionCallInfo) -> Datum {
+        Datum::from(self)
+    }
+}
+
 impl IntoReturn for bool {
     unsafe fn into_return(self, _: FunctionCallInfo) -> Datum {
         Datum::from(self)

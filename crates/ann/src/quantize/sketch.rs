@@ -113,6 +113,21 @@ pub fn set_nibble_column(groups: &mut [u8], slot: usize, nibbles: &[u8]) {
     }
 }
 
+/// Reads the nibbles of `slot` (0..32) back from where [`set_nibble_column`] put them.
+pub fn nibble_column(groups: &[u8], slot: usize, nibbles: &mut [u8]) {
+    assert!(slot < BLOCK);
+    assert_eq!(groups.len(), 16 * nibbles.len());
+    let (byte, shift) = (slot % 16, slot / 16 * 4);
+    for (group, nibble) in groups.as_chunks::<16>().0.iter().zip(nibbles) {
+        *nibble = group[byte] >> shift & 0x0F;
+    }
+}
+
+/// The vector v that an entry's nibbles stand for: two coordinates a nibble.
+pub fn sketch_vector(nibbles: &[u8]) -> impl Iterator<Item = f32> {
+    nibbles.iter().flat_map(|n| [LEVELS[usize::from(n & 3)], LEVELS[usize::from(n >> 2 & 3)]])
+}
+
 /// Interleaves the nibbles of up to 32 entries at once: `nibbles` holds `entries` rows of n nibbles, one row after the
 /// other, and `groups`, 16·n bytes, is overwritten wholly; slots without an entry get zeros.
 pub fn pack_block(nibbles: &[u8], entries: usize, groups: &mut [u8]) {
