@@ -212,6 +212,21 @@ def test_standby(server, name):
                 assert_recall(writer, QUERIES, 0.9)
 
 
+def test_prewarm_after_a_restart(server, name):
+    with connect(server, name) as connection:
+        make_table(connection, ROWS)
+        make_index(connection)
+        connection.execute("CREATE EXTENSION pg_buffercache")
+    server.restart()
+    with connect(server, name) as connection:
+        cached = """SELECT count(*) FROM pg_buffercache WHERE relforknumber = 0
+                    AND relfilenode = pg_relation_filenode('items_embedding_idx')"""
+        assert connection.execute(cached).fetchone() == (0,)
+        pages = connection.execute("SELECT ivflsh_prewarm('items_embedding_idx')").fetchone()
+        assert pages == connection.execute("SELECT pg_relation_size('items_embedding_idx') / 8192").fetchone()
+        assert connection.execute(cached).fetchone() == pages
+
+
 def test_long_entries_survive(server, name):
     """Vectors longer than a page."""
     rows = clustered(40, 16000, clusters=4)
