@@ -262,6 +262,11 @@ fn columns_and_blocks_are_packed_alike() {
             assert_eq!(columns, packed);
             first.extend(last);
             assert_eq!(first, packed);
+            let mut row = vec![0xAA; n];
+            for slot in 0..entries {
+                nibble_column(&packed, slot, &mut row);
+                assert_eq!(row, nibbles[slot * n..][..n]);
+            }
         }
     }
 }
@@ -425,10 +430,7 @@ fn table_rounds_as_predicted() {
         set_nibble_column(&mut groups, 19, &nibbles);
         let mut sums = [0; BLOCK];
         accumulate(&groups, table.lut(0..dims / 2), &mut sums);
-        let v: Vec<f32> = nibbles
-            .iter()
-            .flat_map(|n| [sketch::LEVELS[usize::from(n & 3)], sketch::LEVELS[usize::from(n >> 2)]])
-            .collect();
+        let v: Vec<f32> = sketch_vector(&nibbles).collect();
         let scan = table.scan_term(ListTerm::default(), 0.0);
         let got = f64::from(scan.base) + f64::from(scan.delta) * f64::from(sums[19]);
         squares += (got - dot(&v, &q)).powi(2);
@@ -555,7 +557,7 @@ fn structured(random: &mut Random, kind: usize, dims: usize) -> Vec<f32> {
         4 => {
             let row = random.bits() as usize % dims;
             for (i, x) in x.iter_mut().enumerate() {
-                *x = if (i & row).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                *x = if (i & row).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
             }
             x[row] += 0.5;
         }
