@@ -102,8 +102,13 @@ def use(server, name, query):
         connection.execute("SET ivflsh.iterative_scan = relaxed_order")
         for statement in (f"SELECT id FROM {name} ORDER BY v <-> %b LIMIT 10",
                           f"SELECT count(*) FROM (SELECT id FROM {name} ORDER BY v <-> %b) AS all_rows",
+                          f"SELECT ivflsh_check('{name}_i')",
+                          f"SELECT ivflsh_stats('{name}_i')",
+                          f"SELECT count(*) FROM ivflsh_lists('{name}_i')",
+                          f"SELECT ivflsh_prewarm('{name}_i')",
                           f"INSERT INTO {name} VALUES (99999, %b)",
                           f"INSERT INTO {name} SELECT 5, v FROM {name} LIMIT 60",
+                          f"SELECT ivflsh_check('{name}_i')",
                           f"VACUUM {name}",
                           f"SELECT id FROM {name} ORDER BY v <-> %b LIMIT 10"):
             try:

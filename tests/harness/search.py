@@ -145,7 +145,8 @@ def _array(rows):
 
 
 def assert_holds_exactly(connection, query, table="items", metric=L2, type_name="vector", where="embedding IS NOT NULL"):
-    """The index has each row of the table, each once: a scan that goes on to the end returns them all."""
+    """The index is whole and has each row of the table, each once: a scan that goes on to the end returns them all."""
+    connection.execute("SELECT ivflsh_check(%s)", (f"{table}_embedding_idx",))
     with by_index(connection, ivflsh__iterative_scan="relaxed_order"):
         statement = f"SELECT id FROM {table} ORDER BY embedding {metric.operator} %b"
         assert uses_index(connection, statement, (as_type(query, type_name),), f"{table}_embedding_idx")
