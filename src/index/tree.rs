@@ -140,6 +140,9 @@ pub struct List {
 /// Bytes of a posting page that are fetched into the processor's cache ahead of its scan: measured, a half is best.
 pub const PREFETCHED_BYTES: usize = page::PAGE / 2;
 
+/// Cells of centroids that are fetched ahead of the one that is read.
+const CELLS_AHEAD: usize = 4;
+
 /// Walks the posting pages of a list.
 pub struct Cursor<'l> {
     rel: pg_sys::Relation,
@@ -486,7 +489,10 @@ fn children(
     by_cell.sort_unstable();
     let mut codes = CodeReader::new(rel, layout);
     let mut found = Vec::with_capacity(best.len());
-    for (_, i) in by_cell {
+    for (at, &(_, i)) in by_cell.iter().enumerate() {
+        if let Some(&(_, ahead)) = by_cell.get(at + CELLS_AHEAD) {
+            codes.prefetch(best[ahead as usize].cell);
+        }
         let e = &best[i as usize];
         let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
         let distance = quantize::code_distance(query.space, origin.term, &factors, dot);
