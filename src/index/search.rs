@@ -16,13 +16,13 @@ use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Damage, Layout, Meta, Tid};
-use super::storage::{self, Pin, Stale, corrupted};
+use super::storage::{self, Stale, corrupted};
 use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Query, Scores};
 use ann::quantize::{self, Space};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 
 /// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
 /// sure of their order.
@@ -37,8 +37,8 @@ const RETURNED_LEAST: usize = 64;
 const USUAL_DISTANCES: f32 = 1e30;
 /// Codes whose pages are fetched at a time.
 const REFINE_BATCH: usize = 8;
-/// Lists whose pages are pinned ahead of the one that is scanned.
-const PINNED_AHEAD: usize = 4;
+/// Lists whose first pages are brought into the processor's cache ahead of the one that is scanned.
+const FETCH_AHEAD: usize = 4;
 /// Lists whose pages the operating system is asked for ahead, once pages turn out not to be in shared buffers.
 const READ_AHEAD: usize = 32;
 /// Lists scanned at least when more are wanted.
@@ -377,15 +377,13 @@ impl Search {
         let mut codes = CodeReader::new(self.rel, &leaf);
         let mut gone = false;
         for rows in rows.chunks_mut(REFINE_BATCH) {
-            let mut pins: [Option<Pin>; REFINE_BATCH] = Default::default();
-            for (pin, row) in pins.iter_mut().zip(&*rows) {
-                *pin = Some(codes.pin(row.cell));
+            for row in &*rows {
+                codes.prefetch(row.cell);
             }
-            for (pin, row) in pins.iter_mut().zip(rows) {
+            for row in rows {
                 let (list, epoch) = &self.scanned[row.list as usize];
                 let read = codes
-                    .use_pin(row.cell.0, pin.take().unwrap())
-                    .and_then(|()| codes.dot(row.cell, 0, &self.query.vector))
+                    .dot(row.cell, 0, &self.query.vector)
                     .and_then(|code| still_its(code, row, list, *epoch, &mut codes, self.rel, &leaf));
                 let Code { factors, dot, .. } = match read {
                     Ok(code) => code,
@@ -488,7 +486,7 @@ impl Search {
     fn scan_unseen(&mut self, count: usize) {
         self.pool = std::mem::take(&mut self.heap).into_vec();
         for at in 0..self.lists.len().min(count) {
-            self.scan_list(self.lists[at], self.meta.epoch, None);
+            self.scan_list(self.lists[at], self.meta.epoch);
         }
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
@@ -536,8 +534,8 @@ impl Search {
                 let within = fixed.unwrap_or_else(|| self.near());
                 if self.is_due(&list, within) {
                     last_due = at + 1;
-                    let pin = ahead.advance(self, at, within);
-                    self.scan_list(list, self.meta.epoch, pin);
+                    ahead.advance(self, at, within);
+                    self.scan_list(list, self.meta.epoch);
                 }
             }
             let enough = self.stale.is_none() && last_due + self.lists.len() / 8 < self.lists.len();
@@ -562,8 +560,8 @@ impl Search {
                 }
                 let list = self.lists[at];
                 if !self.seen.contains(list.id) {
-                    let pin = ahead.advance(self, at, f32::INFINITY);
-                    self.scan_list(list, self.meta.epoch, pin);
+                    ahead.advance(self, at, f32::INFINITY);
+                    self.scan_list(list, self.meta.epoch);
                 }
             }
             if scanned(self) >= count || !self.find_more_lists() {
@@ -592,7 +590,7 @@ impl Search {
 
     /// Scans one list into the pool unless that has been done; refines what may be among the first results.
     /// `epoch`: by which it was found.
-    fn scan_list(&mut self, list: List, epoch: u32, pinned: Option<Pin<'_>>) {
+    fn scan_list(&mut self, list: List, epoch: u32) {
         if !self.seen.insert(list.id) {
             return;
         }
@@ -600,10 +598,7 @@ impl Search {
         self.scanned.push((list, epoch));
         self.work.lists += 1;
         let (rel, leaf) = (self.rel, self.leaf);
-        let mut cursor = match pinned {
-            Some(pin) => Cursor::at_pinned(rel, &leaf, &list, pin),
-            None => Cursor::new(rel, &leaf, &list),
-        };
+        let mut cursor = Cursor::new(rel, &leaf, &list);
         let mut scores = Scores::new();
         loop {
             let buffer = match cursor.next_page() {
@@ -722,7 +717,7 @@ impl Search {
         self.pool.clear();
         self.seen.clear();
         for (list, epoch) in std::mem::take(&mut self.scanned) {
-            self.scan_list(list, epoch, None);
+            self.scan_list(list, epoch);
         }
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
@@ -750,22 +745,20 @@ fn still_its(
     Err(Stale { block: row.cell.0, damage: Damage::Epoch(code.epoch) })
 }
 
-/// Pages of the lists to come.
+/// How far the pages of the lists to come have been asked for.
 #[derive(Default)]
-struct Ahead<'r> {
-    /// Pinned first pages of the lists from `at` on, by position.
-    pins: VecDeque<(usize, Pin<'r>)>,
-    /// Lists up to here have been pinned.
-    pinned: usize,
-    /// Lists up to here have been asked for.
+struct Ahead {
+    /// Lists up to here: from memory into the processor's cache.
+    fetched: usize,
+    /// Lists up to here: from the operating system.
     asked: usize,
     /// Blocks read from outside shared buffers when last looked at.
     reads: Option<i64>,
 }
 
-impl<'r> Ahead<'r> {
-    /// Moves on to the list at `at`: pins the pages of the next lists that are due; returns the list's own.
-    fn advance(&mut self, search: &Search, at: usize, within: f32) -> Option<Pin<'r>> {
+impl Ahead {
+    /// Moves on to the list at `at`: asks for the first pages of the next lists that are due.
+    fn advance(&mut self, search: &Search, at: usize, within: f32) {
         let lists = &search.lists;
         let reads = storage::blocks_read();
         let cold = self.reads.replace(reads).is_some_and(|before| before != reads);
@@ -776,20 +769,13 @@ impl<'r> Ahead<'r> {
             }
             self.asked = self.asked.max(to);
         }
-        self.pinned = self.pinned.max(at);
-        while self.pinned < lists.len() && self.pins.len() <= PINNED_AHEAD {
-            let list = &lists[self.pinned];
-            if self.pinned == at || !search.seen.contains(list.id) && search.is_due(list, within) {
-                let pin = Pin::new(search.rel, list.head);
-                pin.prefetch(0..tree::PREFETCHED_BYTES);
-                self.pins.push_back((self.pinned, pin));
+        let to = lists.len().min(at + 1 + FETCH_AHEAD);
+        for list in &lists[self.fetched.clamp(at, to)..to] {
+            if !search.seen.contains(list.id) && search.is_due(list, within) {
+                storage::prefetch(search.rel, list.head, 0..tree::PREFETCHED_BYTES);
             }
-            self.pinned += 1;
         }
-        while self.pins.front().is_some_and(|p| p.0 < at) {
-            self.pins.pop_front();
-        }
-        self.pins.pop_front_if(|p| p.0 == at).map(|p| p.1)
+        self.fetched = self.fetched.max(to);
     }
 }
 

@@ -160,53 +160,28 @@ impl Drop for Buffer<'_> {
     }
 }
 
-/// A pinned buffer, not locked: a page about to be read, whose first lines are on their way into the processor's cache.
-pub struct Pin<'r> {
-    buffer: pg_sys::Buffer,
-    block: u32,
-    relation: PhantomData<&'r ()>,
-}
-
-impl<'r> Pin<'r> {
-    /// Pins a block.
-    pub fn new(rel: pg_sys::Relation, block: u32) -> Pin<'r> {
-        if block == NO_BLOCK {
-            corrupted(rel, block, Damage::Bounds);
+/// Brings bytes of a block into the processor's cache, and what is needed to pin and to check it, if this backend has seen
+/// the block in shared buffers. Only a hint: it takes no pin, and does nothing for other blocks.
+pub fn prefetch(rel: pg_sys::Relation, block: u32, bytes: std::ops::Range<usize>) {
+    let Some(buffer) = hints::recent_buffer(rel, block) else { return };
+    // SAFETY: a prefetch of any address is harmless; the addresses are computed as the buffer manager does.
+    unsafe {
+        prefetch_line(BufferDescriptors.wrapping_add(buffer as usize - 1).cast());
+        let page: *const u8 = pg_sys::BufferBlocks.cast::<u8>().wrapping_add((buffer as usize - 1) * page::PAGE);
+        prefetch_line(page);
+        prefetch_line(page.wrapping_add(page::PAGE - 1));
+        for at in bytes.step_by(LINE) {
+            prefetch_line(page.wrapping_add(at));
         }
-        let pin = Pin { buffer: hints::read_buffer(rel, block), block, relation: PhantomData };
-        pin.prefetch(0..1);
-        pin.prefetch(page::PAGE - 1..page::PAGE);
-        pin
-    }
-
-    /// Fetches bytes of the page into the processor's cache.
-    pub fn prefetch(&self, bytes: std::ops::Range<usize>) {
-        // SAFETY: pinned, so the page stays; a prefetch of any address is harmless.
-        unsafe {
-            let page: *const u8 = pg_sys::BufferGetPage(self.buffer).cast();
-            for at in bytes.step_by(64) {
-                prefetch_line(page.add(at));
-            }
-        }
-    }
-
-    /// Share-locks the page.
-    pub fn lock(self) -> Buffer<'r> {
-        let (buffer, block) = (self.buffer, self.block);
-        // SAFETY: pinned. If locking raises an ERROR, the pin goes with the transaction.
-        unsafe { pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32) };
-        std::mem::forget(self);
-        Buffer { buffer, block, relation: PhantomData }
     }
 }
 
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: pinned by the constructor.
-            unsafe { pg_sys::ReleaseBuffer(self.buffer) }
-        }
-    }
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+unsafe extern "C" {
+    /// The buffer manager's array of buffer headers, each padded to a cache line.
+    static BufferDescriptors: *const [u8; LINE];
 }
 
 #[inline]
@@ -259,23 +234,43 @@ mod hints {
         static HINTS: RefCell<(Vec<Hint>, u32)> = const { RefCell::new((Vec::new(), 0)) };
     }
 
+    /// The file of a relation, and where in the table the hint about a block is.
+    fn place(rel: pg_sys::Relation, block: u32) -> (u32, usize) {
+        // SAFETY: `rel` is an open relation.
+        unsafe {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            let file = (*rel).rd_node.relNode.to_u32();
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            let file = (*rel).rd_locator.relNumber.to_u32();
+            (file, (block ^ file.wrapping_mul(0x9E37_79B1)) as usize % ENTRIES)
+        }
+    }
+
+    /// Where a block was last found in shared buffers.
+    pub fn recent_buffer(rel: pg_sys::Relation, block: u32) -> Option<pg_sys::Buffer> {
+        let (file, at) = place(rel, block);
+        HINTS.with_borrow(|(hints, _)| {
+            let hint = hints.get(at)?;
+            (hint.file == file && hint.block == block && hint.buffer > 0).then_some(hint.buffer)
+        })
+    }
+
     /// Pins a block of the main fork.
     pub fn read_buffer(rel: pg_sys::Relation, block: u32) -> pg_sys::Buffer {
+        let (file, at) = place(rel, block);
+        let ordinary = HINTS.with_borrow_mut(|(_, reads)| {
+            *reads = reads.wrapping_add(1);
+            *reads % ORDINARY == 0
+        });
         // SAFETY: `rel` is an open relation; a block beyond its end raises an ERROR. A hint names a buffer that this
         // server has returned before, so it is a valid buffer number.
         unsafe {
             #[cfg(any(feature = "pg14", feature = "pg15"))]
-            let (locator, file) = ((*rel).rd_node, (*rel).rd_node.relNode.to_u32());
+            let locator = (*rel).rd_node;
             #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-            let (locator, file) = ((*rel).rd_locator, (*rel).rd_locator.relNumber.to_u32());
-            let at = (block ^ file.wrapping_mul(0x9E37_79B1)) as usize % ENTRIES;
-            let hint = HINTS.with_borrow_mut(|(hints, reads)| {
-                *reads = reads.wrapping_add(1);
-                let hint = *hints.get(at)?;
-                (hint.file == file && hint.block == block && hint.buffer > 0 && *reads % ORDINARY != 0)
-                    .then_some(hint.buffer)
-            });
-            if let Some(buffer) = hint
+            let locator = (*rel).rd_locator;
+            if !ordinary
+                && let Some(buffer) = recent_buffer(rel, block)
                 && pg_sys::ReadRecentBuffer(locator, pg_sys::ForkNumber::MAIN_FORKNUM, block, buffer)
             {
                 return buffer;

@@ -5,7 +5,7 @@
 
 use super::metric::{Frame, Operator};
 use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
-use super::storage::{Buffer, Checked, Pin, Stale, blocks, corrupted};
+use super::storage::{self, Buffer, Checked, Stale, blocks, corrupted};
 use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
@@ -163,6 +163,9 @@ pub struct List {
 /// Bytes of a posting page that are fetched into the processor's cache ahead of its scan: measured, a half is best.
 pub const PREFETCHED_BYTES: usize = page::PAGE / 2;
 
+/// Cells of centroids that are fetched ahead of the one that is read.
+const CELLS_AHEAD: usize = 4;
+
 /// Walks the posting pages of a list.
 pub struct Cursor<'l> {
     rel: pg_sys::Relation,
@@ -172,8 +175,6 @@ pub struct Cursor<'l> {
     left: u32,
     /// The latest epoch that a page names, and the page.
     changed: (u32, u32),
-    /// The next page, if it has been pinned already.
-    pinned: Option<Pin<'l>>,
 }
 
 impl<'l> Cursor<'l> {
@@ -184,12 +185,7 @@ impl<'l> Cursor<'l> {
 
     /// At the first page of the list with this head page and identity.
     pub fn of(rel: pg_sys::Relation, layout: &'l Layout, head: u32, list: u32) -> Cursor<'l> {
-        Cursor { rel, layout, list, next: head, left: u32::MAX, changed: (0, head), pinned: None }
-    }
-
-    /// At the first page, which has been pinned.
-    pub fn at_pinned(rel: pg_sys::Relation, layout: &'l Layout, list: &List, first: Pin<'l>) -> Cursor<'l> {
-        Cursor { pinned: Some(first), ..Cursor::new(rel, layout, list) }
+        Cursor { rel, layout, list, next: head, left: u32::MAX, changed: (0, head) }
     }
 
     /// The next page, locked for reading; it is a posting page of the list (checked).
@@ -199,10 +195,7 @@ impl<'l> Cursor<'l> {
         }
         // Here, where no page is locked: PostgreSQL does not answer interrupts while one is.
         pgrx::check_for_interrupts!();
-        let buffer = match self.pinned.take() {
-            Some(pin) => pin.lock(),
-            None => Buffer::read(self.rel, self.next),
-        };
+        let buffer = Buffer::read(self.rel, self.next);
         let posting = Posting::open(buffer.page(), self.layout, self.list).or_stale(self.rel, self.next)?;
         let following = posting.opaque.next;
         if posting.opaque.epoch > self.changed.0 {
@@ -215,9 +208,7 @@ impl<'l> Cursor<'l> {
             }
             self.left = self.left.checked_sub(1).unwrap_or_else(|| corrupted(self.rel, self.next, Damage::Bounds));
             // The next page comes into the cache while this one is scanned.
-            let pin = Pin::new(self.rel, following);
-            pin.prefetch(0..PREFETCHED_BYTES);
-            self.pinned = Some(pin);
+            storage::prefetch(self.rel, following, 0..PREFETCHED_BYTES);
         }
         self.next = following;
         Ok(Some(buffer))
@@ -323,22 +314,9 @@ impl<'l> CodeReader<'l> {
         self.open = None;
     }
 
-    /// Pins the page of a cell and starts fetching the cell's bytes; for [`CodeReader::use_pin`].
-    pub fn pin(&self, (number, cell): (u32, u16)) -> Pin<'l> {
-        let pin = Pin::new(self.rel, number);
-        pin.prefetch(page::cell_bytes(self.layout, cell as usize));
-        pin
-    }
-
-    /// Takes the page that was pinned for the next cell to be read.
-    pub fn use_pin(&mut self, number: u32, pin: Pin<'l>) -> Result<(), Stale> {
-        if self.open.as_ref().is_none_or(|b| b.block() != number) {
-            self.open = None; // release before the next lock
-            let buffer = pin.lock();
-            page::check_code(buffer.page(), self.layout).or_stale(self.rel, number)?;
-            self.open = Some(buffer);
-        }
-        Ok(())
+    /// Starts fetching a cell into the processor's cache.
+    pub fn prefetch(&self, (number, cell): (u32, u16)) {
+        storage::prefetch(self.rel, number, page::cell_bytes(self.layout, cell as usize));
     }
 
     /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch.
@@ -526,7 +504,10 @@ fn children(
     by_cell.sort_unstable();
     let mut codes = CodeReader::new(rel, layout);
     let mut found = Vec::with_capacity(best.len());
-    for (_, i) in by_cell {
+    for (at, &(_, i)) in by_cell.iter().enumerate() {
+        if let Some(&(_, ahead)) = by_cell.get(at + CELLS_AHEAD) {
+            codes.prefetch(best[ahead as usize].cell);
+        }
         let e = &best[i as usize];
         let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
         let list = query.list(&e.child, &factors, dot);
