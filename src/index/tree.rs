@@ -3,6 +3,7 @@
 //!
 //! No reader holds a lock on more than what it looks at, and lists are replaced meanwhile; then it gets a [`Stale`].
 
+use super::encode::Encoder;
 use super::metric::{Frame, Operator};
 use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
 use super::storage::{Buffer, Checked, Pin, Stale, blocks, corrupted};
@@ -349,6 +350,14 @@ impl<'l> CodeReader<'l> {
         let mut dot = 0.0;
         let (factors, epoch) = self.read(cell, child, |_, range, code| dot += quantize::dot_code(&q[range], code))?;
         Ok(Code { factors, dot, epoch })
+    }
+
+    /// Reads a cell's factors and code into `encoder`.
+    pub fn read_into(&mut self, cell: (u32, u16), child: u32, encoder: &mut Encoder) -> Result<(), Stale> {
+        let codes = &mut encoder.codes;
+        let (factors, _) = self.read(cell, child, |_, range, code| codes[range].copy_from_slice(code))?;
+        encoder.code = factors;
+        Ok(())
     }
 
     /// Adds what a cell's code stands for to `centroid` (padded long). Returns the factors.

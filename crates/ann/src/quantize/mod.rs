@@ -21,7 +21,7 @@ pub use code::{
 };
 pub use fastscan::{BlockFactors, DEFAULT_Z, QueryTable, accumulate, bounds, scan_block};
 pub use rotation::{Rotation, padded_dims};
-pub use sketch::{SketchFactors, encode_sketch, pack_block, set_nibble_column};
+pub use sketch::{SketchFactors, encode_sketch, nibble_column, pack_block, set_nibble_column};
 
 /// Entries of a sketch block: as many as one pass of byte shuffles serves.
 pub const BLOCK: usize = 32;

@@ -113,6 +113,16 @@ pub fn set_nibble_column(groups: &mut [u8], slot: usize, nibbles: &[u8]) {
     }
 }
 
+/// Reads an entry's nibbles back from `slot`, see [`set_nibble_column`].
+pub fn nibble_column(groups: &[u8], slot: usize, nibbles: &mut [u8]) {
+    assert!(slot < BLOCK);
+    assert_eq!(groups.len(), 16 * nibbles.len());
+    let (byte, shift) = (slot % 16, slot / 16 * 4);
+    for (group, nibble) in groups.as_chunks::<16>().0.iter().zip(nibbles) {
+        *nibble = group[byte] >> shift & 0x0F;
+    }
+}
+
 /// Interleaves the nibbles of up to 32 entries at once: `nibbles` holds `entries` rows of n nibbles, one row after the
 /// other, and `groups`, 16·n bytes, is overwritten wholly; slots without an entry get zeros.
 pub fn pack_block(nibbles: &[u8], entries: usize, groups: &mut [u8]) {
