@@ -30,11 +30,15 @@ const SEED: u64 = 0x1F15_4A5E_ED01_0001;
 /// Bits of the extended code.
 const BITS: u32 = 8;
 /// Most entries of the root list: a flat scan of so many sketches costs less than the recall that a beam loses.
-const ROOT_ENTRIES: usize = 16_384;
+pub const ROOT_ENTRIES: usize = 16_384;
 /// Entries of the other lists of lists.
-const INNER_ENTRIES: usize = 256;
+pub const INNER_ENTRIES: usize = 256;
 /// Rows of the sample for each list, if memory allows.
 const SAMPLE_PER_LIST: usize = 64;
+/// However many lists the user asks for, one that holds no more rows than this is not split.
+const LEAST_TARGET: u32 = 32;
+/// An index built on fewer rows has no mean: it is set when the first list is split.
+const LEAST_FOR_MEAN: usize = 32;
 /// Bytes of f32 in a batch of rows.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -181,7 +185,7 @@ impl Build {
         enter(Phase::Sampling);
         let sampled = self.sample();
         let mut mean = sampled.mean;
-        if mean.iter().any(|m| !m.is_finite()) {
+        if mean.iter().any(|m| !m.is_finite()) || sampled.rows < LEAST_FOR_MEAN {
             mean.clear();
         }
         let frame = Arc::new(Frame::new(self.operator, self.dims, SEED, mean.clone()));
@@ -218,13 +222,7 @@ impl Build {
     /// Lists for a table of `rows` rows, of which `sampled` are known.
     fn list_count(&self, rows: f64, sampled: usize) -> usize {
         let asked = options::lists(self.index);
-        let wanted = if asked > 0 {
-            asked
-        } else {
-            // Small lists scan fewest entries; a page that is not filled wastes its reading.
-            let target = (self.leaf.entries_per_page() * 3 / 5).clamp(64, 128);
-            (rows / target as f64) as usize
-        };
+        let wanted = if asked > 0 { asked } else { (rows / self.leaf.target_rows() as f64) as usize };
         wanted.min(sampled / 4).min(options::MAX_LISTS as usize)
     }
 
@@ -280,37 +278,14 @@ impl Build {
     fn train(&self, rows: &Arc<Vec<f32>>, lists: usize) -> Vec<Level> {
         enter(Phase::Clustering);
         progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
-        let mut levels = vec![self.cluster(rows.clone(), lists)];
+        let mut levels = vec![cluster(&self.pool, rows.clone(), self.padded, lists)];
         while levels.last().unwrap().len() / self.padded > ROOT_ENTRIES {
             let below = Arc::new(levels.last().unwrap().clone());
             let n = below.len() / self.padded / INNER_ENTRIES;
-            levels.push(self.cluster(below, n));
+            levels.push(cluster(&self.pool, below, self.padded, n));
         }
         let (space, padded) = (self.operator.space(), self.padded);
         self.pool.run(move |_| quantize_levels(levels, space, padded))
-    }
-
-    /// Centroids of `lists` clusters of `rows`.
-    fn cluster(&self, rows: Arc<Vec<f32>>, lists: usize) -> Vec<f32> {
-        let padded = self.padded;
-        if rows.is_empty() {
-            return vec![0.0; padded];
-        }
-        let trained = self.pool.run(move |cancelled| {
-            let options = TrainOptions {
-                lists,
-                seed: SEED,
-                cancelled: &|| cancelled.load(Ordering::Relaxed),
-                ..TrainOptions::default()
-            };
-            cluster::train(Matrix::new(&rows, padded), &options)
-        });
-        match trained {
-            Ok(centroids) => centroids.data,
-            Err(_) => {
-                ereport!(ERROR, PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was cancelled");
-            }
-        }
     }
 
     /// The stopping rule, and the radius of each list.
@@ -435,6 +410,10 @@ impl Build {
             children.truncate(1);
         }
         meta.lists = children.iter().flatten().count() as u32;
+        meta.calibrated = meta.lists;
+        if options::lists(self.index) > 0 && meta.lists > 1 {
+            meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(LEAST_TARGET);
+        }
         meta.rows = index_rows as u64;
         self.write_tree(levels, children, &mut last_list, &mut meta);
         meta.last_list = last_list;
@@ -506,6 +485,39 @@ impl Build {
         }
         following
     }
+}
+
+/// Centroids of `lists` clusters of `rows`.
+fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, padded: usize, lists: usize) -> Vec<f32> {
+    if rows.is_empty() {
+        return vec![0.0; padded];
+    }
+    let trained = pool.run(move |cancelled| {
+        let options = TrainOptions {
+            lists,
+            seed: SEED,
+            cancelled: &|| cancelled.load(Ordering::Relaxed),
+            ..TrainOptions::default()
+        };
+        cluster::train(Matrix::new(&rows, padded), &options)
+    });
+    match trained {
+        Ok(centroids) => centroids.data,
+        Err(_) => {
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was cancelled");
+        }
+    }
+}
+
+/// Divides lists, by their centroids, among `parents` lists of lists.
+pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usize) -> Vec<u32> {
+    let above = cluster(pool, centroids.clone(), padded, parents.max(1));
+    pool.run(move |_| {
+        let rows = Matrix::new(&centroids, padded);
+        let (mut groups, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
+        Assigner::new(&Centroids::new(padded, above)).assign(rows, &mut groups, &mut distances);
+        groups
+    })
 }
 
 fn finite(x: &[f32]) -> bool {
@@ -632,12 +644,7 @@ impl SampleState {
         let rows = data.len() / self.padded;
         let mut mean = vec![0.0_f64; self.dims];
         for row in data.chunks_exact(self.padded) {
-            let scale = if self.operator.metric == super::metric::Metric::Cosine {
-                let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
-                if norm > 0.0 { 1.0 / norm } else { 0.0 }
-            } else {
-                1.0
-            };
+            let scale = self.operator.scale(row);
             mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v) * scale);
         }
         let mean = if rows == 0 { Vec::new() } else { mean.iter().map(|m| (m / rows as f64) as f32).collect() };

@@ -37,6 +37,24 @@ pub fn vacuum_delay() {
     }
 }
 
+/// Takes a tuple lock if that needs no waiting.
+///
+/// # Safety
+/// `rel` is an open relation, and no buffer is locked.
+pub unsafe fn conditional_lock_tuple(
+    rel: pg_sys::Relation,
+    tid: *mut pg_sys::ItemPointerData,
+    mode: pg_sys::LOCKMODE,
+) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::ConditionalLockTuple(rel, tid, mode, false);
+        #[cfg(not(feature = "pg18"))]
+        return pg_sys::ConditionalLockTuple(rel, tid, mode);
+    }
+}
+
 /// Whether changes of `rel` are WAL-logged (PostgreSQL's macro RelationNeedsWAL).
 ///
 /// # Safety

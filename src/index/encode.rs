@@ -63,6 +63,15 @@ impl Encoder {
         self.code.error = quantize::exact_code_error(self.space, &self.residual, origin);
     }
 
+    /// Completes an entry of which only the code was read, a centroid's that [`Encoder::encode_centroid`] made: adds the
+    /// sketch, and puts what it stands for into `centroid`.
+    pub fn decode_centroid(&mut self, centroid: &mut [f32]) {
+        centroid.fill(0.0);
+        quantize::decode_code(&self.codes, self.code.scale, centroid);
+        let origin = vec![0.0; centroid.len()];
+        self.sketch = quantize::encode_sketch(self.space, centroid, &origin, &mut self.nibbles);
+    }
+
     /// The entry that was encoded last.
     pub fn entry(&self, tid: Tid) -> Entry<'_> {
         Entry { tid, sketch: self.sketch, code: self.code, nibbles: &self.nibbles, codes: &self.codes, child: None }

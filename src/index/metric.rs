@@ -126,6 +126,17 @@ impl Operator {
         }
     }
 
+    /// What a row is multiplied by before it enters the index: under cosine 1 / its norm (0 for norm zero), else 1.
+    pub fn scale(self, row: &[f32]) -> f64 {
+        match self.metric {
+            Metric::Cosine => match norm(row) {
+                0.0 => 0.0,
+                norm => 1.0 / norm,
+            },
+            Metric::L2 | Metric::InnerProduct => 1.0,
+        }
+    }
+
     /// The distance that the SQL operator returns for two vectors of the same dimension.
     pub fn distance(self, x: &[f32], y: &[f32]) -> f64 {
         match self.metric {

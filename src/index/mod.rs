@@ -6,8 +6,10 @@
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`encode`], [`tree`]: entries; reading lists and finding them.
 //! * [`projection`]: plans without the distances that nobody sees.
+//! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split.
 //! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
 
+pub mod append;
 pub mod build;
 pub mod calibrate;
 pub mod compat;
@@ -19,10 +21,12 @@ pub mod metric;
 pub mod options;
 pub mod page;
 pub mod projection;
+pub mod rows;
 pub mod sample;
 pub mod scan;
 pub mod search;
 pub mod storage;
+pub mod structure;
 pub mod threads;
 pub mod tree;
 pub mod vacuum;

@@ -356,7 +356,7 @@ pub const PENDING: usize = 8;
 impl Meta {
     /// Meta data of an empty index whose root list has identity 1.
     pub fn new(dims: u32, operator: u32, seed: u64, bits: u32) -> Meta {
-        Meta {
+        let mut meta = Meta {
             magic: META_MAGIC,
             format: FORMAT as u32,
             dims,
@@ -381,7 +381,14 @@ impl Meta {
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
-        }
+        };
+        meta.target = Layout::new(meta.shape(), false).target_rows() as u32;
+        meta
+    }
+
+    /// Rows from which on a list is split.
+    pub fn split_at(&self) -> usize {
+        self.target as usize * 3 / 2
     }
 
     /// What the entries consist of.
@@ -556,6 +563,11 @@ impl Layout {
         }
     }
 
+    /// Rows that a list should hold. Small lists scan fewest entries; a page that is not filled wastes its reading.
+    pub fn target_rows(&self) -> usize {
+        (self.entries_per_page() * 3 / 5).clamp(64, 128)
+    }
+
     /// Entries on a full posting page.
     pub fn entries_per_page(&self) -> usize {
         self.blocks * BLOCK
@@ -616,11 +628,41 @@ impl<'p> Posting<'p> {
         self.opaque.used as usize
     }
 
+    /// Where an entry can be put, but not in one of the `taken` (block, slot).
+    pub fn room(&self, taken: impl Fn(usize, usize) -> bool) -> Option<Room> {
+        for b in 0..self.blocks() {
+            let block = self.block(b);
+            let mut free = !block.live();
+            while free != 0 && (free.trailing_zeros() as usize) < block.slots() {
+                let slot = free.trailing_zeros() as usize;
+                if !taken(b, slot) {
+                    return Some(Room::Slot(b, slot));
+                }
+                free &= free - 1;
+            }
+            if block.slots() < BLOCK && block.next_page().is_some() {
+                return Some(Room::More(b, block.slots()));
+            }
+        }
+        (self.blocks() < self.layout.blocks).then_some(Room::Block)
+    }
+
     /// Block `b`.
     pub fn block(&self, b: usize) -> Block<'p> {
         assert!(b < self.layout.blocks);
         Block { page: self.page, layout: self.layout, at: START + b * self.layout.block }
     }
+}
+
+/// Where a posting page has room for an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// This slot of this block.
+    Slot(usize, usize),
+    /// This slot of this block, once the block has been given cells on one more code page.
+    More(usize, usize),
+    /// A new block.
+    Block,
 }
 
 /// One block of 32 entries on a checked posting page.
@@ -649,6 +691,15 @@ impl<'p> Block<'p> {
         if fits && self.live().checked_shr(slots as u32).unwrap_or(0) == 0 { Ok(()) } else { Err(Damage::Bounds) }
     }
 
+    /// Number, among the block's code pages, of the one on which the cells of further slots can begin: when those of the
+    /// block end with a page. (Behind them on a page are the cells of other blocks.)
+    pub fn next_page(&self) -> Option<usize> {
+        let end = self.code_index() + self.slots();
+        let page = end / self.layout.cells;
+        let whole = self.layout.cell_pages == 1 && end.is_multiple_of(self.layout.cells);
+        (whole && page < self.layout.code_pages).then_some(page)
+    }
+
     /// Cell of slot 0 on the first code page.
     pub fn code_index(&self) -> usize {
         half(self.page, self.at + AT_CODE_INDEX) as usize
@@ -661,6 +712,24 @@ impl<'p> Block<'p> {
             scale: floats(self.page, self.at + AT_SCALE),
             error: floats(self.page, self.at + AT_ERROR),
         }
+    }
+
+    /// The sketch factors of a slot.
+    pub fn sketch(&self, slot: usize) -> SketchFactors {
+        let BlockFactors { constant, scale, error } = self.factors();
+        SketchFactors { constant: constant[slot], scale: scale[slot], error: error[slot] }
+    }
+
+    /// The pages that the block's cells are on.
+    pub fn all_code_pages(&self) -> impl Iterator<Item = u32> {
+        let block = *self;
+        (0..block.layout.code_pages).map(move |i| block.code_page(i)).filter(|&page| page != NO_BLOCK)
+    }
+
+    /// The pages that continue the block's sketches.
+    pub fn all_sketch_pages(&self) -> impl Iterator<Item = u32> {
+        let block = *self;
+        (0..block.layout.sketch_pages).map(move |i| block.sketch_page(i)).filter(|&page| page != NO_BLOCK)
     }
 
     /// The part of the sketches that is on this page.
@@ -789,6 +858,21 @@ impl<'p> PostingMut<'p> {
         edit_opaque(self.page, |o| o.used = b as u16 + 1);
         set_used_bytes(self.page, (b + 1) * self.layout.block);
         b
+    }
+
+    /// Says how many slots of a block can be used.
+    pub fn set_slots(&mut self, b: usize, slots: usize) {
+        assert!(slots <= BLOCK);
+        let at = self.at(b) + AT_SLOTS;
+        self.page[at] = slots as u8;
+    }
+
+    /// Sets or clears the live bit of a slot.
+    pub fn set_live_bit(&mut self, b: usize, slot: usize, live: bool) {
+        assert!(slot < BLOCK);
+        let at = self.at(b) + AT_LIVE;
+        let mask = word(self.page, at) & !(1 << slot) | u32::from(live) << slot;
+        put_word(self.page, at, mask);
     }
 
     /// Sets the live mask.

@@ -332,34 +332,92 @@ pub fn load(rel: pg_sys::Relation, block: u32) {
     unsafe { pg_sys::ReleaseBuffer(pg_sys::ReadBuffer(rel, block)) };
 }
 
-/// The lock on an index's structure, shared: while it is held no list is split or merged and no page is given back.
-/// Rows can be inserted. Not to be waited for while a page is locked.
-pub struct StructureLock<'r> {
-    rel: pg_sys::Relation,
-    relation: PhantomData<&'r ()>,
-}
-
-impl StructureLock<'_> {
-    /// Waits for it.
-    pub fn shared<'r>(rel: pg_sys::Relation) -> StructureLock<'r> {
-        // SAFETY: `rel` is an open relation.
-        unsafe { pg_sys::LockPage(rel, page::META_BLOCK, pg_sys::ShareLock as i32) };
-        StructureLock { rel, relation: PhantomData }
-    }
-}
-
-impl Drop for StructureLock<'_> {
-    fn drop(&mut self) {
-        // After an ERROR the lock goes with the transaction.
-        if !std::thread::panicking() {
-            // SAFETY: taken by the constructor.
-            unsafe { pg_sys::UnlockPage(self.rel, page::META_BLOCK, pg_sys::ShareLock as i32) };
-        }
-    }
-}
-
 /// Number of blocks of the main fork.
 pub fn blocks(rel: pg_sys::Relation) -> u32 {
     // SAFETY: `rel` is an open relation.
     unsafe { pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM) }
+}
+
+/// The right to change the structure of an index (to split, to merge, to add a level): at most one backend has it.
+///
+/// It is a tuple lock on a place of the meta page that holds no tuple. A page lock would do but for two things: PostgreSQL
+/// leaves page locks out of its search for deadlocks, and forbids those who hold one to wait for other locks, as reading a
+/// row out of line may.
+pub struct StructureLock {
+    rel: pg_sys::Relation,
+    mode: pg_sys::LOCKMODE,
+}
+
+impl StructureLock {
+    /// Takes it if nobody has it.
+    pub fn attempt(rel: pg_sys::Relation) -> Option<StructureLock> {
+        // SAFETY: `rel` is an open relation; no buffer is locked where this is called.
+        let taken = unsafe { super::compat::conditional_lock_tuple(rel, &mut Self::place(), EXCLUSIVE) };
+        taken.then_some(StructureLock { rel, mode: EXCLUSIVE })
+    }
+
+    /// Waits for it. Nobody waits for this lock while holding a buffer lock, so whoever has it comes to an end.
+    pub fn wait(rel: pg_sys::Relation) -> StructureLock {
+        // SAFETY: as above.
+        unsafe { pg_sys::LockTuple(rel, &mut Self::place(), EXCLUSIVE) };
+        StructureLock { rel, mode: EXCLUSIVE }
+    }
+
+    /// Waits until nobody changes the structure, and keeps it as it is: rows can be inserted, but no list is split or merged
+    /// and no page is given back.
+    pub fn shared(rel: pg_sys::Relation) -> StructureLock {
+        // SAFETY: as above.
+        unsafe { pg_sys::LockTuple(rel, &mut Self::place(), SHARED) };
+        StructureLock { rel, mode: SHARED }
+    }
+
+    fn place() -> pg_sys::ItemPointerData {
+        pg_sys::ItemPointerData { ip_blkid: pg_sys::BlockIdData { bi_hi: 0, bi_lo: 0 }, ip_posid: 1 }
+    }
+}
+
+impl Drop for StructureLock {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: taken by a constructor. After an ERROR it goes with the transaction.
+            unsafe { pg_sys::UnlockTuple(self.rel, &mut Self::place(), self.mode) };
+        }
+    }
+}
+
+const EXCLUSIVE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+const SHARED: pg_sys::LOCKMODE = pg_sys::ShareLock as pg_sys::LOCKMODE;
+
+/// Tells the free space map of pages that were freed.
+pub fn record_free(rel: pg_sys::Relation, blocks: &[u32]) {
+    // SAFETY: `rel` is an open relation. The map is only a hint: whoever takes a page from it looks at the page.
+    unsafe {
+        for &block in blocks {
+            pg_sys::RecordFreeIndexPage(rel, block);
+            // Else the map's upper pages, by which it is searched, would not know before the next vacuum.
+            pg_sys::FreeSpaceMapVacuumRange(rel, block, block + 1);
+        }
+    }
+}
+
+/// Holds off interrupts while it lives: a change of the structure that is broken off is no damage, but leaves pages that
+/// nobody uses until the next vacuum.
+pub struct Uninterrupted(());
+
+impl Uninterrupted {
+    /// From now on.
+    pub fn begin() -> Uninterrupted {
+        // SAFETY: a counter of this backend.
+        unsafe { pg_sys::InterruptHoldoffCount += 1 };
+        Uninterrupted(())
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: raised by `begin`; an ERROR sets it to 0.
+            unsafe { pg_sys::InterruptHoldoffCount -= 1 };
+        }
+    }
 }

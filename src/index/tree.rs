@@ -3,6 +3,7 @@
 //!
 //! No reader holds a lock on more than what it looks at, and lists are replaced meanwhile; then it gets a [`Stale`].
 
+use super::encode::Encoder;
 use super::metric::{Frame, Operator};
 use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
 use super::storage::{self, Buffer, Checked, Stale, blocks, corrupted};
@@ -352,6 +353,14 @@ impl<'l> CodeReader<'l> {
         Ok(Code { factors, dot, epoch })
     }
 
+    /// Reads a cell's factors and code into `encoder`.
+    pub fn read_into(&mut self, cell: (u32, u16), child: u32, encoder: &mut Encoder) -> Result<(), Stale> {
+        let codes = &mut encoder.codes;
+        let (factors, _) = self.read(cell, child, |_, range, code| codes[range].copy_from_slice(code))?;
+        encoder.code = factors;
+        Ok(())
+    }
+
     /// Adds what a cell's code stands for to `centroid` (padded long). Returns the factors.
     pub fn decode(&mut self, cell: (u32, u16), child: u32, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
         self.read(cell, child, |factors, range, code| quantize::decode_code(code, factors.scale, &mut centroid[range]))
@@ -385,7 +394,10 @@ pub struct Position {
 /// An entry of an inner list while its distance is only an estimate.
 #[derive(Clone, Copy)]
 struct Estimated {
+    /// What lists are ranked by, see [`Query::rank`].
     estimate: f32,
+    /// [`DEVIATIONS`] below that.
+    least: f32,
     parent: u32,
     cell: (u32, u16),
     at: Position,
@@ -455,7 +467,7 @@ fn children(
     let origin = query.origin();
     let mut best: Vec<Estimated> = Vec::new();
     let mut threshold = f32::INFINITY;
-    let full = wanted.saturating_mul(2).max(64);
+    let mut full = wanted.saturating_mul(2).max(64);
     // Where lists are ranked by the distance, the bound tells which entries need no look.
     let bounded = query.space == Space::L2;
     let mut scores = Scores::new();
@@ -479,14 +491,17 @@ fn children(
                         // Made after the walk began.
                         return Err(Stale { block: buffer.block(), damage: Damage::List(child.list) });
                     }
-                    let estimate = query.rank(&child, scores.estimate[slot]);
-                    if estimate >= threshold {
+                    let (estimate, lower) = (scores.estimate[slot], scores.lower[slot]);
+                    let least = estimate - (estimate - lower) * (DEVIATIONS / quantize::DEFAULT_Z);
+                    let (estimate, least) = (query.rank(&child, estimate), query.rank(&child, least));
+                    if least >= threshold {
                         continue;
                     }
                     let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
-                    best.push(Estimated { estimate, parent: p as u32, cell, at, child });
+                    best.push(Estimated { estimate, least, parent: p as u32, cell, at, child });
                     if best.len() >= full {
                         threshold = keep_nearest(&mut best, wanted);
+                        full = full.max(2 * best.len());
                     }
                 }
             }
@@ -522,20 +537,20 @@ fn children(
     let mut by_rank: Vec<u64> =
         found.iter().zip(0_u32..).map(|(f, i)| u64::from(order_key(f.rank)) << 32 | u64::from(i)).collect();
     by_rank.sort_unstable();
-    Ok(by_rank.into_iter().map(|key| found[key as u32 as usize]).collect())
+    Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
 }
 
-/// Removes all but the `wanted` (at least 1) entries with the smallest estimates, without changing their order: it is
-/// that of their cells. Returns the largest estimate kept.
+/// Lists whose sketch says that they are this many deviations too far away are looked at all the same. (All of them are,
+/// where sketches say little, because the lists are near each other and far from the mean.)
+const DEVIATIONS: f32 = 1.0;
+
+/// Removes the entries that are probably not among the `wanted` (at least 1) nearest, without changing the order of the
+/// others: it is that of their cells. Returns the `wanted`-th smallest estimate.
 fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
     let mut estimates: Vec<f32> = entries.iter().map(|e| e.estimate).collect();
     let threshold = *estimates.select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
-    let mut ties = wanted - estimates[..wanted].iter().filter(|e| **e < threshold).count();
-    entries.retain(|e| {
-        let tie = e.estimate == threshold && ties > 0;
-        ties -= usize::from(tie);
-        e.estimate < threshold || tie
-    });
+    // A tie is enough.
+    entries.retain(|e| e.least < threshold || e.estimate <= threshold);
     threshold
 }
 

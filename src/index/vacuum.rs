@@ -3,7 +3,7 @@
 use super::compat;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Posting, PostingMut};
-use super::storage::{self, Buffer, Change, Checked, corrupted};
+use super::storage::{self, Buffer, Change, Checked, StructureLock, corrupted};
 use pgrx::prelude::*;
 
 /// `ambulkdelete`
@@ -21,6 +21,8 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         let callback = callback.expect("PostgreSQL passes a callback");
         let index = (*info).index;
         let leaf = Info::of(index).leaf_layout();
+        // No entry moves from a page that is yet to come to one that is done.
+        let _structure = StructureLock::wait(index);
         (*stats).num_index_tuples = 0.0;
         let mut number = META_BLOCK + 1;
         // Pages that are added meanwhile hold only rows that this vacuum does not remove, but are counted if met.

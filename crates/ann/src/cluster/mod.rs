@@ -2,6 +2,7 @@
 //!
 //! * [`train`]: a sample in, balanced [`Centroids`] out. Hierarchical: a coarse k-means of about √lists clusters, each
 //!   split in proportion to its size, then Lloyd iterations over all lists together.
+//! * [`halve`]: one list in two, on the caller's thread.
 //! * [`Assigner`]: the nearest centroid of many rows, through groups of centroids searched by a beam.
 //!
 //! Distances are squared L2, computed as blocked products ‖c‖² − 2x·c with the minimum taken in registers
@@ -22,6 +23,7 @@
 //! ```
 
 mod assign;
+mod halve;
 mod kernel;
 mod lloyd;
 mod random;
@@ -31,6 +33,7 @@ mod tests;
 mod train;
 
 pub use assign::Assigner;
+pub use halve::{Halves, halve};
 pub use train::{TrainOptions, train};
 
 /// Rows of `f32`, one after another: `rows() × dims`.

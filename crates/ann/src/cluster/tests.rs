@@ -294,3 +294,33 @@ fn cancellation() {
         assert!(asked.load(Ordering::Relaxed) < all * share / 10 + 64);
     }
 }
+
+#[test]
+fn halves() {
+    // Two clusters of 30 and 70 rows are told apart; each centroid is the mean of its rows.
+    let mut data = clustered(30, 24, 1, 0.1, 5);
+    data.extend(clustered(70, 24, 1, 0.1, 6));
+    let rows = Matrix::new(&data, 24);
+    let Halves { centroids, second } = halve(rows, 1);
+    assert!(second[..30].iter().all(|s| *s == second[0]) && second[30..].iter().all(|s| *s != second[0]));
+    for (half, centroid) in centroids.iter().enumerate() {
+        let members: Vec<usize> = (0..100).filter(|&i| usize::from(second[i]) == half).collect();
+        for (j, c) in centroid.iter().enumerate() {
+            let mean = members.iter().map(|&i| rows.row(i)[j]).sum::<f32>() / members.len() as f32;
+            assert!((c - mean).abs() < 1e-4);
+        }
+    }
+    // A single outlier does not get a half of its own.
+    data[..24].fill(100.0);
+    let alone = halve(Matrix::new(&data, 24), 1).second;
+    let count = alone.iter().filter(|s| **s).count();
+    assert!((25..=75).contains(&count), "{count} of 100");
+    // Rows all alike, and the smallest numbers of rows.
+    for n in [2, 3, 5, 40] {
+        let same = vec![1.5; n * 8];
+        let halves = halve(Matrix::new(&same, 8), 3);
+        let count = halves.second.iter().filter(|s| **s).count();
+        assert!(count >= (n / 4).max(1) && n - count >= (n / 4).max(1));
+        assert!(halves.centroids.iter().flatten().all(|c| *c == 1.5));
+    }
+}

@@ -258,6 +258,9 @@ fn columns_and_blocks_are_packed_alike() {
                 set_nibble_column(&mut columns, slot, row);
                 set_nibble_column(&mut first, slot, &row[..n / 4]);
                 set_nibble_column(&mut last, slot, &row[n / 4..]);
+                let mut back = vec![0xAA; n];
+                nibble_column(&columns, slot, &mut back);
+                assert_eq!(back, *row);
             }
             assert_eq!(columns, packed);
             first.extend(last);

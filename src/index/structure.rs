@@ -1,0 +1,867 @@
+//! Changes of the structure: a list is replaced by two, two by one, the tree gets a level.
+//!
+//! One backend at a time changes the structure of an index; it holds the [`StructureLock`]. Everything is copied: new lists
+//! are written to new pages, one record puts their entries into the parent and takes the old ones out, the old pages are
+//! freed. Readers are not kept waiting; by the identities and epochs on pages they notice what is no longer where it was.
+//! The order of the steps and what a crash between them leaves are in `README.md`.
+
+use super::append::{self, Added, NewEntry, Refused};
+use super::build::{self, INNER_ENTRIES, ROOT_ENTRIES};
+use super::encode::{self, Encoder};
+use super::meta::Info;
+use super::metric::{Frame, Placed};
+use super::page::{
+    self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, PostingMut, Tid,
+};
+use super::rows::{Row, Rows};
+use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, Uninterrupted, corrupted};
+use super::threads::Pool;
+use super::tree::{self, CodeReader, Cursor, Found, Position, Query};
+use super::write::{self, CodeStream, Entries, Entry};
+use ann::cluster::{self, Matrix};
+use ann::quantize::{self, BLOCK, Space};
+use pgrx::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Rows with coordinates beyond this do not count where lists are clustered: their squares would drown all others.
+const USUAL_COORDINATES: f32 = 1e15;
+/// What rounding adds to the error of a row that is known by its code only, per unit of length, when its coordinates change.
+const MOVED_ERROR: f32 = 1e-5;
+/// The old list's neighbours that are searched for rows that are nearer to a new centroid.
+const NEIGHBOURS: usize = 32;
+/// A row moves to a new list if it is nearer to its centroid by this share of the squared distance between the centroids.
+const GAIN: f32 = 0.0;
+/// Seed of 2-means.
+const SEED: u64 = 0x1F15_4A5E_ED01_0002;
+
+/// Whether a list of rows has grown so long that it should be split.
+pub fn is_long(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), meta: &Meta) -> bool {
+    count(index, leaf, head, list).is_ok_and(|rows| rows >= meta.split_at())
+}
+
+/// Live entries of a list.
+fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u32) -> Result<usize, Stale> {
+    let mut entries = 0;
+    let mut cursor = Cursor::of(index, layout, head, list);
+    while let Some(buffer) = cursor.next_page()? {
+        let posting = cursor.posting(&buffer);
+        entries += (0..posting.blocks()).map(|b| posting.block(b).live().count_ones() as usize).sum::<usize>();
+    }
+    Ok(entries)
+}
+
+/// Opens a list again whose replacement was broken off, if it is closed: nobody who would replace it holds `_lock`.
+pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), _lock: &StructureLock) {
+    let mut next = head;
+    while next != NO_BLOCK {
+        pgrx::check_for_interrupts!();
+        let buffer = Buffer::write(index, next);
+        // Replaced in the meantime.
+        let Ok(posting) = Posting::open(buffer.page(), leaf, list) else { return };
+        next = posting.opaque.next;
+        if posting.opaque.closed() {
+            let change = Change::begin(index);
+            page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
+            change.commit();
+        }
+    }
+}
+
+/// A list that is being replaced.
+struct Old {
+    head: u32,
+    list: u32,
+    centroid: Vec<f32>,
+    pages: OldPages,
+    entries: Vec<OldEntry>,
+}
+
+/// Pages of a list that goes.
+#[derive(Default)]
+struct OldPages {
+    postings: Vec<u32>,
+    sketches: Vec<u32>,
+    /// Code pages, and how many of its blocks have cells there.
+    codes: BTreeMap<u32, u16>,
+}
+
+impl OldPages {
+    fn add(&mut self, number: u32, posting: &Posting<'_>) {
+        self.postings.push(number);
+        for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+            self.sketches.extend(block.all_sketch_pages());
+            for code in block.all_code_pages() {
+                *self.codes.entry(code).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// An entry of a list of rows.
+#[derive(Clone, Copy)]
+struct OldEntry {
+    tid: Tid,
+    cell: (u32, u16),
+    /// Its factors say nothing.
+    unbounded: bool,
+}
+
+impl OldEntry {
+    fn of(block: &page::Block<'_>, slot: usize) -> Option<OldEntry> {
+        Some(OldEntry {
+            tid: block.tid(slot),
+            cell: block.cell(slot)?,
+            unbounded: !block.sketch(slot).constant.is_finite(),
+        })
+    }
+}
+
+/// Rows that go into a new list.
+#[derive(Default)]
+struct Members {
+    tids: Vec<Tid>,
+    /// In the index's coordinates, padded long each.
+    vectors: Vec<f32>,
+    /// How far the vectors can be from the rows: 0 for rows that were read; infinite for rows without bounds.
+    errors: Vec<f32>,
+}
+
+impl Members {
+    fn len(&self) -> usize {
+        self.tids.len()
+    }
+
+    fn push(&mut self, tid: Tid, vector: &[f32], error: f32) {
+        self.tids.push(tid);
+        self.vectors.extend_from_slice(vector);
+        self.errors.push(error);
+    }
+}
+
+/// A list that has been written and is not in the tree yet.
+struct New {
+    child: Child,
+    /// The centroid as an entry of the parent, see [`encode::write_record`].
+    record: Vec<u8>,
+}
+
+/// A row of a neighbouring list that is nearer to a new centroid.
+struct Mover {
+    at: Position,
+    list: u32,
+    tid: Tid,
+}
+
+/// A change of an index's structure.
+pub struct Structure {
+    index: pg_sys::Relation,
+    _lock: StructureLock,
+    meta: Meta,
+    frame: Frame,
+    leaf: Layout,
+    inner: Layout,
+    encoder: Encoder,
+    rows: Rows,
+    /// The row that was read last.
+    value: Vec<f32>,
+}
+
+impl Structure {
+    /// With the right to change the index on `heap`.
+    pub fn new(index: pg_sys::Relation, heap: pg_sys::Relation, lock: StructureLock) -> Structure {
+        let info = Info::of(index);
+        let frame = info.frame(index);
+        Structure {
+            index,
+            _lock: lock,
+            encoder: Encoder::new(frame.operator.space(), frame.padded()),
+            rows: Rows::new(index, heap, frame.operator),
+            frame,
+            leaf: info.leaf_layout(),
+            inner: info.inner_layout(),
+            meta: info.meta,
+            value: Vec::new(),
+        }
+    }
+
+    fn space(&self) -> Space {
+        self.frame.operator.space()
+    }
+
+    fn padded(&self) -> usize {
+        self.frame.padded()
+    }
+
+    /// Splits the list of rows at the end of a way from the root (the list itself first), if that is still the way to it.
+    pub fn split(&mut self, path: &[Found]) {
+        if path.len() != self.meta.height as usize + 1 || !self.is_way(path) {
+            return;
+        }
+        match path {
+            [root] => self.split_root((root.list.head, root.list.id)),
+            [_, _, ..] => self.split_list(path),
+            [] => {}
+        }
+    }
+
+    /// Whether each list of the path is where the one after it, its parent, says, up to the root.
+    fn is_way(&self, path: &[Found]) -> bool {
+        path.last().is_some_and(|root| (root.list.head, root.list.id) == (self.meta.root, self.meta.root_list))
+            && path.windows(2).all(|pair| {
+                let (child, parent) = (&pair[0], &pair[1]);
+                let buffer = Buffer::read(self.index, child.at.page);
+                let (b, slot) = (child.at.block as usize, child.at.slot as usize);
+                Posting::open(buffer.page(), &self.inner, parent.list.id).is_ok_and(|posting| {
+                    b < posting.blocks()
+                        && posting.block(b).live() >> slot & 1 == 1
+                        && posting.block(b).child(slot).list == child.list.id
+                })
+            })
+    }
+
+    /// Changes the meta page.
+    fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
+        let buffer = Buffer::write(self.index, META_BLOCK);
+        let record = Change::begin(self.index);
+        let page = record.edit(&buffer, false);
+        self.meta = Meta::read(page).or_corrupted(self.index, META_BLOCK);
+        change(&mut self.meta);
+        self.meta.write(page);
+        record.commit();
+    }
+
+    /// Reserves identities for `n` lists, and takes the open code page of one kind of lists; returns the first identity.
+    fn reserve<'l>(&mut self, n: u32, layout: &'l Layout) -> (u32, CodeStream<'l>) {
+        let (mut first, mut open) = (0, NO_BLOCK);
+        self.update_meta(|meta| {
+            first = meta.last_list + 1;
+            meta.last_list += n;
+            open = std::mem::replace(&mut meta.open_code[usize::from(layout.inner)], NO_BLOCK);
+        });
+        (first, CodeStream::new(self.index, layout, open))
+    }
+
+    /// The centroid whose code is in a cell of an inner list.
+    fn centroid(&self, cell: (u32, u16), child: u32) -> Vec<f32> {
+        let mut centroid = vec![0.0; self.padded()];
+        CodeReader::new(self.index, &self.inner)
+            .decode(cell, child, &mut centroid)
+            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+        centroid
+    }
+
+    /// Closes a list of rows: nothing will be added to it any more. Returns what it holds.
+    fn close(&self, head: u32, list: u32, centroid: Vec<f32>) -> Old {
+        let mut old = Old { head, list, centroid, pages: OldPages::default(), entries: Vec::new() };
+        let mut next = head;
+        let mut left = storage::blocks(self.index);
+        while next != NO_BLOCK {
+            pgrx::check_for_interrupts!();
+            let buffer = Buffer::write(self.index, next);
+            let posting = Posting::open(buffer.page(), &self.leaf, list).or_corrupted(self.index, next);
+            old.pages.add(next, &posting);
+            for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+                for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
+                    let entry = OldEntry::of(&block, slot);
+                    old.entries.push(entry.unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds)));
+                }
+            }
+            let change = Change::begin(self.index);
+            page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
+            let following = posting.opaque.next;
+            change.commit();
+            left = left.checked_sub(1).unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds));
+            next = following;
+        }
+        old
+    }
+
+    /// Reads the row of an entry, or, where that cannot be, what its code stands for; nothing for a row that is gone.
+    fn read_member(&mut self, entry: &OldEntry, centroid: &[f32], members: &mut Members) {
+        let padded = self.padded();
+        match self.rows.read(entry.tid, &mut self.value) {
+            Row::Dead => return,
+            Row::Read if self.value.len() == self.frame.dims => {
+                self.value.resize(padded, 0.0);
+                let placed = self.frame.place(&mut self.value);
+                if placed != Placed::Nowhere {
+                    let error = if placed == Placed::Unbounded { f32::INFINITY } else { 0.0 };
+                    members.push(entry.tid, &self.value, error);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.value.clear();
+        self.value.extend_from_slice(centroid);
+        if entry.unbounded {
+            members.push(entry.tid, &self.value, f32::INFINITY);
+            return;
+        }
+        let factors = CodeReader::new(self.index, &self.leaf)
+            .decode(entry.cell, 0, &mut self.value)
+            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+        members.push(entry.tid, &self.value, factors.error);
+    }
+
+    /// Encodes `members` relative to `centroid` and writes them as list `id`; returns it as an entry of its parent.
+    fn write_rows(
+        &mut self,
+        id: u32,
+        members: &Members,
+        chosen: impl Iterator<Item = usize>,
+        (centroid, record): (&[f32], Vec<u8>),
+        cells: &mut CodeStream<'_>,
+    ) -> New {
+        let padded = self.padded();
+        let mut entries = Entries::new(&self.leaf);
+        let mut squares = 0.0;
+        for i in chosen {
+            let vector = &members.vectors[i * padded..][..padded];
+            let square = self.encoder.encode(vector, centroid);
+            let error = members.errors[i];
+            if error == f32::INFINITY {
+                self.encoder.unbind();
+            } else if error > 0.0 {
+                self.encoder.code.error = (self.encoder.code.error + error).next_up().min(f32::MAX);
+            }
+            if square.is_finite() {
+                squares += f64::from(square);
+            }
+            entries.push(&self.encoder.entry(members.tids[i]));
+        }
+        let head = write::write_list(self.index, &self.leaf, 0, id, &entries, cells);
+        let radius = (squares / entries.len().max(1) as f64).sqrt() as f32;
+        New { child: Child { head, list: id, radius, norm2: ann::distance::norm_squared(centroid) }, record }
+    }
+
+    /// Rounds a centroid to what its code stands for; returns it with its record.
+    fn quantize(&mut self, centroid: &mut [f32]) -> Vec<u8> {
+        self.encoder.encode_centroid(centroid, &vec![0.0; centroid.len()]);
+        let mut record = vec![0; encode::record_bytes(centroid.len())];
+        encode::write_record(&self.encoder, Tid::new(0, 0), &mut record);
+        record
+    }
+
+    /// Divides rows in two by 2-means.
+    fn halve(&self, members: &Members, fallback: &[f32]) -> cluster::Halves {
+        let padded = self.padded();
+        let mut rows = members.vectors.clone();
+        for row in rows.chunks_exact_mut(padded) {
+            if !row.iter().all(|x| x.abs() < USUAL_COORDINATES) {
+                row.copy_from_slice(fallback);
+            }
+        }
+        cluster::halve(Matrix::new(&rows, padded), SEED ^ u64::from(self.meta.last_list))
+    }
+
+    /// Splits a list of rows that has a parent.
+    fn split_list(&mut self, path: &[Found]) {
+        let (found, parent) = (path[0], path[1]);
+        let centroid = self.centroid(found.cell, found.list.id);
+        let mut old = self.close(found.list.head, found.list.id, centroid);
+        let mut members = Members::default();
+        for entry in std::mem::take(&mut old.entries) {
+            pgrx::check_for_interrupts!();
+            self.read_member(&entry, &old.centroid, &mut members);
+        }
+        let pieces = if members.len() * 5 > self.meta.target as usize * 6 { 2 } else { 1 };
+        let (mut centroids, mut homes) = if pieces == 2 {
+            let halves = self.halve(&members, &old.centroid);
+            (halves.centroids.to_vec(), halves.second.into_iter().map(usize::from).collect())
+        } else {
+            (vec![old.centroid.clone()], vec![0; members.len()])
+        };
+        let records: Vec<Vec<u8>> = centroids.iter_mut().map(|c| self.quantize(c)).collect();
+        // While it is not known that an earlier change came to its end, rows of other lists stay where they are.
+        let unfinished = self.meta.pending != [0; PENDING];
+        let movers = if pieces == 2 && !unfinished {
+            self.movers(&old, &centroids, &mut members, &mut homes)
+        } else {
+            Vec::new()
+        };
+        let Some(pending) = self.pending(old.list, pieces, movers.is_empty()) else {
+            reopen(self.index, &self.leaf, (old.head, old.list), &self._lock);
+            return;
+        };
+
+        let _hold = Uninterrupted::begin();
+        let leaf = self.leaf;
+        let (first, mut cells) = self.reserve(pieces as u32, &leaf);
+        let news: Vec<New> = centroids
+            .iter()
+            .zip(records)
+            .enumerate()
+            .map(|(home, (centroid, record))| {
+                let chosen = (0..members.len()).filter(|&i| homes[i] == home);
+                self.write_rows(first + home as u32, &members, chosen, (centroid, record), &mut cells)
+            })
+            .collect();
+        let grown = self.swap(&parent, &[found.at], &news, Some((&leaf, &cells)), |meta| {
+            meta.lists = meta.lists + pieces as u32 - 1;
+            meta.splits += u64::from(pieces == 2);
+            meta.pending = pending.map(|list| if list > u32::MAX - 2 { first + (u32::MAX - list) } else { list });
+        });
+        self.free(old.pages, &leaf);
+        if !movers.is_empty() {
+            self.remove(movers);
+            self.update_meta(|meta| meta.pending = [0; PENDING]);
+        }
+        if grown {
+            self.grow_inner(&path[1..]);
+        }
+    }
+
+    /// What `pending` is after `old` has been replaced: its place goes to the new lists (written as MAX and MAX - 1, as their
+    /// identities are not known yet), and so do they enter when rows of other lists move to them. None: no place is left.
+    fn pending(&self, old: u32, pieces: usize, nothing_moves: bool) -> Option<[u32; PENDING]> {
+        let mut pending = self.meta.pending;
+        if !pending.contains(&old) && nothing_moves {
+            return Some(pending);
+        }
+        pending.iter_mut().filter(|list| **list == old).for_each(|list| *list = 0);
+        for piece in 0..pieces as u32 {
+            *pending.iter_mut().find(|list| **list == 0)? = u32::MAX - piece;
+        }
+        Some(pending)
+    }
+
+    /// Finds the rows of neighbouring lists that are nearer to one of the new centroids, and adds them to `members`.
+    fn movers(
+        &mut self,
+        old: &Old,
+        centroids: &[Vec<f32>],
+        members: &mut Members,
+        homes: &mut Vec<usize>,
+    ) -> Vec<Mover> {
+        let (index, leaf, inner) = (self.index, self.leaf, self.inner);
+        let query_of = |vector: &[f32]| {
+            let mut query = Query::new(self.frame.operator);
+            query.nearest = true;
+            query.vector.extend_from_slice(vector);
+            query.prepare();
+            query
+        };
+        let around = query_of(&old.centroid);
+        let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
+        let near = tree::walk(index, &self.meta, &inner, &around, NEIGHBOURS + 1).unwrap_or_else(|e| damaged(e)).pop();
+        let queries: Vec<Query> = centroids.iter().map(|c| query_of(c)).collect();
+        let mut movers = Vec::new();
+        let mut codes = CodeReader::new(index, &inner);
+        let mut own = Query::new(self.frame.operator);
+        let factor = if self.space() == Space::L2 { 1.0 } else { 2.0 };
+        let here = quantize::ListTerm::default();
+        for neighbour in near.unwrap_or_default() {
+            if neighbour.list.id == old.list {
+                continue;
+            }
+            own.vector.clear();
+            own.vector.resize(self.frame.padded(), 0.0);
+            codes.decode(neighbour.cell, neighbour.list.id, &mut own.vector).unwrap_or_else(|stale| damaged(stale));
+            codes.close();
+            own.prepare();
+            let between: Vec<f32> = centroids.iter().map(|c| ann::distance::l2_squared(c, &own.vector)).collect();
+            // ‖x−c‖² − ‖x−own‖² = ‖c−own‖² − 2⟨x−own, c−own⟩: first by the sketch, then by the code.
+            let mut candidates = Vec::new();
+            let mut cursor = Cursor::new(index, &leaf, &neighbour.list);
+            while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(stale)) {
+                let posting = cursor.posting(&buffer);
+                for b in 0..posting.blocks() {
+                    let block = posting.block(b);
+                    let mut scores = [tree::Scores::new(), tree::Scores::new(), tree::Scores::new()];
+                    for (query, scores) in [&own, &queries[0], &queries[1]].into_iter().zip(&mut scores) {
+                        let table = &query.table;
+                        tree::scan_block(index, &leaf, neighbour.list.id, here, &block, table, f32::INFINITY, scores)
+                            .unwrap_or_else(|stale| damaged(stale));
+                    }
+                    for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
+                        let gain =
+                            |c: usize| between[c] + factor * (scores[c + 1].estimate[slot] - scores[0].estimate[slot]);
+                        let c = usize::from(gain(1) < gain(0));
+                        if gain(c) < 0.1 * between[c]
+                            && let Some(entry) = OldEntry::of(&block, slot)
+                            && !entry.unbounded
+                        {
+                            let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
+                            candidates.push((at, entry));
+                        }
+                    }
+                }
+            }
+            let mut leaf_codes = CodeReader::new(index, &leaf);
+            for (at, entry) in candidates {
+                let mut dot = |q: &[f32]| leaf_codes.dot(entry.cell, 0, q).unwrap_or_else(|stale| damaged(stale));
+                let from = dot(&own.vector);
+                let gains: Vec<f32> = queries
+                    .iter()
+                    .zip(&between)
+                    .map(|(query, between)| {
+                        let to = dot(&query.vector);
+                        between * (1.0 + GAIN) - 2.0 * from.factors.scale * (to.dot - from.dot)
+                    })
+                    .collect();
+                let home = usize::from(gains[1] < gains[0]);
+                if gains[home] < 0.0 {
+                    leaf_codes.close();
+                    let before = members.len();
+                    self.read_member(&entry, &own.vector, members);
+                    if members.len() > before {
+                        homes.push(home);
+                    }
+                    movers.push(Mover { at, list: neighbour.list.id, tid: entry.tid });
+                }
+            }
+        }
+        movers
+    }
+
+    /// Takes moved rows out of the lists where they were.
+    fn remove(&mut self, movers: Vec<Mover>) {
+        let (index, leaf, epoch) = (self.index, self.leaf, self.meta.epoch);
+        for on_page in movers.chunk_by(|a, b| a.at.page == b.at.page) {
+            let number = on_page[0].at.page;
+            let buffer = Buffer::write(index, number);
+            let posting = Posting::open(buffer.page(), &leaf, on_page[0].list).or_corrupted(index, number);
+            let is_there = |m: &Mover| posting.block(m.at.block as usize).tid(m.at.slot as usize) == m.tid;
+            if !on_page.iter().all(is_there) {
+                corrupted(index, number, Damage::Bounds);
+            }
+            let change = Change::begin(index);
+            let page = change.edit(&buffer, false);
+            page::edit_opaque(page, |o| o.epoch = epoch);
+            let mut view = PostingMut::new(page, &leaf);
+            for mover in on_page {
+                view.set_live_bit(mover.at.block as usize, mover.at.slot as usize, false);
+            }
+            change.commit();
+        }
+    }
+
+    /// Splits the root while it is a list of rows: it becomes the only list of level 1, above two lists of rows. That is also
+    /// when the index gets its mean, if it has none.
+    fn split_root(&mut self, (head, list): (u32, u32)) {
+        let zero = vec![0.0; self.padded()];
+        let mut old = self.close(head, list, zero);
+        let entries = std::mem::take(&mut old.entries);
+        let mean = if self.meta.mean == NO_BLOCK { self.mean_of(&entries) } else { Vec::new() };
+        let moved = (!mean.is_empty()).then(|| {
+            let frame = Frame::new(self.frame.operator, self.frame.dims, self.meta.seed, mean.clone());
+            let before = std::mem::replace(&mut self.frame, frame);
+            (before, self.frame.rotated_mean())
+        });
+        let mut members = Members::default();
+        for entry in &entries {
+            pgrx::check_for_interrupts!();
+            let at = members.len();
+            self.read_member(entry, &old.centroid, &mut members);
+            // What is known by its code only was encoded in the coordinates without the mean.
+            if let Some((_, mean)) = &moved
+                && members.errors.get(at).is_some_and(|&error| error > 0.0)
+            {
+                let vector = &mut members.vectors[at * mean.len()..];
+                let length = super::metric::norm(vector) + super::metric::norm(mean);
+                vector.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
+                members.errors[at] += MOVED_ERROR * length as f32;
+            }
+        }
+        if members.len() < self.meta.split_at() {
+            // Rows have gone since: nothing to do yet.
+            if let Some((before, _)) = moved {
+                self.frame = before;
+            }
+            reopen(self.index, &self.leaf, (head, list), &self._lock);
+            return;
+        }
+        let halves = self.halve(&members, &old.centroid);
+        let _hold = Uninterrupted::begin();
+        let (leaf, inner) = (self.leaf, self.inner);
+        let (first, mut cells) = self.reserve(3, &leaf);
+        let mut entries = Entries::new(&inner);
+        for (home, mut centroid) in halves.centroids.into_iter().enumerate() {
+            let record = self.quantize(&mut centroid);
+            let chosen = (0..members.len()).filter(|&i| usize::from(halves.second[i]) == home);
+            let new = self.write_rows(first + 1 + home as u32, &members, chosen, (&centroid, record), &mut cells);
+            push_child(&mut self.encoder, &mut entries, &new);
+        }
+        let mut inner_cells = CodeStream::new(self.index, &inner, NO_BLOCK);
+        let root = write::write_list(self.index, &inner, 1, first, &entries, &mut inner_cells);
+        let mean = if moved.is_some() { self.write_mean(&mean) } else { self.meta.mean };
+        let index = self.index;
+        self.update_meta(|meta| {
+            meta.epoch += 1;
+            (meta.root, meta.root_list, meta.height, meta.lists) = (root, first, 1, 2);
+            meta.splits += 1;
+            if moved.is_some() {
+                (meta.mean, meta.mean_epoch) = (mean, meta.epoch);
+            }
+            meta.open_code = [reopened(index, meta, &leaf, &cells), inner_cells.open_page().map_or(NO_BLOCK, |p| p.0)];
+        });
+        self.free(old.pages, &leaf);
+    }
+
+    /// The mean of the rows of some entries (normalised, under cosine) as far as they can be read; empty if it is not usable.
+    fn mean_of(&mut self, entries: &[OldEntry]) -> Vec<f32> {
+        let mut mean = vec![0.0_f64; self.frame.dims];
+        let mut rows = 0.0;
+        for entry in entries {
+            pgrx::check_for_interrupts!();
+            if self.rows.read(entry.tid, &mut self.value) == Row::Read && self.value.len() == mean.len() {
+                let scale = self.frame.operator.scale(&self.value);
+                mean.iter_mut().zip(&self.value).for_each(|(m, &v)| *m += f64::from(v) * scale);
+                rows += 1.0;
+            }
+        }
+        let mean: Vec<f32> = mean.into_iter().map(|m| (m / rows) as f32).collect();
+        if mean.iter().all(|m| m.abs() < USUAL_COORDINATES) { mean } else { Vec::new() }
+    }
+
+    /// Writes a mean to new pages; returns the first.
+    fn write_mean(&self, mean: &[f32]) -> u32 {
+        let mut following = NO_BLOCK;
+        // Back to front, so that each page knows the next.
+        for part in mean.chunks(page::MEAN_FLOATS).rev() {
+            let buffer = Buffer::allocate(self.index, pg_sys::ForkNumber::MAIN_FORKNUM);
+            let change = Change::begin(self.index);
+            let page = change.edit(&buffer, true);
+            page::init(page, Kind::Mean, 0, 0);
+            page::write_mean(page, part);
+            page::edit_opaque(page, |o| o.next = following);
+            change.commit();
+            following = buffer.block();
+        }
+        following
+    }
+
+    /// Puts new lists into their parent and takes old ones out, by one record; returns whether the parent got a new block.
+    /// `stream`: from which the new lists took their cells.
+    fn swap(
+        &mut self,
+        parent: &Found,
+        olds: &[Position],
+        news: &[New],
+        stream: Option<(&Layout, &CodeStream<'_>)>,
+        update: impl FnOnce(&mut Meta),
+    ) -> bool {
+        let (index, inner) = (self.index, self.inner);
+        let mut grown = false;
+        // All but the live bits. (Slots of the old entries are live, so they are not taken.)
+        let mut added: Vec<Position> = Vec::new();
+        for new in news {
+            encode::read_record(&mut self.encoder, &new.record);
+            let entry = NewEntry {
+                tid: Tid::new(new.child.head, 0),
+                encoded: &self.encoder,
+                child: Some(new.child),
+                live: false,
+            };
+            match append::append(index, &inner, (parent.list.head, parent.list.id), &entry, &added) {
+                Ok(Added { at, grown: more }) => {
+                    added.push(at);
+                    grown |= more;
+                }
+                Err(Refused::Stale(stale)) => corrupted(index, stale.block, stale.damage),
+                Err(Refused::Closed) => corrupted(index, parent.list.head, Damage::Bounds),
+            }
+        }
+        let mut numbers: Vec<u32> = olds.iter().chain(&added).map(|at| at.page).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let buffers: Vec<Buffer> = numbers.iter().map(|&number| Buffer::write(index, number)).collect();
+        let meta_buffer = Buffer::write(index, META_BLOCK);
+        let change = Change::begin(index);
+        let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
+        meta.epoch += 1;
+        update(&mut meta);
+        if let Some((layout, stream)) = stream {
+            meta.open_code[usize::from(layout.inner)] = reopened(index, &meta, layout, stream);
+        }
+        for buffer in &buffers {
+            let page = change.edit(buffer, false);
+            if olds.iter().any(|at| at.page == buffer.block()) {
+                page::edit_opaque(page, |o| o.epoch = meta.epoch);
+            }
+            let mut view = PostingMut::new(page, &inner);
+            for (positions, live) in [(olds, false), (&added[..], true)] {
+                for at in positions.iter().filter(|at| at.page == buffer.block()) {
+                    view.set_live_bit(at.block as usize, at.slot as usize, live);
+                }
+            }
+        }
+        meta.write(change.edit(&meta_buffer, false));
+        change.commit();
+        self.meta = meta;
+        grown
+    }
+
+    /// Frees the pages of lists that are no longer in the tree.
+    fn free(&self, pages: OldPages, layout: &Layout) {
+        let (index, epoch) = (self.index, self.meta.epoch);
+        let mut freed = Vec::new();
+        for number in pages.postings.into_iter().chain(pages.sketches) {
+            let buffer = Buffer::write(index, number);
+            let change = Change::begin(index);
+            page::free(change.edit(&buffer, true), epoch);
+            change.commit();
+            freed.push(number);
+        }
+        for (number, blocks) in pages.codes {
+            let meta_buffer = Buffer::read(index, META_BLOCK);
+            let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
+            let buffer = Buffer::write(index, number);
+            let refs = page::check_code(buffer.page(), layout).or_corrupted(index, number).refs.saturating_sub(blocks);
+            let change = Change::begin(index);
+            let page = change.edit(&buffer, false);
+            // Blocks go on to take cells from a page that is open.
+            if refs == 0 && !meta.open_code.contains(&number) {
+                page::free(page, epoch);
+                freed.push(number);
+            } else {
+                page::edit_opaque(page, |o| o.refs = refs);
+            }
+            change.commit();
+        }
+        storage::record_free(index, &freed);
+    }
+
+    /// After an inner list got longer: makes two of it, or puts a level above it if it is the root, if it is too long now.
+    /// `path`: the list itself, its parent, and so on.
+    fn grow_inner(&mut self, path: &[Found]) {
+        let list = &path[0].list;
+        let entries = count(self.index, &self.inner, list.head, list.id)
+            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+        match path {
+            [root] if entries > ROOT_ENTRIES + ROOT_ENTRIES / 4 => self.add_level((root.list.head, root.list.id)),
+            [_, _, ..] if entries > 2 * INNER_ENTRIES => self.split_inner(path),
+            _ => {}
+        }
+    }
+
+    /// Reads the entries of an inner list: their centroids, and each as it is.
+    fn read_inner(&self, head: u32, list: u32) -> (OldPages, Vec<f32>, Vec<New>) {
+        let (index, inner, padded) = (self.index, self.inner, self.padded());
+        let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
+        let mut pages = OldPages::default();
+        let mut found = Vec::new();
+        let mut cursor = Cursor::of(index, &inner, head, list);
+        while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(stale)) {
+            let posting = cursor.posting(&buffer);
+            pages.add(buffer.block(), &posting);
+            for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+                for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
+                    let cell = block.cell(slot);
+                    let cell = cell.unwrap_or_else(|| corrupted(index, buffer.block(), Damage::Bounds));
+                    found.push((cell, block.child(slot)));
+                }
+            }
+        }
+        let mut codes = CodeReader::new(index, &inner);
+        let mut encoder = Encoder::new(self.space(), padded);
+        let mut centroids = vec![0.0; found.len() * padded];
+        let mut entries = Vec::new();
+        for ((cell, child), centroid) in found.into_iter().zip(centroids.chunks_exact_mut(padded)) {
+            codes.read_into(cell, child.list, &mut encoder).unwrap_or_else(|stale| damaged(stale));
+            encoder.decode_centroid(centroid);
+            let mut record = vec![0; encode::record_bytes(padded)];
+            encode::write_record(&encoder, Tid::new(0, 0), &mut record);
+            entries.push(New { child, record });
+        }
+        (pages, centroids, entries)
+    }
+
+    /// Writes an inner list of `level` with those `entries` that `chosen` names; returns it as an entry of its own parent.
+    fn write_inner(
+        &mut self,
+        level: u32,
+        id: u32,
+        (entries, centroids): (&[New], &[f32]),
+        chosen: &[usize],
+        cells: &mut CodeStream<'_>,
+    ) -> New {
+        let padded = self.padded();
+        let row = |i: usize| &centroids[i * padded..][..padded];
+        let mut centroid = vec![0.0; padded];
+        let mut list = Entries::new(&self.inner);
+        for &i in chosen {
+            push_child(&mut self.encoder, &mut list, &entries[i]);
+            centroid.iter_mut().zip(row(i)).for_each(|(c, x)| *c += x / chosen.len() as f32);
+        }
+        let head = write::write_list(self.index, &self.inner, level as u8, id, &list, cells);
+        let record = self.quantize(&mut centroid);
+        let squares: f64 = chosen.iter().map(|&i| f64::from(ann::distance::l2_squared(row(i), &centroid))).sum();
+        let radius = (squares / chosen.len().max(1) as f64).sqrt() as f32;
+        New { child: Child { head, list: id, radius, norm2: ann::distance::norm_squared(&centroid) }, record }
+    }
+
+    /// Splits the inner list at the end of a way from the root.
+    fn split_inner(&mut self, path: &[Found]) {
+        let (old, parent) = (&path[0], &path[1]);
+        let level = self.meta.height + 1 - path.len() as u32;
+        let (pages, centroids, entries) = self.read_inner(old.list.head, old.list.id);
+        let halves = cluster::halve(Matrix::new(&centroids, self.padded()), SEED ^ u64::from(self.meta.last_list));
+        let inner = self.inner;
+        let (first, mut cells) = self.reserve(2, &inner);
+        let news: Vec<New> = (0..2)
+            .map(|half| {
+                let chosen: Vec<usize> =
+                    (0..entries.len()).filter(|&i| usize::from(halves.second[i]) == half).collect();
+                self.write_inner(level, first + half as u32, (&entries, &centroids), &chosen, &mut cells)
+            })
+            .collect();
+        let grown = self.swap(parent, &[old.at], &news, Some((&inner, &cells)), |_| {});
+        self.free(pages, &inner);
+        if grown {
+            self.grow_inner(&path[1..]);
+        }
+    }
+
+    /// Divides the root's entries among new lists of its level, and makes a new root above them.
+    fn add_level(&mut self, (head, list): (u32, u32)) {
+        if self.meta.height >= page::MAX_HEIGHT {
+            return;
+        }
+        let padded = self.padded();
+        let (pages, centroids, entries) = self.read_inner(head, list);
+        let centroids = Arc::new(centroids);
+        let parents = build::group(&Pool::new(), centroids.clone(), padded, entries.len() / INNER_ENTRIES);
+        let lists = parents.iter().max().map_or(1, |&most| most as usize + 1);
+        let mut chosen: Vec<Vec<usize>> = vec![Vec::new(); lists];
+        for (i, parent) in parents.into_iter().enumerate() {
+            chosen[parent as usize].push(i);
+        }
+        chosen.retain(|list| !list.is_empty());
+        let inner = self.inner;
+        let level = self.meta.height;
+        let (first, mut cells) = self.reserve(chosen.len() as u32 + 1, &inner);
+        let mut root = Entries::new(&inner);
+        for (id, chosen) in (first + 1..).zip(&chosen) {
+            let new = self.write_inner(level, id, (&entries, &centroids), chosen, &mut cells);
+            push_child(&mut self.encoder, &mut root, &new);
+        }
+        let head = write::write_list(self.index, &inner, level as u8 + 1, first, &root, &mut cells);
+        let index = self.index;
+        self.update_meta(|meta| {
+            meta.epoch += 1;
+            (meta.root, meta.root_list, meta.height) = (head, first, level + 1);
+            meta.open_code[1] = reopened(index, meta, &inner, &cells);
+        });
+        self.free(pages, &inner);
+    }
+}
+
+/// Which code page is open from now on: that of `stream`, or one that has been opened meanwhile.
+fn reopened(index: pg_sys::Relation, meta: &Meta, layout: &Layout, stream: &CodeStream<'_>) -> u32 {
+    let theirs = meta.open_code[usize::from(layout.inner)];
+    match stream.open_page() {
+        None => theirs,
+        Some((ours, _)) if theirs == NO_BLOCK => ours,
+        Some((ours, cells)) if cells > write::free_cells(index, layout, theirs) => ours,
+        Some(_) => theirs,
+    }
+}
+
+/// Adds a list to the entries of a list of lists.
+fn push_child(encoder: &mut Encoder, entries: &mut Entries, new: &New) {
+    encode::read_record(encoder, &new.record);
+    entries.push(&Entry { child: Some(new.child), ..encoder.entry(Tid::new(new.child.head, 0)) });
+}
