@@ -410,7 +410,7 @@ impl Build {
             children.truncate(1);
         }
         meta.lists = children.iter().flatten().count() as u32;
-        meta.calibrated = meta.lists;
+        (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
         if options::lists(self.index) > 0 && meta.lists > 1 {
             meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(LEAST_TARGET);
         }

@@ -1,4 +1,5 @@
-//! The stopping rule of `ivflsh.target_recall`, measured on the sample that the build has at hand.
+//! The stopping rule of `ivflsh.target_recall`, measured on the sample that the build has at hand, and again as the index
+//! grows (`recalibrate.rs`).
 //!
 //! A search scans, nearest first, the lists whose *needed cosine* is at most a limit: cos of the angle, between the
 //! residuals of a list and the direction to the query, at which a typical row of the list is just as far as the worst of
@@ -14,9 +15,9 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Results that recall is calibrated for.
-const RESULTS: f64 = 10.0;
+pub const RESULTS: usize = 10;
 /// Queries sampled.
-const QUERIES: usize = 400;
+pub const QUERIES: usize = 400;
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
 const OTHER_LOSS: f32 = 0.2;
 /// Queries that the range of limits is taken from.
@@ -56,7 +57,7 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
     let rows = sample.rows.len() / padded;
     let lists = sample.radii.len();
     let share = (rows as f64 / sample.table_rows.max(1.0)).min(1.0);
-    let results = ((RESULTS * share).round() as usize).max(1);
+    let results = ((RESULTS as f64 * share).round() as usize).max(1);
     let goal = ((FIRST_GOAL as f64 * share).round() as usize).max(results);
     if rows < goal + 2 || lists < 2 {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
@@ -78,34 +79,86 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
     if needed.is_empty() {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
+    let limits = limits(&mut needed);
+    // Recall and lists scanned under each limit.
+    let sums = measured(queries)
+        .map(|m| limits.iter().map(|&limit| m.search(sample, members, goal, limit)).collect::<Vec<_>>())
+        .reduce(|| vec![(0, 0); LIMITS], |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect());
+    Rule::of(&limits, &sums, queries, results)
+}
+
+/// Limits to try, from the needed cosines of lists that hold neighbours: where shares of the neighbours are in lists that would
+/// be scanned if the goal were known beforehand. They cover the range of interest.
+pub fn limits(needed: &mut [f32]) -> Vec<f32> {
     needed.sort_unstable_by(f32::total_cmp);
-    let limits: Vec<f32> = (0..LIMITS)
+    (0..LIMITS)
         .map(|i| {
             // Denser towards all.
             let share = 1.0 - (1.0 - (i as f64 + 1.0) / LIMITS as f64).powi(2) * 0.9;
             needed[((share * needed.len() as f64).ceil() as usize).clamp(1, needed.len()) - 1]
         })
-        .collect();
-    // Recall and lists scanned under each limit.
-    let sums = measured(queries)
-        .map(|m| limits.iter().map(|&limit| m.search(sample, members, goal, limit)).collect::<Vec<_>>())
-        .reduce(|| vec![(0, 0); LIMITS], |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect());
-    let outcomes: Vec<(f32, f32)> = sums
-        .into_iter()
-        .map(|(found, scanned)| (found as f32 / (queries * results) as f32, scanned as f32 / queries as f32))
-        .collect();
-    let mut rule = Rule { cosine: [0.0; RECALLS.len()], probes: [0.0; RECALLS.len()] };
-    for (i, recall) in RECALLS.into_iter().enumerate() {
-        let wanted = recall + (1.0 - recall) * OTHER_LOSS;
-        let at = outcomes.iter().position(|o| o.0 >= wanted).unwrap_or(LIMITS - 1);
-        let (before, after) = (at.saturating_sub(1), at);
-        let (from, to) = (outcomes[before].0, outcomes[after].0);
-        let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
-        let between = |x: f32, y: f32| x + part * (y - x);
-        rule.cosine[i] = between(limits[before], limits[after]);
-        rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
+        .collect()
+}
+
+impl Rule {
+    /// From the neighbours found and the lists scanned under each limit, by so many queries with so many neighbours each.
+    pub fn of(limits: &[f32], sums: &[(usize, usize)], queries: usize, results: usize) -> Rule {
+        let outcomes: Vec<(f32, f32)> = sums
+            .iter()
+            .map(|&(found, scanned)| (found as f32 / (queries * results) as f32, scanned as f32 / queries as f32))
+            .collect();
+        let mut rule = Rule { cosine: [0.0; RECALLS.len()], probes: [0.0; RECALLS.len()] };
+        for (i, recall) in RECALLS.into_iter().enumerate() {
+            let wanted = recall + (1.0 - recall) * OTHER_LOSS;
+            let at = outcomes.iter().position(|o| o.0 >= wanted).unwrap_or(limits.len() - 1);
+            let (before, after) = (at.saturating_sub(1), at);
+            let (from, to) = (outcomes[before].0, outcomes[after].0);
+            let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
+            let between = |x: f32, y: f32| x + part * (y - x);
+            rule.cosine[i] = between(limits[before], limits[after]);
+            rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
+        }
+        rule
     }
-    rule
+}
+
+/// Cosine that a list needs to hold a row within a distance; the least number if anything will do.
+pub fn needed(space: Space, term: ListTerm, radius: f32, within: f32) -> f32 {
+    let cosine = needed_cosine(space, term, radius, within);
+    if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }
+}
+
+/// A list of a simulated search: a number, the query's terms, the radius, and the distances of its rows.
+pub type Simulated<'s> = (u32, ListTerm, f32, &'s [f32]);
+
+/// Searches `lists`, nearest first, under `limit` as `search.rs` does; returns how many neighbours are found, whose lists
+/// `neighbours` names, and how many lists are scanned.
+pub fn simulate<'s>(
+    space: Space,
+    lists: impl Iterator<Item = Simulated<'s>>,
+    neighbours: &[u32],
+    goal: usize,
+    limit: f32,
+) -> (usize, usize) {
+    let (mut found, mut scanned) = (0, 0);
+    // The best distances so far, nearest first.
+    let mut best: Vec<f32> = Vec::with_capacity(goal + 1);
+    for (list, term, radius, distances) in lists {
+        let within = if best.len() < goal { f32::INFINITY } else { best[goal - 1] };
+        if needed_cosine(space, term, radius, within) > limit {
+            continue;
+        }
+        found += neighbours.iter().filter(|&&n| n == list).count();
+        scanned += 1;
+        for &d in distances {
+            if best.len() < goal || d < best[goal - 1] {
+                let at = best.partition_point(|&b| b < d);
+                best.insert(at, d);
+                best.truncate(goal);
+            }
+        }
+    }
+    (found, scanned)
 }
 
 /// The sample's rows by list.
@@ -208,36 +261,18 @@ impl Measured {
             near[..results].iter().map(|&n| sample.lists[members.rows[n as usize] as usize]).collect();
         let needed = neighbours
             .iter()
-            .map(|&list| {
-                let cosine = needed_cosine(sample.space, lists[list as usize].0, sample.radii[list as usize], within);
-                if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }
-            })
+            .map(|&list| needed(sample.space, lists[list as usize].0, sample.radii[list as usize], within))
             .collect();
         lists.sort_unstable_by(|x, y| x.0.a.total_cmp(&y.0.a));
         Measured { distances, lists, neighbours, needed }
     }
 
-    /// Searches under `limit` as `search.rs` does; returns how many neighbours are found, and lists scanned.
+    /// Searches under `limit`, see [`simulate`].
     fn search(&self, sample: &Sample<'_>, members: &Members, goal: usize, limit: f32) -> (usize, usize) {
-        let mut scanned = vec![false; self.lists.len()];
-        let mut count = 0;
-        // The best distances so far, nearest first.
-        let mut best: Vec<f32> = Vec::with_capacity(goal + 1);
-        for &(term, list) in &self.lists {
-            let within = if best.len() < goal { f32::INFINITY } else { best[goal - 1] };
-            if needed_cosine(sample.space, term, sample.radii[list as usize], within) > limit {
-                continue;
-            }
-            scanned[list as usize] = true;
-            count += 1;
-            for &d in &self.distances[members.of(list)] {
-                if best.len() < goal || d < best[goal - 1] {
-                    let at = best.partition_point(|&b| b < d);
-                    best.insert(at, d);
-                    best.truncate(goal);
-                }
-            }
-        }
-        (self.neighbours.iter().filter(|&&n| scanned[n as usize]).count(), count)
+        let lists = self
+            .lists
+            .iter()
+            .map(|&(term, list)| (list, term, sample.radii[list as usize], &self.distances[members.of(list)]));
+        simulate(sample.space, lists, &self.neighbours, goal, limit)
     }
 }

@@ -7,6 +7,7 @@
 //! * [`encode`], [`tree`]: entries; reading lists and finding them.
 //! * [`projection`]: plans without the distances that nobody sees.
 //! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split.
+//! * [`recalibrate`]: how many lists a recall takes, measured again.
 //! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
 
 pub mod append;
@@ -21,6 +22,7 @@ pub mod metric;
 pub mod options;
 pub mod page;
 pub mod projection;
+pub mod recalibrate;
 pub mod rows;
 pub mod sample;
 pub mod scan;

@@ -336,12 +336,16 @@ pub struct Meta {
     pub epoch: u32,
     /// Epoch at which `mean` was set.
     pub mean_epoch: u32,
-    /// Rows that a list should hold; one with half as many more is split.
+    /// Rows that a list should hold; one with a third more is split.
     pub target: u32,
     /// Lists when the stopping rule was measured.
     pub calibrated: u32,
+    /// Queries that it was measured by last.
+    pub calibrated_by: u32,
     /// Code pages whose free cells at the end new blocks take, of lists of rows and of lists of lists, or [`NO_BLOCK`].
     pub open_code: [u32; 2],
+    /// 0
+    reserved: u32,
     /// Lists (or 0) into which entries of other lists were copied that may not have been taken out there yet.
     pub pending: [u32; PENDING],
     /// Lists split so far.
@@ -377,7 +381,9 @@ impl Meta {
             mean_epoch: 0,
             target: 0,
             calibrated: 1,
+            calibrated_by: 0,
             open_code: [NO_BLOCK; 2],
+            reserved: 0,
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
@@ -388,7 +394,7 @@ impl Meta {
 
     /// Rows from which on a list is split.
     pub fn split_at(&self) -> usize {
-        self.target as usize * 3 / 2
+        self.target as usize * 4 / 3
     }
 
     /// What the entries consist of.

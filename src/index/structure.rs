@@ -13,6 +13,7 @@ use super::metric::{Frame, Placed};
 use super::page::{
     self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, PostingMut, Tid,
 };
+use super::recalibrate;
 use super::rows::{Row, Rows};
 use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, Uninterrupted, corrupted};
 use super::threads::Pool;
@@ -32,6 +33,14 @@ const MOVED_ERROR: f32 = 1e-5;
 const NEIGHBOURS: usize = 32;
 /// A row moves to a new list if it is nearer to its centroid by this share of the squared distance between the centroids.
 const GAIN: f32 = 0.0;
+/// The stopping rule is measured again when there are this many times the lists that there were.
+const RECALIBRATED_AT: f64 = 1.4;
+/// Queries for that while rows wait to be inserted: about so many posting pages are read.
+const CALIBRATION_PAGES: usize = 60_000;
+/// Weight of the new measurement: with so few queries each is uncertain by itself.
+const CALIBRATION_WEIGHT: f32 = 0.4;
+/// Up to this many lists the rule changes too much from one measurement to the next for the older to mean anything.
+const CALIBRATED_ANEW: u32 = 64;
 /// Seed of 2-means.
 const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 
@@ -203,6 +212,26 @@ impl Structure {
             [_, _, ..] => self.split_list(path),
             [] => {}
         }
+        if f64::from(self.meta.lists) >= f64::from(self.meta.calibrated) * RECALIBRATED_AT {
+            let deep = self.meta.lists.min(3 * self.meta.probes[page::RECALLS.len() - 1] as u32 + 1) as usize;
+            let queries = (self.meta.lists as usize / 4).clamp(16, 64).min((CALIBRATION_PAGES / deep).max(24));
+            self.recalibrate(queries, CALIBRATION_WEIGHT);
+        }
+    }
+
+    /// Measures the stopping rule by so many queries, and takes it into account by `weight`.
+    pub fn recalibrate(&mut self, queries: usize, weight: f32) {
+        let measured = recalibrate::measure(self.index, &self.meta, &self.frame, &mut self.rows, queries);
+        self.update_meta(|meta| {
+            let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
+            (meta.calibrated, meta.calibrated_by) = (meta.lists, queries as u32);
+            let Some(rule) = measured else { return };
+            let blend = |old: &mut [f32], new: &[f32]| {
+                old.iter_mut().zip(new).for_each(|(old, new)| *old += weight * (new - *old));
+            };
+            blend(&mut meta.calibration, &rule.cosine);
+            blend(&mut meta.probes, &rule.probes);
+        });
     }
 
     /// Whether each list of the path is where the one after it, its parent, says, up to the root.

@@ -1,0 +1,170 @@
+//! The stopping rule, measured again as the index grows: rows of the table search the index itself.
+//!
+//! Each query searches far more lists than the rule would. What it finds is taken for the true neighbours, and the search
+//! is then simulated on the distances that it saw, under a range of limits, as at build (`calibrate.rs`).
+
+use super::calibrate::{self, RESULTS, Rule};
+use super::compat;
+use super::metric::Frame;
+use super::page::{self, Kind, Layout, Meta, Posting, Tid};
+use super::rows::{Row, Rows};
+use super::search::FIRST_GOAL;
+use super::storage::{Buffer, Stale, blocks};
+use super::tree::{self, CodeReader, Cursor, List, Query, Scores};
+use ann::quantize::{self, BLOCK, ListTerm};
+use pgrx::prelude::*;
+use std::ops::Range;
+
+/// Lists read for each that the rule reads on average at the highest recall, and besides.
+const DEEPER: f32 = 3.0;
+const DEEPER_BY: usize = 48;
+/// Distances that are kept exact in a search: more than the goal, because the simulation leaves lists out.
+const KEPT: usize = 3 * FIRST_GOAL;
+/// Places tried for each query.
+const TRIES: usize = 16;
+
+/// A query and what it saw.
+#[derive(Default)]
+struct Seen {
+    /// Lists, nearest first, with the range of their rows' distances.
+    lists: Vec<(ListTerm, f32, Range<usize>)>,
+    distances: Vec<f32>,
+    /// Numbers, in that order, of the lists of the true neighbours.
+    neighbours: Vec<u32>,
+    needed: Vec<f32>,
+}
+
+/// Measures the rule with up to `queries` rows. None when there are too few rows, or when the structure changes meanwhile.
+pub fn measure(index: pg_sys::Relation, meta: &Meta, frame: &Frame, rows: &mut Rows, queries: usize) -> Option<Rule> {
+    if meta.height == 0 || meta.lists < 2 {
+        return None;
+    }
+    let space = frame.operator.space();
+    let (leaf, inner) = (Layout::new(meta.shape(), false), Layout::new(meta.shape(), true));
+    let most = meta.probes.iter().copied().fold(0.0, f32::max);
+    let deep = (most * DEEPER) as usize + DEEPER_BY;
+    let mut seen = Vec::with_capacity(queries);
+    let mut random = Random(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
+    let mut query = Query::new(frame.operator);
+    for _ in 0..queries * TRIES {
+        compat::vacuum_delay();
+        if seen.len() == queries {
+            break;
+        }
+        let Some(tid) = random_row(index, &leaf, &mut random) else { continue };
+        if rows.read(tid, &mut query.vector) != Row::Read || query.vector.len() != frame.dims {
+            continue;
+        }
+        query.place(frame);
+        let lists = tree::nearest_lists(index, meta, &inner, &query, deep).ok()?;
+        seen.extend(Seen::of(index, &leaf, &query, tid, &lists).ok()?);
+    }
+    let mut needed: Vec<f32> = seen.iter().flat_map(|s| s.needed.iter().copied()).collect();
+    if seen.len() * 2 < queries {
+        return None;
+    }
+    let limits = calibrate::limits(&mut needed);
+    let sums: Vec<(usize, usize)> = limits
+        .iter()
+        .map(|&limit| {
+            seen.iter().fold((0, 0), |sum, s| {
+                let lists = s
+                    .lists
+                    .iter()
+                    .zip(0..)
+                    .map(|((term, radius, rows), list)| (list, *term, *radius, &s.distances[rows.clone()]));
+                let (found, scanned) = calibrate::simulate(space, lists, &s.neighbours, FIRST_GOAL, limit);
+                (sum.0 + found, sum.1 + scanned)
+            })
+        })
+        .collect();
+    Some(Rule::of(&limits, &sums, seen.len(), RESULTS))
+}
+
+/// A row of a page of the index taken at random, if that is a page with rows.
+fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Option<Tid> {
+    let buffer = Buffer::read(index, random.below(u64::from(blocks(index))) as u32);
+    let opaque = page::check(buffer.page(), Kind::Posting).ok().filter(|o| o.level == 0)?;
+    let posting = Posting::open(buffer.page(), leaf, opaque.list).ok()?;
+    let at = random.below((posting.blocks() * BLOCK).max(1) as u64) as usize;
+    let (b, slot) = (at / BLOCK, at % BLOCK);
+    (b < posting.blocks() && posting.block(b).live() >> slot & 1 == 1).then(|| posting.block(b).tid(slot))
+}
+
+impl Seen {
+    /// Scans `lists`. None if there are fewer rows than the goal.
+    fn of(
+        index: pg_sys::Relation,
+        leaf: &Layout,
+        query: &Query,
+        itself: Tid,
+        lists: &[List],
+    ) -> Result<Option<Seen>, Stale> {
+        let mut seen = Seen::default();
+        // The nearest rows, nearest first: distance and number of the list.
+        let mut best: Vec<(f32, u32)> = Vec::with_capacity(KEPT + 1);
+        let mut scores = Scores::new();
+        let mut codes = CodeReader::new(index, leaf);
+        let mut candidates: Vec<(f32, (u32, u16))> = Vec::new();
+        for (list, number) in lists.iter().zip(0..) {
+            let from = seen.distances.len();
+            let mut cursor = Cursor::new(index, leaf, list);
+            while let Some(buffer) = cursor.next_page()? {
+                let posting = cursor.posting(&buffer);
+                let limit = best.get(KEPT - 1).map_or(f32::INFINITY, |b| b.0);
+                for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+                    let table = &query.table;
+                    let mut near =
+                        tree::scan_block(index, leaf, list.id, list.term, &block, table, limit, &mut scores)?;
+                    while near != 0 {
+                        let slot = near.trailing_zeros() as usize;
+                        near &= near - 1;
+                        if block.tid(slot) != itself
+                            && let Some(cell) = block.cell(slot)
+                        {
+                            candidates.push((scores.lower[slot], cell));
+                        }
+                    }
+                }
+                drop(buffer);
+                for (lower, cell) in candidates.drain(..) {
+                    if best.get(KEPT - 1).is_some_and(|b| lower >= b.0) {
+                        continue;
+                    }
+                    let code = codes.dot(cell, 0, &query.vector)?;
+                    let distance = quantize::code_distance(query.space, list.term, &code.factors, code.dot);
+                    if !distance.is_finite() {
+                        continue;
+                    }
+                    seen.distances.push(distance);
+                    let at = best.partition_point(|b| b.0 < distance);
+                    best.insert(at, (distance, number));
+                    best.truncate(KEPT);
+                }
+                codes.close();
+            }
+            seen.lists.push((list.term, list.radius, from..seen.distances.len()));
+        }
+        let Some(&(within, _)) = best.get(FIRST_GOAL - 1) else { return Ok(None) };
+        seen.neighbours = best[..RESULTS].iter().map(|b| b.1).collect();
+        seen.needed = seen
+            .neighbours
+            .iter()
+            .map(|&n| calibrate::needed(query.space, lists[n as usize].term, lists[n as usize].radius, within))
+            .collect();
+        Ok(Some(seen))
+    }
+}
+
+/// SplitMix64: places that are the same for the same index, and spread over it.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((u128::from(z ^ (z >> 31)) * u128::from(bound)) >> 64) as u64
+    }
+}
