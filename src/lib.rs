@@ -2,6 +2,7 @@
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod filter;
 mod index;
 mod insight;
 pub mod types;
@@ -14,4 +15,6 @@ use pgrx::prelude::*;
 pub extern "C-unwind" fn _PG_init() {
     index::options::register();
     index::projection::register();
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    filter::planner::register();
 }

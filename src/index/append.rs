@@ -6,6 +6,7 @@ use super::page::{
 };
 use super::storage::{Buffer, Change, Checked, Stale, blocks, corrupted};
 use super::tree::Position;
+use ann::filter::Summary;
 use ann::quantize::{self, BLOCK};
 use pgrx::prelude::*;
 
@@ -28,8 +29,8 @@ pub struct Added {
 pub struct NewEntry<'e> {
     pub tid: Tid,
     pub encoded: &'e Encoder,
-    /// On inner levels, the child list.
-    pub child: Option<Child>,
+    /// On inner levels, the child list, and the summaries of its filter columns (none: it is a list of lists).
+    pub child: Option<(Child, &'e [Summary])>,
     /// Whether it is set live; if not, all of it is written but the live bit.
     pub live: bool,
 }
@@ -163,8 +164,9 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
         view.set_code_page(b, i, number);
     }
     view.set_entry(b, slot, entry.tid, &entry.encoded.sketch);
-    if let Some(child) = &entry.child {
-        view.set_child(b, slot, child);
+    match &entry.child {
+        Some((child, _)) => view.set_child(b, slot, child),
+        None => view.set_keys(b, slot, &entry.encoded.row),
     }
     quantize::set_nibble_column(view.groups(b), slot, &entry.encoded.nibbles[..layout.inline_groups]);
     view.set_live_bit(b, slot, entry.live);
@@ -184,7 +186,7 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
             page::set_used_cells(page, layout, code.claimed);
         }
         let Encoder { code: factors, codes, .. } = entry.encoded;
-        page::write_cell(page, layout, code.cell, 0, factors, codes, entry.child.map_or(0, |c| c.list));
+        page::write_cell(page, layout, code.cell, 0, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
         // The slot's last entry may have been moved to another list: then whoever still has it in mind must notice.
         let moved = page::opaque(buffer.page()).epoch;
         page::edit_opaque(page, |o| o.epoch = o.epoch.max(moved));
@@ -349,7 +351,7 @@ impl<'r> Cells<'r> {
                 page::edit_opaque(page, |o| o.refs = 1);
             }
             let Encoder { code: factors, codes, .. } = entry.encoded;
-            page::write_cell(page, layout, cell, part, factors, codes, entry.child.map_or(0, |c| c.list));
+            page::write_cell(page, layout, cell, part, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
             page::edit_opaque(page, |o| (o.next, o.epoch) = (next, o.epoch.max(moved)));
             change.commit();
             next = code.block();

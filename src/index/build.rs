@@ -19,7 +19,9 @@ use super::sample::Reservoir;
 use super::storage::{self, Buffer};
 use super::threads::{Pending, Pool};
 use super::write::{Entry, ListWriter};
+use crate::filter::columns::Columns;
 use ann::cluster::{self, Assigner, Centroids, Matrix, TrainOptions};
+use ann::filter::{RowKeys, Summary};
 use pgrx::prelude::*;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -87,6 +89,7 @@ struct Build {
     operator: Operator,
     dims: usize,
     padded: usize,
+    filters: Columns,
     leaf: Layout,
     inner: Layout,
     pool: Pool,
@@ -109,16 +112,19 @@ pub unsafe extern "C-unwind" fn ambuild(
     index: pg_sys::Relation,
     info: *mut pg_sys::IndexInfo,
 ) -> *mut pg_sys::IndexBuildResult {
+    let operator = Operator::of_index(index);
+    let filters = Columns::of_index(index);
     let dims = checked_dims(index);
     let padded = ann::quantize::padded_dims(dims);
-    let shape = Shape { padded, bits: BITS, filters: 0 };
+    let shape = Shape { padded, bits: BITS, filters: filters.len() };
     let build = Build {
         heap,
         index,
         info,
-        operator: Operator::of_index(index),
+        operator,
         dims,
         padded,
+        filters,
         leaf: Layout::new(shape, false),
         inner: Layout::new(shape, true),
         pool: Pool::new(),
@@ -139,11 +145,13 @@ pub unsafe extern "C-unwind" fn ambuild(
 /// `ambuildempty`: the init fork of an unlogged index.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
+    let operator = Operator::of_index(index);
+    let filters = Columns::of_index(index);
     let dims = checked_dims(index);
     let fork = pg_sys::ForkNumber::INIT_FORKNUM;
     let mut meta_buffer = Buffer::allocate(index, fork);
     let mut root_buffer = Buffer::allocate(index, fork);
-    let mut meta = Meta::new(dims as u32, Operator::of_index(index).code(), SEED, BITS);
+    let mut meta = Meta::new(dims as u32, operator.code(), SEED, BITS, &filters.stored());
     meta.root = root_buffer.block();
     let page = meta_buffer.page_unlogged();
     page::init(page, Kind::Meta, 0, 0);
@@ -191,7 +199,7 @@ impl Build {
         let frame = Arc::new(Frame::new(self.operator, self.dims, SEED, mean.clone()));
         let lists = self.list_count(sampled.table_rows, sampled.rows);
 
-        let mut meta = Meta::new(self.dims as u32, self.operator.code(), SEED, BITS);
+        let mut meta = Meta::new(self.dims as u32, self.operator.code(), SEED, BITS, &self.filters.stored());
         let (levels, radii) = if lists < 2 {
             drop(sampled.data);
             (vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }], vec![0.0])
@@ -328,13 +336,14 @@ impl Build {
                 move |_| Assigner::new(&centroids)
             })
         });
-        let job = Arc::new(AssignJob { frame: (**frame).clone(), assigner, centroids: centroids.data });
+        let filters = self.filters.len();
+        let job = Arc::new(AssignJob { frame: (**frame).clone(), assigner, centroids: centroids.data, filters });
         let mut state = AssignState {
             build: self,
             job,
             batch: Batch::new(self),
             pending: None,
-            sort: Sort::new(self.padded),
+            sort: Sort::new(self.padded, self.filters.len()),
             residuals: vec![(0.0, 0); lists],
             index_rows: 0.0,
         };
@@ -365,9 +374,11 @@ impl Build {
         let mut written = 0_i64;
         let mut last_list = 0;
         let padded = self.padded;
-        let mut encoder = Encoder::new(self.operator.space(), padded);
+        let mut encoder = Encoder::new(self.operator.space(), padded, self.filters.len());
         // Lists of rows. A list that got no row is left out.
         let mut children: Vec<Option<Child>> = vec![None; residuals.len()];
+        // Of each list, in the order of `children`.
+        let mut summaries = vec![Summary::EMPTY; residuals.len() * self.filters.len()];
         {
             let mut writer = ListWriter::new(self.index, &self.leaf, 0);
             let mut open: Option<usize> = None;
@@ -375,6 +386,7 @@ impl Build {
                 let (sum, n) = residuals[list];
                 let radius = if n > 0 { (sum / n as f64).sqrt() as f32 } else { 0.0 };
                 let norm2 = ann::distance::norm_squared(&levels[0].centroids[list * padded..][..padded]);
+                summaries[list * self.filters.len()..][..self.filters.len()].copy_from_slice(writer.summaries());
                 children[list] = Some(Child { head: writer.end(), list: id, radius, norm2 });
             };
             if residuals.len() == 1 || index_rows == 0.0 {
@@ -415,7 +427,7 @@ impl Build {
             meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(LEAST_TARGET);
         }
         meta.rows = index_rows as u64;
-        self.write_tree(levels, children, &mut last_list, &mut meta);
+        self.write_tree(levels, children, &summaries, &mut last_list, &mut meta);
         meta.last_list = last_list;
         meta.mean = self.write_mean(mean);
         let mut buffer = Buffer::write(self.index, META_BLOCK);
@@ -425,11 +437,19 @@ impl Build {
     }
 
     /// Writes the lists of lists, bottom up.
-    fn write_tree(&self, levels: Vec<Level>, mut children: Vec<Option<Child>>, last_list: &mut u32, meta: &mut Meta) {
+    fn write_tree(
+        &self,
+        levels: Vec<Level>,
+        mut children: Vec<Option<Child>>,
+        summaries: &[Summary],
+        last_list: &mut u32,
+        meta: &mut Meta,
+    ) {
         let padded = self.padded;
-        let mut encoder = Encoder::new(self.operator.space(), padded);
+        let filters = self.filters.len();
+        let mut encoder = Encoder::new(self.operator.space(), padded, 0);
         let zero = vec![0.0; padded];
-        let bytes = encode::record_bytes(padded);
+        let bytes = encode::record_bytes(padded, 0);
         if children.len() == 1 {
             let only = children[0].unwrap();
             (meta.root, meta.root_list, meta.height) = (only.head, only.list, 0);
@@ -459,7 +479,9 @@ impl Build {
                     let child = children[list].unwrap();
                     sum += f64::from(ann::distance::l2_squared(&level.centroids[list * padded..][..padded], origin));
                     encode::read_record(&mut encoder, &level.records[list * bytes..][..bytes]);
-                    writer.add(&Entry { child: Some(child), ..encoder.entry(Tid::new(child.head, 0)) });
+                    // Lists of lists have no summaries: they would hold nearly everything.
+                    let summaries = if i == 0 { &summaries[list * filters..][..filters] } else { &[] };
+                    writer.add(&Entry { child: Some((child, summaries)), ..encoder.entry(Tid::new(child.head, 0)) });
                 }
                 let radius = (sum / members.len().max(1) as f64).sqrt() as f32;
                 let norm2 = ann::distance::norm_squared(origin);
@@ -541,7 +563,7 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, padded
         .into_iter()
         .map(|centroids| {
             let n = centroids.len() / padded;
-            Level { parents: vec![0; n], records: vec![0; n * encode::record_bytes(padded)], centroids }
+            Level { parents: vec![0; n], records: vec![0; n * encode::record_bytes(padded, 0)], centroids }
         })
         .collect();
     for i in (0..levels.len()).rev() {
@@ -557,9 +579,9 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, padded
                 &mut distances,
             );
         }
-        let records = level.records.par_chunks_exact_mut(encode::record_bytes(padded));
+        let records = level.records.par_chunks_exact_mut(encode::record_bytes(padded, 0));
         level.centroids.par_chunks_exact_mut(padded).zip(records).for_each(|(c, record)| {
-            let mut encoder = Encoder::new(space, padded);
+            let mut encoder = Encoder::new(space, padded, 0);
             encoder.encode_centroid(c, &zero);
             encode::write_record(&encoder, Tid::new(0, 0), record);
         });
@@ -679,13 +701,19 @@ unsafe extern "C-unwind" fn sample_row(
 struct Batch {
     tids: Vec<Tid>,
     data: Vec<f32>,
+    keys: Vec<RowKeys>,
     rows: usize,
 }
 
 impl Batch {
     fn new(build: &Build) -> Batch {
         let rows = (BATCH_BYTES / 4 / build.padded).clamp(16, 8192);
-        Batch { tids: Vec::with_capacity(rows), data: Vec::with_capacity(rows * build.padded), rows }
+        Batch {
+            tids: Vec::with_capacity(rows),
+            data: Vec::with_capacity(rows * build.padded),
+            keys: Vec::with_capacity(rows),
+            rows,
+        }
     }
 }
 
@@ -695,6 +723,8 @@ struct AssignJob {
     /// None: one list.
     assigner: Option<Assigner>,
     centroids: Vec<f32>,
+    /// Filter columns.
+    filters: usize,
 }
 
 /// A batch as the threads return it: for each row its list (None: not indexed), residual norm squared, and record.
@@ -713,25 +743,26 @@ impl AssignJob {
         if let Some(assigner) = &self.assigner {
             assigner.assign(Matrix::new(&batch.data, padded), &mut lists, &mut distances);
         }
-        let bytes = encode::record_bytes(padded);
+        let bytes = encode::record_bytes(padded, self.filters);
         let mut records = vec![0_u8; n * bytes];
         const CHUNK: usize = 64;
         let squares: Vec<Vec<f32>> = records
             .par_chunks_mut(CHUNK * bytes)
-            .zip(batch.data.par_chunks(CHUNK * padded))
+            .zip(batch.data.par_chunks(CHUNK * padded).zip(batch.keys.par_chunks_mut(CHUNK)))
             .zip(batch.tids.par_chunks(CHUNK).zip(lists.par_chunks(CHUNK)).zip(placed.par_chunks(CHUNK)))
-            .map(|((records, rows), ((tids, lists), placed))| {
-                let mut encoder = Encoder::new(space, padded);
+            .map(|((records, (rows, keys)), ((tids, lists), placed))| {
+                let mut encoder = Encoder::new(space, padded, self.filters);
                 records
                     .chunks_exact_mut(bytes)
-                    .zip(rows.chunks_exact(padded))
+                    .zip(rows.chunks_exact(padded).zip(keys))
                     .zip(tids.iter().zip(lists).zip(placed))
-                    .map(|((record, row), ((&tid, &list), &placed))| {
+                    .map(|((record, (row, keys)), ((&tid, &list), &placed))| {
                         let centroid = &self.centroids[list as usize * padded..][..padded];
                         let square = encoder.encode(row, centroid);
                         if placed == Placed::Unbounded {
                             encoder.unbind();
                         }
+                        std::mem::swap(&mut encoder.row, keys);
                         encode::write_record(&encoder, tid, record);
                         square
                     })
@@ -776,7 +807,7 @@ impl AssignState<'_> {
     fn collect(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         let encoded = pending.wait();
-        let bytes = encode::record_bytes(self.build.padded);
+        let bytes = encode::record_bytes(self.build.padded, self.build.filters.len());
         for (head, record) in encoded.heads.iter().zip(encoded.records.chunks_exact(bytes)) {
             if let Some((list, square)) = *head {
                 let sum = &mut self.residuals[list as usize];
@@ -819,6 +850,9 @@ unsafe extern "C-unwind" fn assign_row(
         batch.data.extend_from_slice(&value);
         batch.data.resize((batch.tids.len() + 1) * padded, 0.0);
         batch.tids.push(Tid::from_item(&*tid));
+        let mut keys = RowKeys::new(state.build.filters.len());
+        state.build.filters.read(values, nulls, &mut keys);
+        batch.keys.push(keys);
         if batch.tids.len() == batch.rows {
             state.submit();
         }
@@ -844,8 +878,8 @@ struct Sort {
 }
 
 impl Sort {
-    fn new(padded: usize) -> Sort {
-        let bytes = encode::record_bytes(padded);
+    fn new(padded: usize, filters: usize) -> Sort {
+        let bytes = encode::record_bytes(padded, filters);
         // SAFETY: a fresh descriptor and slots in the current memory context, which lives as long as the build.
         unsafe {
             let desc = pg_sys::CreateTemplateTupleDesc(2);

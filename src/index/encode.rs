@@ -2,6 +2,7 @@
 
 use super::page::Tid;
 use super::write::Entry;
+use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
 
 /// Buffers for encoding one entry.
@@ -12,11 +13,13 @@ pub struct Encoder {
     pub codes: Vec<i8>,
     pub sketch: SketchFactors,
     pub code: CodeFactors,
+    /// Of an entry of a list of rows; set by the caller.
+    pub row: RowKeys,
 }
 
 impl Encoder {
-    /// For vectors of `padded` dimensions.
-    pub fn new(space: Space, padded: usize) -> Encoder {
+    /// For vectors of `padded` dimensions, with `filters` filter columns.
+    pub fn new(space: Space, padded: usize, filters: usize) -> Encoder {
         Encoder {
             space,
             residual: vec![0.0; padded],
@@ -24,6 +27,7 @@ impl Encoder {
             codes: vec![0; padded],
             sketch: SketchFactors { constant: 0.0, scale: 0.0, error: 0.0 },
             code: CodeFactors { constant: 0.0, scale: 0.0, error: 0.0 },
+            row: RowKeys::new(filters),
         }
     }
 
@@ -78,13 +82,21 @@ impl Encoder {
 
     /// The entry that was encoded last.
     pub fn entry(&self, tid: Tid) -> Entry<'_> {
-        Entry { tid, sketch: self.sketch, code: self.code, nibbles: &self.nibbles, codes: &self.codes, child: None }
+        Entry {
+            tid,
+            sketch: self.sketch,
+            code: self.code,
+            nibbles: &self.nibbles,
+            codes: &self.codes,
+            row: &self.row,
+            child: None,
+        }
     }
 }
 
 /// Bytes of an entry on its way through the external sort.
-pub fn record_bytes(padded: usize) -> usize {
-    6 + 24 + padded / 4 + padded
+pub fn record_bytes(padded: usize, filters: usize) -> usize {
+    6 + 24 + 4 + 8 * filters + padded / 4 + padded
 }
 
 /// Writes the entry that `encoder` made last as a record.
@@ -94,6 +106,12 @@ pub fn write_record(encoder: &Encoder, tid: Tid, record: &mut [u8]) {
     let (s, c) = (&encoder.sketch, &encoder.code);
     for (bytes, f) in head[6..].chunks_exact_mut(4).zip([s.constant, s.scale, s.error, c.constant, c.scale, c.error]) {
         bytes.copy_from_slice(&f.to_le_bytes());
+    }
+    let (row, rest) = rest.split_at_mut(4 + 8 * encoder.row.keys.len());
+    let (nulls, keys) = row.split_at_mut(4);
+    nulls.copy_from_slice(&encoder.row.nulls.to_le_bytes());
+    for (bytes, key) in keys.as_chunks_mut().0.iter_mut().zip(&encoder.row.keys) {
+        *bytes = key.to_le_bytes();
     }
     let (nibbles, codes) = rest.split_at_mut(encoder.nibbles.len() / 2);
     for (byte, pair) in nibbles.iter_mut().zip(encoder.nibbles.chunks_exact(2)) {
@@ -113,6 +131,12 @@ pub fn read_record(encoder: &mut Encoder, record: &[u8]) -> Tid {
     encoder.sketch = SketchFactors { constant, scale, error };
     let (constant, scale, error) = three();
     encoder.code = CodeFactors { constant, scale, error };
+    let (row, rest) = rest.split_at(4 + 8 * encoder.row.keys.len());
+    let (nulls, keys) = row.split_at(4);
+    encoder.row.nulls = u32::from_le_bytes(nulls.try_into().unwrap());
+    for (key, bytes) in encoder.row.keys.iter_mut().zip(keys.as_chunks().0) {
+        *key = u64::from_le_bytes(*bytes);
+    }
     let (nibbles, codes) = rest.split_at(encoder.nibbles.len() / 2);
     for (pair, &byte) in encoder.nibbles.chunks_exact_mut(2).zip(nibbles) {
         pair[0] = byte & 15;

@@ -4,10 +4,12 @@ use super::append::{self, Added, NewEntry, Refused};
 use super::encode::Encoder;
 use super::meta::Info;
 use super::metric::{Frame, Placed};
-use super::page::{Damage, Layout, META_BLOCK, Tid};
-use super::storage::{Stale, StructureLock, corrupted};
+use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Tid};
+use super::storage::{Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::{self, CodeReader, Found, Query};
+use crate::filter::columns::Columns;
+use ann::filter::Summary;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 
@@ -17,6 +19,7 @@ struct Inserter {
     /// Of the frame's mean.
     mean_epoch: u32,
     query: Query,
+    filters: Columns,
     encoder: Encoder,
     leaf: Layout,
     inner: Layout,
@@ -62,6 +65,7 @@ pub unsafe extern "C-unwind" fn aminsert(
                 format!("expected {dims} dimensions, not {}", inserter.value.len())
             );
         }
+        inserter.filters.read(values, nulls, &mut inserter.encoder.row);
         inserter.insert(index, heap, Tid::from_item(&*tid));
         false
     }
@@ -70,9 +74,11 @@ pub unsafe extern "C-unwind" fn aminsert(
 impl Inserter {
     fn new(index: pg_sys::Relation, info: &Info) -> Inserter {
         let frame = info.frame(index);
+        let filters = Columns::of_meta(index, &info.meta);
         Inserter {
             query: Query::new(frame.operator),
-            encoder: Encoder::new(frame.operator.space(), frame.padded()),
+            encoder: Encoder::new(frame.operator.space(), frame.padded(), filters.len()),
+            filters,
             frame,
             mean_epoch: info.meta.mean_epoch,
             leaf: info.leaf_layout(),
@@ -89,8 +95,9 @@ impl Inserter {
         let mut placed = None;
         loop {
             if info.meta.mean_epoch != self.mean_epoch {
-                let value = std::mem::take(&mut self.value);
+                let (value, row) = (std::mem::take(&mut self.value), std::mem::take(&mut self.encoder.row));
                 *self = Inserter { value, ..Inserter::new(index, &info) };
+                self.encoder.row = row;
                 placed = None;
             }
             let placed = *placed.get_or_insert_with(|| self.place());
@@ -98,8 +105,15 @@ impl Inserter {
                 return;
             }
             let mut closed = (0, 0);
-            let refused = match self.nearest(index, &info) {
-                Err(stale) => Refused::Stale(stale),
+            let mut cells = NO_BLOCK;
+            let refused = match self.nearest(index, &info).map_err(Refused::Stale).and_then(|path| {
+                cells = path[0].cell.0;
+                if info.meta.height > 0 {
+                    self.widen(index, &path[0])?;
+                }
+                Ok(path)
+            }) {
+                Err(refused) => refused,
                 Ok(path) => {
                     self.encoder.encode(&self.row, &self.centroid);
                     if placed == Placed::Unbounded {
@@ -126,7 +140,11 @@ impl Inserter {
                     // Whoever replaces the list holds this lock until that is done. If the list is closed still, that was
                     // broken off.
                     let lock = StructureLock::wait(index);
-                    structure::reopen(index, &self.leaf, closed, &lock);
+                    if closed.0 != 0 {
+                        structure::reopen(index, &self.leaf, closed, &lock);
+                    } else {
+                        structure::reopen_cells(index, &self.inner, cells, &lock);
+                    }
                     Info::of(index)
                 }
             };
@@ -146,7 +164,7 @@ impl Inserter {
 
     /// Finds the nearest list and its centroid; returns the way to it, the list itself first.
     fn nearest(&mut self, index: pg_sys::Relation, info: &Info) -> Result<Vec<Found>, Stale> {
-        let levels = tree::walk(index, &info.meta, &self.inner, &self.query, BEAM)?;
+        let levels = tree::walk(index, &info.meta, &self.inner, &self.query, BEAM, None)?;
         let mut path = Vec::with_capacity(levels.len());
         let mut at = 0;
         for level in levels.iter().rev() {
@@ -163,6 +181,45 @@ impl Inserter {
             codes.decode(path[0].cell, path[0].list.id, &mut self.centroid)?;
         }
         Ok(path)
+    }
+
+    /// Makes the summaries of a list, in the cell of its centroid, know of the row. To be done before the row can be seen.
+    fn widen(&self, index: pg_sys::Relation, found: &Found) -> Result<(), Refused> {
+        if self.filters.len() == 0 {
+            return Ok(());
+        }
+        let (number, cell) = (found.cell.0, found.cell.1 as usize);
+        // Columns of which the summary does not know the row's key, with the summary that does.
+        let widened = |page: &Bytes| -> Result<Vec<(usize, Summary)>, Stale> {
+            page::check_code(page, &self.inner).or_stale(index, number)?;
+            page::cell(page, &self.inner, cell).or_corrupted(index, number);
+            page::check_child(page, &self.inner, cell, found.list.id).or_stale(index, number)?;
+            let columns = (0..self.filters.len()).filter_map(|column| {
+                let key = self.encoder.row.get(column);
+                let mut summary = page::summary(page, &self.inner, cell, column);
+                (!summary.knows(key)).then(|| {
+                    summary.add(key);
+                    (column, summary)
+                })
+            });
+            Ok(columns.collect())
+        };
+        // Mostly there is nothing new.
+        if widened(Buffer::read(index, number).page()).map_err(Refused::Stale)?.is_empty() {
+            return Ok(());
+        }
+        let buffer = Buffer::write(index, number);
+        let wider = widened(buffer.page()).map_err(Refused::Stale)?;
+        if page::opaque(buffer.page()).closed() {
+            return Err(Refused::Closed);
+        }
+        let change = Change::begin(index);
+        let page = change.edit(&buffer, false);
+        for (column, summary) in wider {
+            page::write_summary(page, &self.inner, cell, column, &summary);
+        }
+        change.commit();
+        Ok(())
     }
 
     /// Splits the list at the end of the path, unless somebody changes the structure now: then the next one tries who adds a

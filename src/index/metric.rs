@@ -1,5 +1,6 @@
 //! What an operator class means to the index, and how rows and queries enter its coordinate system.
 
+use crate::filter::keys::Kind;
 use crate::types::{halfvec::HalfvecRef, vector::VectorRef};
 use ann::quantize::{Rotation, Space};
 use pgrx::prelude::*;
@@ -67,6 +68,14 @@ impl Operator {
             pg_sys::FunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32
         };
         Operator::from_code(code).unwrap_or_else(|| {
+            if Kind::from_code(code).is_some() {
+                ereport!(
+                    ERROR,
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "the first column of an ivflsh index must be a vector",
+                    "Filter columns come after it."
+                );
+            }
             ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown ivflsh operator class {code}"));
         })
     }

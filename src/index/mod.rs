@@ -34,6 +34,7 @@ pub mod tree;
 pub mod vacuum;
 pub mod write;
 
+use crate::filter;
 use metric::{Element, Metric, Operator, SUPPORT_PROC};
 use pgrx::prelude::*;
 
@@ -79,13 +80,40 @@ support_function!(pg_finfo_ivflsh_halfvec_l2, ivflsh_halfvec_l2, Halfvec, L2);
 support_function!(pg_finfo_ivflsh_halfvec_cosine, ivflsh_halfvec_cosine, Halfvec, Cosine);
 support_function!(pg_finfo_ivflsh_halfvec_ip, ivflsh_halfvec_ip, Halfvec, InnerProduct);
 
+macro_rules! filter_function {
+    ($info:ident, $name:ident, $kind:ident) => {
+        sql_callable!($info, $name, pg_sys::Datum::from(const { filter::keys::Kind::$kind.code() as i32 }));
+    };
+}
+
+filter_function!(pg_finfo_ivflsh_filter_bool, ivflsh_filter_bool, Bool);
+filter_function!(pg_finfo_ivflsh_filter_int2, ivflsh_filter_int2, Int2);
+filter_function!(pg_finfo_ivflsh_filter_int4, ivflsh_filter_int4, Int4);
+filter_function!(pg_finfo_ivflsh_filter_int8, ivflsh_filter_int8, Int8);
+filter_function!(pg_finfo_ivflsh_filter_float4, ivflsh_filter_float4, Float4);
+filter_function!(pg_finfo_ivflsh_filter_float8, ivflsh_filter_float8, Float8);
+filter_function!(pg_finfo_ivflsh_filter_oid, ivflsh_filter_oid, Oid);
+filter_function!(pg_finfo_ivflsh_filter_date, ivflsh_filter_date, Date);
+filter_function!(pg_finfo_ivflsh_filter_time, ivflsh_filter_time, Time);
+filter_function!(pg_finfo_ivflsh_filter_timestamp, ivflsh_filter_timestamp, Timestamp);
+filter_function!(pg_finfo_ivflsh_filter_timestamptz, ivflsh_filter_timestamptz, Timestamptz);
+filter_function!(pg_finfo_ivflsh_filter_enum, ivflsh_filter_enum, Enum);
+filter_function!(pg_finfo_ivflsh_filter_numeric, ivflsh_filter_numeric, Numeric);
+filter_function!(pg_finfo_ivflsh_filter_uuid, ivflsh_filter_uuid, Uuid);
+filter_function!(pg_finfo_ivflsh_filter_inet, ivflsh_filter_inet, Inet);
+filter_function!(pg_finfo_ivflsh_filter_hash, ivflsh_filter_hash, Hash);
+filter_function!(pg_finfo_ivflsh_filter_array, ivflsh_filter_array, Set);
+
 /// What the access method can do, and its callbacks.
 fn handler() -> pg_sys::Datum {
     // SAFETY: a zeroed node of the right type; all callbacks have PostgreSQL's signatures.
     let mut am = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
     am.amsupport = SUPPORT_PROC;
     am.amcanorderbyop = true;
+    am.amcanmulticol = true;
     am.amoptionalkey = true;
+    am.amsearcharray = true;
+    am.amsearchnulls = true;
     am.amusemaintenanceworkmem = false;
     am.amparallelvacuumoptions = pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL as u8;
     am.amkeytype = pg_sys::InvalidOid;
@@ -128,6 +156,19 @@ unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
         if function == pg_sys::InvalidOid {
             pgrx::info!("ivflsh operator class \"{name}\" lacks support function {SUPPORT_PROC}");
             return false;
+        }
+        let code = pg_sys::OidFunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32;
+        let Some(kind) = filter::keys::Kind::from_code(code) else {
+            return Operator::from_code(code).is_some();
+        };
+        for strategy in 1..=filter::predicate::STRATEGIES {
+            let operator = pg_sys::get_opfamily_member(family, input, input, strategy);
+            if operator != pg_sys::InvalidOid && !filter::predicate::allows(kind, strategy) {
+                pgrx::info!(
+                    "ivflsh operator class \"{name}\" has an operator of strategy {strategy}, which {kind:?} keys do not support"
+                );
+                return false;
+            }
         }
         true
     }

@@ -8,9 +8,11 @@
 //! | mean | a stretch of the data mean, f32 |
 //! | posting | blocks of 32 entries: live mask, factors, TIDs, sketches (see [`Layout`]) |
 //! | sketch | the part of one block's sketches that did not fit on its posting page |
-//! | code | cells of `12 + D` bytes (inner levels: `16 + D`): the code factors of an entry and its 8-bit code |
+//! | code | cells of `12 + D` bytes: the code factors of an entry and its 8-bit code. On inner levels, the identity of the
+//!   child list and the summaries of its filter columns are between the two |
 //! | free | nothing; recorded in the free space map |
 
+use ann::filter::{Keys, RowKeys, Summary};
 use ann::quantize::{BLOCK, BlockFactors, CodeFactors, SketchFactors};
 use pgrx::prelude::*;
 
@@ -311,7 +313,7 @@ pub struct Meta {
     pub seed: u64,
     /// Bits per dimension of the extended code (8).
     pub bits: u32,
-    /// Scalar filter columns (0).
+    /// Scalar filter columns.
     pub filters: u32,
     /// Levels above the leaves: 0 when the root is a list of rows.
     pub height: u32,
@@ -352,14 +354,16 @@ pub struct Meta {
     pub splits: u64,
     /// Lists merged away so far.
     pub merges: u64,
+    /// What the keys of each filter column stand for, see [`crate::filter::keys::Kind`].
+    pub kinds: [u8; MAX_FILTERS],
 }
 
 /// Places of [`Meta::pending`].
 pub const PENDING: usize = 8;
 
 impl Meta {
-    /// Meta data of an empty index whose root list has identity 1.
-    pub fn new(dims: u32, operator: u32, seed: u64, bits: u32) -> Meta {
+    /// Meta data of an empty index whose root list has identity 1. `kinds`: one a filter column.
+    pub fn new(dims: u32, operator: u32, seed: u64, bits: u32, kinds: &[u8]) -> Meta {
         let mut meta = Meta {
             magic: META_MAGIC,
             format: FORMAT as u32,
@@ -367,7 +371,7 @@ impl Meta {
             operator,
             seed,
             bits,
-            filters: 0,
+            filters: kinds.len() as u32,
             height: 0,
             root: NO_BLOCK,
             root_list: 1,
@@ -387,7 +391,9 @@ impl Meta {
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
+            kinds: [0; MAX_FILTERS],
         };
+        meta.kinds[..kinds.len()].copy_from_slice(kinds);
         meta.target = Layout::new(meta.shape(), false).target_rows() as u32;
         meta
     }
@@ -417,7 +423,12 @@ impl Meta {
         if meta.format != FORMAT as u32 {
             return Err(Damage::Format(meta.format as u16));
         }
-        if meta.dims == 0 || meta.dims > MAX_DIMS || meta.height > MAX_HEIGHT || meta.bits != 8 || meta.filters != 0 {
+        if meta.dims == 0
+            || meta.dims > MAX_DIMS
+            || meta.height > MAX_HEIGHT
+            || meta.bits != 8
+            || meta.filters as usize > MAX_FILTERS
+        {
             return Err(Damage::Bounds);
         }
         Ok(meta)
@@ -434,6 +445,8 @@ impl Meta {
 
 /// Most dimensions that can be indexed.
 pub const MAX_DIMS: u32 = 16_000;
+/// Most filter columns: so many keys fit a posting page beside all that else must be on it.
+pub const MAX_FILTERS: usize = 27;
 /// Most levels of inner lists; 128^8 lists are more than pages can number.
 pub const MAX_HEIGHT: u32 = 8;
 
@@ -485,6 +498,7 @@ pub struct Shape {
 /// 584  code_pages    u32 x n    the pages that the cells of slots 0 .. 31 are on, in order
 ///      sketch_pages  u32 x n    the pages that continue the sketches
 ///      inner level:  child list identity u32 x 32, radius f32 x 32, squared norm f32 x 32
+///      leaf level:   for each filter column, 32-byte aligned, keys u64 x 32; then for each, NULLs u32 (bit i: slot i)
 ///      sketches      16 x groups, 32-byte aligned
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -511,8 +525,12 @@ pub struct Layout {
     cell: usize,
     /// Blocks of lists of lists.
     pub inner: bool,
+    /// Filter columns.
+    pub filters: usize,
     at_sketch_pages: usize,
     at_children: usize,
+    at_keys: usize,
+    at_nulls: usize,
     at_groups: usize,
 }
 
@@ -525,7 +543,8 @@ const AT_ERROR: usize = AT_SCALE + 4 * BLOCK;
 const AT_TID: usize = AT_ERROR + 4 * BLOCK;
 const AT_CODE_PAGES: usize = AT_TID + 6 * BLOCK;
 const GROUP: usize = 16;
-/// Bytes of the factors before a code; on inner levels the identity of the child list follows them.
+/// Bytes of the factors before a code; on inner levels the identity of the child list and the summaries of its filter
+/// columns follow them.
 const CELL_HEADER: usize = 12;
 const INNER_CELL_HEADER: usize = CELL_HEADER + 4;
 /// Groups on one sketch page.
@@ -534,8 +553,8 @@ const SKETCH_PAGE_GROUPS: usize = CAPACITY / GROUP;
 impl Layout {
     /// Layout of an index's entries, on leaf or on inner levels.
     pub fn new(shape: Shape, inner: bool) -> Layout {
-        let padded = shape.padded;
-        let cell = if inner { INNER_CELL_HEADER } else { CELL_HEADER } + padded;
+        let Shape { padded, filters, .. } = shape;
+        let cell = if inner { INNER_CELL_HEADER + filters * Summary::BYTES } else { CELL_HEADER } + padded;
         let (cells, cell_pages) = if cell <= CAPACITY { (CAPACITY / cell, 1) } else { (1, cell.div_ceil(CAPACITY)) };
         // Slot 0 may be on any cell of the first page.
         let code_pages = if cell_pages > 1 { BLOCK * cell_pages } else { (cells - 1 + BLOCK).div_ceil(cells) };
@@ -544,7 +563,9 @@ impl Layout {
         let mut sketch_pages = 0;
         loop {
             let at_children = at_sketch_pages + 4 * sketch_pages;
-            let at_groups = (at_children + if inner { 12 * BLOCK } else { 0 }).next_multiple_of(32);
+            let at_keys = (at_children + if inner { 12 * BLOCK } else { 0 }).next_multiple_of(32);
+            let at_nulls = at_keys + if inner { 0 } else { 8 * BLOCK * filters };
+            let at_groups = (at_nulls + if inner { 0 } else { 4 * filters }).next_multiple_of(32);
             let inline_groups = groups.min((CAPACITY - at_groups) / GROUP);
             if inline_groups + sketch_pages * SKETCH_PAGE_GROUPS >= groups {
                 let block = (at_groups + inline_groups * GROUP).next_multiple_of(32);
@@ -560,8 +581,11 @@ impl Layout {
                     blocks: CAPACITY / block,
                     cell,
                     inner,
+                    filters,
                     at_sketch_pages,
                     at_children,
+                    at_keys,
+                    at_nulls,
                     at_groups,
                 };
             }
@@ -762,6 +786,31 @@ impl<'p> Block<'p> {
         }
     }
 
+    /// The keys of a filter column.
+    pub fn keys(&self, column: usize) -> &'p Keys {
+        assert!(!self.layout.inner && column < self.layout.filters);
+        let at = self.at + self.layout.at_keys + 8 * BLOCK * column;
+        let bytes = &self.page[at..at + 8 * BLOCK];
+        assert!(bytes.as_ptr().addr().is_multiple_of(8));
+        // SAFETY: the slice has 8 * BLOCK bytes, is aligned for u64 (asserted), and any bits are a valid u64.
+        unsafe { &*bytes.as_ptr().cast() }
+    }
+
+    /// Bit i: slot i has NULL in a filter column.
+    pub fn nulls(&self, column: usize) -> u32 {
+        assert!(!self.layout.inner && column < self.layout.filters);
+        word(self.page, self.at + self.layout.at_nulls + 4 * column)
+    }
+
+    /// The filter columns of a slot.
+    pub fn row(&self, slot: usize) -> RowKeys {
+        let mut row = RowKeys::new(self.layout.filters);
+        for column in 0..self.layout.filters {
+            row.set(column, (self.nulls(column) >> slot & 1 == 0).then(|| self.keys(column)[slot]));
+        }
+        row
+    }
+
     /// Page number `i` of the pages with codes.
     pub fn code_page(&self, i: usize) -> u32 {
         assert!(i < self.layout.code_pages);
@@ -920,6 +969,18 @@ impl<'p> PostingMut<'p> {
         put_float(self.page, at + 8 * BLOCK + 4 * slot, child.norm2);
     }
 
+    /// Writes the filter columns of a slot.
+    pub fn set_keys(&mut self, b: usize, slot: usize, row: &RowKeys) {
+        assert!(slot < BLOCK && row.keys.len() == self.layout.filters);
+        let (keys, nulls) = (self.at(b) + self.layout.at_keys, self.at(b) + self.layout.at_nulls);
+        for (column, key) in row.keys.iter().enumerate() {
+            let at = keys + 8 * (BLOCK * column + slot);
+            self.page[at..at + 8].copy_from_slice(&key.to_le_bytes());
+            let mask = word(self.page, nulls + 4 * column) & !(1 << slot);
+            put_word(self.page, nulls + 4 * column, mask | (row.nulls >> column & 1) << slot);
+        }
+    }
+
     /// The part of the sketches that is on this page.
     pub fn groups(&mut self, b: usize) -> &mut [u8] {
         let at = self.at(b) + self.layout.at_groups;
@@ -986,7 +1047,8 @@ pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> (std::ops
     (range, signed(&page[START..START + n]))
 }
 
-/// Writes part `part` of an entry's cell. `list`: on inner levels, the child list's identity.
+/// Writes part `part` of an entry's cell. `child`: on inner levels, the child list's identity, and the summaries of its
+/// filter columns (none: it is a list of lists).
 pub fn write_cell(
     page: &mut Bytes,
     layout: &Layout,
@@ -994,7 +1056,7 @@ pub fn write_cell(
     part: usize,
     factors: &CodeFactors,
     code: &[i8],
-    list: u32,
+    child: Option<(u32, &[Summary])>,
 ) {
     assert!(cell < layout.cells && part < layout.cell_pages && code.len() == layout.padded);
     let range = layout.code_range(part);
@@ -1003,8 +1065,12 @@ pub fn write_cell(
         put_float(page, at, factors.constant);
         put_float(page, at + 4, factors.scale);
         put_float(page, at + 8, factors.error);
-        if layout.inner {
+        assert_eq!(layout.inner, child.is_some());
+        if let Some((list, summaries)) = child {
             put_word(page, at + CELL_HEADER, list);
+            for (column, summary) in summaries.iter().enumerate() {
+                write_summary(page, layout, cell, column, summary);
+            }
         }
         at += layout.cell_header();
     } else {
@@ -1027,6 +1093,23 @@ pub fn write_cell(
 pub fn set_used_cells(page: &mut Bytes, layout: &Layout, used: usize) {
     edit_opaque(page, |o| o.used = used as u16);
     set_used_bytes(page, used * layout.cell);
+}
+
+/// Where the summary of a filter column of the child list is, whose centroid a cell of an inner level holds.
+fn summary_range(layout: &Layout, cell: usize, column: usize) -> std::ops::Range<usize> {
+    assert!(layout.inner && cell < layout.cells && column < layout.filters);
+    let at = START + cell * layout.cell + INNER_CELL_HEADER + column * Summary::BYTES;
+    at..at + Summary::BYTES
+}
+
+/// The summary of a filter column of the list of rows whose centroid is in `cell` (checked by [`cell`]).
+pub fn summary(page: &Bytes, layout: &Layout, cell: usize, column: usize) -> Summary {
+    Summary::from_bytes(page[summary_range(layout, cell, column)].try_into().unwrap())
+}
+
+/// Writes what [`summary`] reads.
+pub fn write_summary(page: &mut Bytes, layout: &Layout, cell: usize, column: usize, summary: &Summary) {
+    page[summary_range(layout, cell, column)].copy_from_slice(&summary.to_bytes());
 }
 
 fn signed(bytes: &[u8]) -> &[i8] {

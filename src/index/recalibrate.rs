@@ -56,7 +56,7 @@ pub fn measure(index: pg_sys::Relation, meta: &Meta, frame: &Frame, rows: &mut R
             continue;
         }
         query.place(frame);
-        let lists = tree::nearest_lists(index, meta, &inner, &query, deep).ok()?;
+        let lists = tree::nearest_lists(index, meta, &inner, &query, deep, None).ok()?;
         seen.extend(Seen::of(index, &leaf, &query, tid, &lists).ok()?);
     }
     let mut needed: Vec<f32> = seen.iter().flat_map(|s| s.needed.iter().copied()).collect();
@@ -114,8 +114,17 @@ impl Seen {
                 let limit = best.get(KEPT - 1).map_or(f32::INFINITY, |b| b.0);
                 for block in (0..posting.blocks()).map(|b| posting.block(b)) {
                     let table = &query.table;
-                    let mut near =
-                        tree::scan_block(index, leaf, list.id, list.term, &block, table, limit, &mut scores)?;
+                    let mut near = tree::scan_block(
+                        index,
+                        leaf,
+                        list.id,
+                        list.term,
+                        &block,
+                        block.live(),
+                        table,
+                        limit,
+                        &mut scores,
+                    )?;
                     while near != 0 {
                         let slot = near.trailing_zeros() as usize;
                         near &= near - 1;

@@ -4,9 +4,11 @@
 use super::meta::{self, Info};
 use super::metric::{Frame, Operator};
 use super::page::Damage;
-use super::search::Search;
+use super::search::{Restriction, Search};
 use super::storage::corrupted;
 use super::tree::Query;
+use crate::filter::columns::Columns;
+use crate::filter::predicate::Predicate;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 
@@ -16,7 +18,10 @@ struct ScanState {
     dims: usize,
     /// And the epoch of its mean.
     frame: Option<(u32, Frame)>,
+    filters: Option<Columns>,
     search: Option<Search>,
+    /// Rows must be compared with the conditions themselves.
+    recheck: bool,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
     /// Type of each ORDER BY operator's result.
@@ -43,7 +48,9 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             operator: Operator::of_index(index),
             dims: meta::column_dims(index).unwrap_or(0),
             frame: None,
+            filters: None,
             search: None,
+            recheck: false,
             null_query: false,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
@@ -111,7 +118,17 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             state.frame = Some((info.meta.mean_epoch, info.frame(index)));
         }
         super::compat::count_index_scan(index);
-        state.search = Some(Search::new(index, &info, &state.frame.as_ref().unwrap().1, query));
+        let mut search = Search::new(index, &info, &state.frame.as_ref().unwrap().1, query);
+        let n = (*scan).numberOfKeys as usize;
+        if n > 0 {
+            let filters = state.filters.get_or_insert_with(|| Columns::of_meta(index, &info.meta));
+            let predicate = Predicate::new(filters, std::slice::from_raw_parts((*scan).keyData, n));
+            state.recheck = predicate.recheck();
+            if !predicate.is_empty() {
+                search.restrict(Restriction { predicate: Some(predicate), ..Restriction::default() });
+            }
+        }
+        state.search = Some(search);
     }
 }
 
@@ -132,7 +149,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
             return false;
         };
         (*scan).xs_heaptid = row.tid.item();
-        (*scan).xs_recheck = false;
+        (*scan).xs_recheck = state.recheck;
         // Only the first ORDER BY is bounded; the executor sorts out the others.
         state.order_values[0] = pg_sys::IndexOrderByDistance {
             value: state.operator.order_value(row.bound, search.query.underflow),

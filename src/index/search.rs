@@ -15,9 +15,10 @@
 use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
-use super::page::{Damage, Layout, Meta, Tid};
+use super::page::{Block, Damage, Layout, Meta, Tid};
 use super::storage::{self, Stale, corrupted};
 use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Query, Scores};
+use crate::filter::predicate::Predicate;
 use ann::quantize::{self, Space};
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -41,6 +42,8 @@ const REFINE_BATCH: usize = 8;
 const FETCH_AHEAD: usize = 4;
 /// Lists whose pages the operating system is asked for ahead, once pages turn out not to be in shared buffers.
 const READ_AHEAD: usize = 32;
+/// Candidates of a restricted search that are few.
+const FEW_CANDIDATES: usize = 64;
 /// Lists scanned at least when more are wanted.
 const LEAST_MORE: usize = 8;
 
@@ -113,6 +116,42 @@ pub struct Row {
     pub placed: bool,
 }
 
+/// Which rows of the index a search is for. Others are as if they were not there: they are not scored, not returned, and
+/// do not count for the stopping rule, so that the search goes on until it knows enough rows that are wanted.
+#[derive(Default)]
+pub struct Restriction {
+    /// Conditions on filter columns. Lists that cannot hold such a row are not read.
+    pub predicate: Option<Predicate>,
+    /// A test of each row, such as membership in what other indexes have found.
+    pub rows: Option<Box<dyn Fn(Tid) -> bool>>,
+}
+
+impl Restriction {
+    fn is_some(&self) -> bool {
+        self.predicate.is_some() || self.rows.is_some()
+    }
+
+    /// The slots of a block that hold a row that is wanted.
+    #[inline]
+    fn wanted(&self, block: &Block<'_>) -> u32 {
+        let mut wanted = block.live();
+        if let Some(predicate) = &self.predicate {
+            wanted = predicate.passing(block, wanted);
+        }
+        if let Some(rows) = &self.rows {
+            let mut left = wanted;
+            while left != 0 {
+                let slot = left.trailing_zeros();
+                left &= left - 1;
+                if !rows(block.tid(slot as usize)) {
+                    wanted &= !(1 << slot);
+                }
+            }
+        }
+        wanted
+    }
+}
+
 /// What a scan has done, for those who measure it.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Work {
@@ -139,6 +178,7 @@ pub struct Search {
     original: Vec<f32>,
     /// Something was not where a reader of this epoch was led to: the tree has to be asked again.
     stale: Option<(Stale, u32)>,
+    restriction: Restriction,
     /// Lists found by the tree, nearest first.
     lists: Vec<List>,
     /// How many lists the tree was asked for.
@@ -200,6 +240,7 @@ impl Search {
             query,
             original,
             stale: None,
+            restriction: Restriction::default(),
             lists: Vec::new(),
             wanted: if probes > 0 { probes } else { (expected * 3.0) as usize + 16 },
             scanned: Vec::new(),
@@ -226,8 +267,17 @@ impl Search {
         }
     }
 
+    /// Searches only for some of the rows. To be called before the first row is taken.
+    pub fn restrict(&mut self, restriction: Restriction) {
+        assert!(!self.started);
+        self.restriction = restriction;
+    }
+
     /// The next row.
     pub fn next_row(&mut self) -> Option<Row> {
+        if self.restriction.predicate.as_ref().is_some_and(Predicate::is_nothing) {
+            return None;
+        }
         if !self.started {
             self.started = true;
             self.find_lists();
@@ -422,7 +472,8 @@ impl Search {
     /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
     fn find_lists(&mut self) {
         loop {
-            match tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted) {
+            let filter = self.restriction.predicate.as_ref();
+            match tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted, filter) {
                 Ok(lists) => {
                     self.lists = lists;
                     return;
@@ -488,8 +539,7 @@ impl Search {
         for at in 0..self.lists.len().min(count) {
             self.scan_list(self.lists[at], self.meta.epoch);
         }
-        self.shrink_pool();
-        self.heap = std::mem::take(&mut self.pool).into();
+        self.pool_to_heap();
     }
 
     /// Scans the lists for the first goal.
@@ -543,8 +593,7 @@ impl Search {
                 break;
             }
         }
-        self.shrink_pool();
-        self.heap = std::mem::take(&mut self.pool).into();
+        self.pool_to_heap();
     }
 
     /// Scans the next `count` lists, nearest first; returns how many there were.
@@ -568,9 +617,24 @@ impl Search {
                 break;
             }
         }
-        self.shrink_pool();
-        self.heap = std::mem::take(&mut self.pool).into();
+        self.pool_to_heap();
         scanned(self)
+    }
+
+    /// Ends the scan of some lists. When few candidates are all that a restricted search has, all of them are refined: a
+    /// row whose sketch looks farther than it is would come too late for the order, and be missed in a LIMIT.
+    fn pool_to_heap(&mut self) {
+        self.shrink_pool();
+        let all_lists = self.wanted >= self.meta.lists as usize;
+        let few = if all_lists { FIRST_KEEP } else { FEW_CANDIDATES };
+        if self.restriction.is_some() && self.pool.len() <= few {
+            self.pool.sort_unstable_by_key(|row| !row.refined);
+            let refined = self.pool.partition_point(|row| row.refined);
+            let mut rest = self.pool.split_off(refined);
+            self.refine(&mut rest);
+            self.pool.append(&mut rest);
+        }
+        self.heap = std::mem::take(&mut self.pool).into();
     }
 
     /// Whether a list may hold rows within a distance.
@@ -613,15 +677,16 @@ impl Search {
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
+                let wanted = self.restriction.wanted(&block);
                 let (table, limit) = (&self.query.table, self.horizon);
-                let mut near = match tree::scan_block(rel, &leaf, list.id, list.term, &block, table, limit, &mut scores)
-                {
-                    Ok(near) => near,
-                    Err(stale) => {
-                        self.stale = Some((stale, epoch));
-                        break;
-                    }
-                };
+                let mut near =
+                    match tree::scan_block(rel, &leaf, list.id, list.term, &block, wanted, table, limit, &mut scores) {
+                        Ok(near) => near,
+                        Err(stale) => {
+                            self.stale = Some((stale, epoch));
+                            break;
+                        }
+                    };
                 self.work.entries += block.live().count_ones() as u64;
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
@@ -719,8 +784,7 @@ impl Search {
         for (list, epoch) in std::mem::take(&mut self.scanned) {
             self.scan_list(list, epoch);
         }
-        self.shrink_pool();
-        self.heap = std::mem::take(&mut self.pool).into();
+        self.pool_to_heap();
     }
 }
 

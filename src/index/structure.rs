@@ -20,6 +20,7 @@ use super::threads::Pool;
 use super::tree::{self, CodeReader, Cursor, Found, Position, Query};
 use super::write::{self, CodeStream, Entries, Entry};
 use ann::cluster::{self, Matrix};
+use ann::filter::{RowKeys, Summary};
 use ann::quantize::{self, BLOCK, Space};
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
@@ -77,6 +78,16 @@ pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), 
     }
 }
 
+/// Opens a code page of inner lists again, if it is closed and still one, as [`reopen`] does.
+pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock: &StructureLock) {
+    let buffer = Buffer::write(index, number);
+    if page::check_code(buffer.page(), inner).is_ok_and(|opaque| opaque.closed()) {
+        let change = Change::begin(index);
+        page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
+        change.commit();
+    }
+}
+
 /// A list that is being replaced.
 struct Old {
     head: u32,
@@ -108,9 +119,9 @@ impl OldPages {
 }
 
 /// An entry of a list of rows.
-#[derive(Clone, Copy)]
 struct OldEntry {
     tid: Tid,
+    row: RowKeys,
     cell: (u32, u16),
     /// Its factors say nothing.
     unbounded: bool,
@@ -120,6 +131,7 @@ impl OldEntry {
     fn of(block: &page::Block<'_>, slot: usize) -> Option<OldEntry> {
         Some(OldEntry {
             tid: block.tid(slot),
+            row: block.row(slot),
             cell: block.cell(slot)?,
             unbounded: !block.sketch(slot).constant.is_finite(),
         })
@@ -130,6 +142,7 @@ impl OldEntry {
 #[derive(Default)]
 struct Members {
     tids: Vec<Tid>,
+    rows: Vec<RowKeys>,
     /// In the index's coordinates, padded long each.
     vectors: Vec<f32>,
     /// How far the vectors can be from the rows: 0 for rows that were read; infinite for rows without bounds.
@@ -141,8 +154,9 @@ impl Members {
         self.tids.len()
     }
 
-    fn push(&mut self, tid: Tid, vector: &[f32], error: f32) {
-        self.tids.push(tid);
+    fn push(&mut self, entry: &OldEntry, vector: &[f32], error: f32) {
+        self.tids.push(entry.tid);
+        self.rows.push(entry.row.clone());
         self.vectors.extend_from_slice(vector);
         self.errors.push(error);
     }
@@ -151,6 +165,8 @@ impl Members {
 /// A list that has been written and is not in the tree yet.
 struct New {
     child: Child,
+    /// Of its rows, if it is a list of rows.
+    summaries: Vec<Summary>,
     /// The centroid as an entry of the parent, see [`encode::write_record`].
     record: Vec<u8>,
 }
@@ -184,7 +200,7 @@ impl Structure {
         Structure {
             index,
             _lock: lock,
-            encoder: Encoder::new(frame.operator.space(), frame.padded()),
+            encoder: Encoder::new(frame.operator.space(), frame.padded(), info.meta.filters as usize),
             rows: Rows::new(index, heap, frame.operator),
             frame,
             leaf: info.leaf_layout(),
@@ -316,7 +332,7 @@ impl Structure {
                 let placed = self.frame.place(&mut self.value);
                 if placed != Placed::Nowhere {
                     let error = if placed == Placed::Unbounded { f32::INFINITY } else { 0.0 };
-                    members.push(entry.tid, &self.value, error);
+                    members.push(entry, &self.value, error);
                     return;
                 }
             }
@@ -325,13 +341,13 @@ impl Structure {
         self.value.clear();
         self.value.extend_from_slice(centroid);
         if entry.unbounded {
-            members.push(entry.tid, &self.value, f32::INFINITY);
+            members.push(entry, &self.value, f32::INFINITY);
             return;
         }
         let factors = CodeReader::new(self.index, &self.leaf)
             .decode(entry.cell, 0, &mut self.value)
             .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
-        members.push(entry.tid, &self.value, factors.error);
+        members.push(entry, &self.value, factors.error);
     }
 
     /// Encodes `members` relative to `centroid` and writes them as list `id`; returns it as an entry of its parent.
@@ -346,6 +362,7 @@ impl Structure {
         let padded = self.padded();
         let mut entries = Entries::new(&self.leaf);
         let mut squares = 0.0;
+        let mut summaries = vec![Summary::EMPTY; self.leaf.filters];
         for i in chosen {
             let vector = &members.vectors[i * padded..][..padded];
             let square = self.encoder.encode(vector, centroid);
@@ -358,17 +375,19 @@ impl Structure {
             if square.is_finite() {
                 squares += f64::from(square);
             }
-            entries.push(&self.encoder.entry(members.tids[i]));
+            members.rows[i].add_to(&mut summaries);
+            entries.push(&Entry { row: &members.rows[i], ..self.encoder.entry(members.tids[i]) });
         }
         let head = write::write_list(self.index, &self.leaf, 0, id, &entries, cells);
         let radius = (squares / entries.len().max(1) as f64).sqrt() as f32;
-        New { child: Child { head, list: id, radius, norm2: ann::distance::norm_squared(centroid) }, record }
+        let child = Child { head, list: id, radius, norm2: ann::distance::norm_squared(centroid) };
+        New { child, summaries, record }
     }
 
     /// Rounds a centroid to what its code stands for; returns it with its record.
     fn quantize(&mut self, centroid: &mut [f32]) -> Vec<u8> {
         self.encoder.encode_centroid(centroid, &vec![0.0; centroid.len()]);
-        let mut record = vec![0; encode::record_bytes(centroid.len())];
+        let mut record = vec![0; encode::record_bytes(centroid.len(), self.leaf.filters)];
         encode::write_record(&self.encoder, Tid::new(0, 0), &mut record);
         record
     }
@@ -474,7 +493,8 @@ impl Structure {
         };
         let around = query_of(&old.centroid);
         let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
-        let near = tree::walk(index, &self.meta, &inner, &around, NEIGHBOURS + 1).unwrap_or_else(|e| damaged(e)).pop();
+        let near =
+            tree::walk(index, &self.meta, &inner, &around, NEIGHBOURS + 1, None).unwrap_or_else(|e| damaged(e)).pop();
         let queries: Vec<Query> = centroids.iter().map(|c| query_of(c)).collect();
         let mut movers = Vec::new();
         let mut codes = CodeReader::new(index, &inner);
@@ -501,7 +521,8 @@ impl Structure {
                     let mut scores = [tree::Scores::new(), tree::Scores::new(), tree::Scores::new()];
                     for (query, scores) in [&own, &queries[0], &queries[1]].into_iter().zip(&mut scores) {
                         let table = &query.table;
-                        tree::scan_block(index, &leaf, neighbour.list.id, here, &block, table, f32::INFINITY, scores)
+                        let (id, live) = (neighbour.list.id, block.live());
+                        tree::scan_block(index, &leaf, id, here, &block, live, table, f32::INFINITY, scores)
                             .unwrap_or_else(|stale| damaged(stale));
                     }
                     for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
@@ -681,7 +702,7 @@ impl Structure {
             let entry = NewEntry {
                 tid: Tid::new(new.child.head, 0),
                 encoded: &self.encoder,
-                child: Some(new.child),
+                child: Some((new.child, &new.summaries)),
                 live: false,
             };
             match append::append(index, &inner, (parent.list.head, parent.list.id), &entry, &added) {
@@ -766,7 +787,8 @@ impl Structure {
         }
     }
 
-    /// Reads the entries of an inner list: their centroids, and each as it is.
+    /// Reads the entries of an inner list: their centroids, and each as it is. Summaries of its lists are not changed from
+    /// now on, until somebody who wants to, and has waited for the lock, opens their pages again.
     fn read_inner(&self, head: u32, list: u32) -> (OldPages, Vec<f32>, Vec<New>) {
         let (index, inner, padded) = (self.index, self.inner, self.padded());
         let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
@@ -784,16 +806,26 @@ impl Structure {
                 }
             }
         }
+        if inner.filters > 0 {
+            for &number in pages.codes.keys() {
+                let buffer = Buffer::write(index, number);
+                page::check_code(buffer.page(), &inner).or_corrupted(index, number);
+                let change = Change::begin(index);
+                page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
+                change.commit();
+            }
+        }
         let mut codes = CodeReader::new(index, &inner);
-        let mut encoder = Encoder::new(self.space(), padded);
+        let mut encoder = Encoder::new(self.space(), padded, inner.filters);
         let mut centroids = vec![0.0; found.len() * padded];
         let mut entries = Vec::new();
         for ((cell, child), centroid) in found.into_iter().zip(centroids.chunks_exact_mut(padded)) {
             codes.read_into(cell, child.list, &mut encoder).unwrap_or_else(|stale| damaged(stale));
+            let summaries = codes.summaries(cell).unwrap_or_else(|stale| damaged(stale));
             encoder.decode_centroid(centroid);
-            let mut record = vec![0; encode::record_bytes(padded)];
+            let mut record = vec![0; encode::record_bytes(padded, inner.filters)];
             encode::write_record(&encoder, Tid::new(0, 0), &mut record);
-            entries.push(New { child, record });
+            entries.push(New { child, summaries, record });
         }
         (pages, centroids, entries)
     }
@@ -819,7 +851,8 @@ impl Structure {
         let record = self.quantize(&mut centroid);
         let squares: f64 = chosen.iter().map(|&i| f64::from(ann::distance::l2_squared(row(i), &centroid))).sum();
         let radius = (squares / chosen.len().max(1) as f64).sqrt() as f32;
-        New { child: Child { head, list: id, radius, norm2: ann::distance::norm_squared(&centroid) }, record }
+        let child = Child { head, list: id, radius, norm2: ann::distance::norm_squared(&centroid) };
+        New { child, summaries: Vec::new(), record }
     }
 
     /// Splits the inner list at the end of a way from the root.
@@ -892,5 +925,5 @@ fn reopened(index: pg_sys::Relation, meta: &Meta, layout: &Layout, stream: &Code
 /// Adds a list to the entries of a list of lists.
 fn push_child(encoder: &mut Encoder, entries: &mut Entries, new: &New) {
     encode::read_record(encoder, &new.record);
-    entries.push(&Entry { child: Some(new.child), ..encoder.entry(Tid::new(new.child.head, 0)) });
+    entries.push(&Entry { child: Some((new.child, &new.summaries)), ..encoder.entry(Tid::new(new.child.head, 0)) });
 }

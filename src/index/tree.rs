@@ -7,6 +7,8 @@ use super::encode::Encoder;
 use super::metric::{Frame, Operator};
 use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
 use super::storage::{self, Buffer, Checked, Stale, blocks, corrupted};
+use crate::filter::predicate::Predicate;
+use ann::filter::Summary;
 use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
@@ -241,7 +243,8 @@ impl Scores {
     }
 }
 
-/// Scores a block of list `id` relative to `term`; returns the live slots whose lower bound is not at or over `threshold`.
+/// Scores a block of list `id` relative to `term`; returns those of the `wanted` slots whose lower bound is not at or over
+/// `threshold`.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "all of them differ from caller to caller")]
 pub fn scan_block(
@@ -250,12 +253,12 @@ pub fn scan_block(
     id: u32,
     term: ListTerm,
     block: &Block<'_>,
+    wanted: u32,
     table: &QueryTable,
     threshold: f32,
     scores: &mut Scores,
 ) -> Result<u32, Stale> {
-    let live = block.live();
-    if live == 0 {
+    if wanted == 0 {
         return Ok(0);
     }
     let factors = block.factors();
@@ -274,7 +277,7 @@ pub fn scan_block(
         }
         quantize::bounds(table, &sums, &factors, term, threshold, estimate, lower)
     };
-    Ok(near & live)
+    Ok(near & wanted)
 }
 
 /// What a search takes from a code cell.
@@ -361,6 +364,22 @@ impl<'l> CodeReader<'l> {
         Ok(())
     }
 
+    /// Whether the list `child` of rows, whose centroid is in a cell, may hold a row that passes a filter.
+    fn may_match(&mut self, (number, cell): (u32, u16), child: u32, filter: &Predicate) -> Result<bool, Stale> {
+        let (rel, layout) = (self.rel, self.layout);
+        let page = self.turn_to(number)?.page();
+        page::cell(page, layout, cell as usize).or_corrupted(rel, number);
+        page::check_child(page, layout, cell as usize, child).or_stale(rel, number)?;
+        Ok(filter.may_match(|column| page::summary(page, layout, cell as usize, column)))
+    }
+
+    /// The summaries in a cell of an inner level.
+    pub fn summaries(&mut self, (number, cell): (u32, u16)) -> Result<Vec<Summary>, Stale> {
+        let layout = self.layout;
+        let page = self.turn_to(number)?.page();
+        Ok((0..layout.filters).map(|column| page::summary(page, layout, cell as usize, column)).collect())
+    }
+
     /// Adds what a cell's code stands for to `centroid` (padded long). Returns the factors.
     pub fn decode(&mut self, cell: (u32, u16), child: u32, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
         self.read(cell, child, |factors, range, code| quantize::decode_code(code, factors.scale, &mut centroid[range]))
@@ -422,13 +441,14 @@ const BEAM_SHARE: usize = 8;
 const MIN_BEAM: usize = 16;
 
 /// Finds about the `wanted` nearest lists of rows, nearest first, by a beam search from the root; all of them when `wanted`
-/// is at least their number. Returns what was found on each level, from the root (alone) down to the lists of rows.
+/// is at least their number. Lists that hold no row that passes `filter`, by their summaries, are left out. Returns what was found on each level, from the root (alone) down to the lists of rows.
 pub fn walk(
     rel: pg_sys::Relation,
     meta: &page::Meta,
     inner: &Layout,
     query: &Query,
     wanted: usize,
+    filter: Option<&Predicate>,
 ) -> Result<Vec<Vec<Found>>, Stale> {
     let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
     let mut levels =
@@ -436,7 +456,7 @@ pub fn walk(
     for level in (0..meta.height).rev() {
         let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
         let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
-        let found = children(rel, meta, inner, query, levels.last().unwrap(), beam)?;
+        let found = children(rel, meta, inner, query, levels.last().unwrap(), beam, filter.filter(|_| level == 0))?;
         levels.push(found);
     }
     Ok(levels)
@@ -449,8 +469,9 @@ pub fn nearest_lists(
     inner: &Layout,
     query: &Query,
     wanted: usize,
+    filter: Option<&Predicate>,
 ) -> Result<Vec<List>, Stale> {
-    let lists = walk(rel, meta, inner, query, wanted)?.pop().unwrap();
+    let lists = walk(rel, meta, inner, query, wanted, filter)?.pop().unwrap();
     Ok(lists.into_iter().map(|f| f.list).collect())
 }
 
@@ -463,6 +484,7 @@ fn children(
     query: &Query,
     parents: &[Found],
     wanted: usize,
+    filter: Option<&Predicate>,
 ) -> Result<Vec<Found>, Stale> {
     let origin = query.origin();
     let mut best: Vec<Estimated> = Vec::new();
@@ -478,8 +500,8 @@ fn children(
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
                 let limit = if bounded { threshold } else { f32::INFINITY };
-                let mut near =
-                    scan_block(rel, layout, parent.list.id, origin.term, &block, &query.table, limit, &mut scores)?;
+                let (id, live, table) = (parent.list.id, block.live(), &query.table);
+                let mut near = scan_block(rel, layout, id, origin.term, &block, live, table, limit, &mut scores)?;
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;
@@ -524,6 +546,11 @@ fn children(
             codes.prefetch(best[ahead as usize].cell);
         }
         let e = &best[i as usize];
+        if let Some(filter) = filter
+            && !codes.may_match(e.cell, e.child.list, filter)?
+        {
+            continue;
+        }
         let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
         let list = query.list(&e.child, &factors, dot);
         found.push(Found {

@@ -3,6 +3,7 @@
 
 use super::page::{self, Child, Kind, Layout, NO_BLOCK, PostingMut, Tid};
 use super::storage::{Buffer, Change, Checked};
+use ann::filter::{RowKeys, Summary};
 use ann::quantize::{self, BLOCK, CodeFactors, SketchFactors};
 use pgrx::prelude::*;
 use std::ops::Range;
@@ -16,16 +17,23 @@ pub struct Entry<'e> {
     pub nibbles: &'e [u8],
     /// padded
     pub codes: &'e [i8],
-    /// On inner levels, the child list.
-    pub child: Option<Child>,
+    /// On the level of rows, the filter columns.
+    pub row: &'e RowKeys,
+    /// On inner levels, the child list, and the summaries of its filter columns (none: it is a list of lists).
+    pub child: Option<(Child, &'e [Summary])>,
 }
 
 /// Encoded entries on their way to pages.
 pub struct Entries {
     groups: usize,
     padded: usize,
+    filters: usize,
     nibbles: Vec<u8>,
     codes: Vec<i8>,
+    /// Of entries of rows.
+    rows: Vec<RowKeys>,
+    /// Of entries of lists of rows.
+    summaries: Vec<Summary>,
     heads: Vec<(Tid, SketchFactors, CodeFactors, Option<Child>)>,
 }
 
@@ -45,8 +53,11 @@ impl Entries {
         Entries {
             groups: layout.groups,
             padded: layout.padded,
+            filters: layout.filters,
             nibbles: Vec::new(),
             codes: Vec::new(),
+            rows: Vec::new(),
+            summaries: Vec::new(),
             heads: Vec::new(),
         }
     }
@@ -55,7 +66,11 @@ impl Entries {
     pub fn push(&mut self, entry: &Entry<'_>) {
         self.nibbles.extend_from_slice(entry.nibbles);
         self.codes.extend_from_slice(entry.codes);
-        self.heads.push((entry.tid, entry.sketch, entry.code, entry.child));
+        match entry.child {
+            Some((_, summaries)) => self.summaries.extend_from_slice(summaries),
+            None => self.rows.push(entry.row.clone()),
+        }
+        self.heads.push((entry.tid, entry.sketch, entry.code, entry.child.map(|c| c.0)));
     }
 
     /// How many there are.
@@ -66,6 +81,8 @@ impl Entries {
     fn clear(&mut self) {
         self.nibbles.clear();
         self.codes.clear();
+        self.rows.clear();
+        self.summaries.clear();
         self.heads.clear();
     }
 
@@ -77,7 +94,8 @@ impl Entries {
     fn write_cell(&self, page: &mut page::Bytes, layout: &Layout, i: usize, cell: usize, part: usize) {
         let (_, _, factors, child) = &self.heads[i];
         let codes = &self.codes[i * self.padded..][..self.padded];
-        page::write_cell(page, layout, cell, part, factors, codes, child.map_or(0, |c| c.list));
+        let summaries = self.summaries.get(i * self.filters..(i + 1) * self.filters).unwrap_or_default();
+        page::write_cell(page, layout, cell, part, factors, codes, child.map(|c| (c.list, summaries)));
     }
 
     /// Adds the entries of `range` (at most 32) to a posting page as a block. `groups`: their sketches, interleaved.
@@ -91,6 +109,9 @@ impl Entries {
             view.set_sketch_page(b, i, block);
         }
         let n = range.len();
+        for (slot, row) in self.rows.get(range.clone()).unwrap_or_default().iter().enumerate() {
+            view.set_keys(b, slot, row);
+        }
         for (slot, (tid, sketch, _, child)) in self.heads[range].iter().enumerate() {
             view.set_entry(b, slot, *tid, sketch);
             if let Some(child) = child {
@@ -119,6 +140,8 @@ pub struct ListWriter<'l> {
     /// Entries of the block that is being filled.
     waiting: Entries,
     groups: Vec<u8>,
+    /// Of the list's rows so far.
+    summaries: Vec<Summary>,
 }
 
 impl<'l> ListWriter<'l> {
@@ -137,6 +160,7 @@ impl<'l> ListWriter<'l> {
             cell: 0,
             waiting: Entries::new(layout),
             groups: vec![0; 16 * layout.groups],
+            summaries: vec![Summary::EMPTY; layout.filters],
         }
     }
 
@@ -151,6 +175,7 @@ impl<'l> ListWriter<'l> {
     /// Starts list `id`.
     pub fn begin(&mut self, id: u32) {
         self.list = id;
+        self.summaries.fill(Summary::EMPTY);
         let mut head = self.new_page(Kind::Posting);
         self.head = head.block();
         let block = head.block();
@@ -167,10 +192,18 @@ impl<'l> ListWriter<'l> {
 
     /// Adds an entry to the list.
     pub fn add(&mut self, entry: &Entry<'_>) {
+        if entry.child.is_none() {
+            entry.row.add_to(&mut self.summaries);
+        }
         self.waiting.push(entry);
         if self.waiting.len() == BLOCK {
             self.write_block();
         }
+    }
+
+    /// What the filter columns of the list's rows hold.
+    pub fn summaries(&self) -> &[Summary] {
+        &self.summaries
     }
 
     /// Ends the list; returns its head page.

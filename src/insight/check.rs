@@ -9,11 +9,13 @@
 //! Rows and entries are brought together by TID: entries are sorted by it (externally), the table is read in order.
 
 use super::walk::{Copied, Located, Named, Place, Structure, Wrong, at_rest, ensure};
+use crate::filter::columns::Columns;
 use crate::index::compat;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
 use crate::index::page::{self, Block, Layout, NO_BLOCK, Posting, Tid};
 use crate::index::storage::{Buffer, blocks};
 use crate::index::tree::{CodeReader, List, Query};
+use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
 use pgrx::prelude::*;
 
@@ -202,6 +204,8 @@ struct Stored {
     list: usize,
     cell: (u32, u16),
     sketch: SketchFactors,
+    /// Of an entry of a list of rows: its filter columns.
+    row: RowKeys,
 }
 
 /// A vector that bounds are tried with.
@@ -266,6 +270,7 @@ impl<'s> Checker<'s> {
                 scale: factors.scale[slot],
                 error: factors.error[slot],
             },
+            row: if layout.inner { RowKeys::default() } else { block.row(slot) },
         })
     }
 
@@ -380,11 +385,19 @@ impl<'s> Checker<'s> {
     }
 
     /// Compares the entry at `place` with its row, by `probes` and the row itself as queries.
-    fn check_row(&mut self, tid: Tid, place: Place, raw: &[f32], probes: &[Probe]) -> Result<(), Wrong> {
+    fn check_row(
+        &mut self,
+        tid: Tid,
+        place: Place,
+        raw: &[f32],
+        keys: &RowKeys,
+        probes: &[Probe],
+    ) -> Result<(), Wrong> {
         let leaf = self.structure.leaf;
         let stored = self.read(place, &leaf)?;
         let what = format!("The entry of row {} in block {}", shown(tid), place.block);
         ensure!(stored.live && stored.tid == tid, "{what} has gone.");
+        self.check_keys(&what, &stored, keys)?;
         self.decode_centroid(stored.list)?;
         let mut row = std::mem::take(&mut self.row);
         row.clear();
@@ -408,6 +421,23 @@ impl<'s> Checker<'s> {
                 bound <= distance || distance.is_nan(),
                 "{what} bounds its distance from another row by {bound}, which is above the true {distance}."
             );
+        }
+        Ok(())
+    }
+
+    /// Compares an entry's filter columns with those of its row, and with the summaries of its list.
+    fn check_keys(&self, what: &str, stored: &Stored, keys: &RowKeys) -> Result<(), Wrong> {
+        let columns = 0..self.structure.leaf.filters;
+        let differs = columns.clone().find(|&i| stored.row.get(i) != keys.get(i));
+        ensure!(differs.is_none(), "{what} has another value of filter column {}.", differs.unwrap_or_default() + 2);
+        let id = self.structure.lists[stored.list].id;
+        if let Some(cell) = self.centroid_cell(stored.list)?
+            && !columns.is_empty()
+        {
+            let summaries = CodeReader::new(self.index, &self.structure.inner).summaries(cell)?;
+            let unknown = columns.clone().find(|&i| !summaries[i].knows(keys.get(i)));
+            let column = unknown.unwrap_or_default() + 2;
+            ensure!(unknown.is_none(), "{what} has a value of filter column {column} that list {id} does not know of.");
         }
         Ok(())
     }
@@ -460,6 +490,8 @@ struct Pass<'s> {
     probes: Vec<Probe>,
     rows: u64,
     value: Vec<f32>,
+    filters: Columns,
+    keys: RowKeys,
     outcome: Result<(), Wrong>,
 }
 
@@ -473,6 +505,7 @@ fn check_rows(
 ) -> Result<u64, Wrong> {
     entries.sort();
     let next = entries.next();
+    let filters = Columns::of_meta(index, &checker.structure.info.meta);
     let mut pass = Pass {
         heap,
         checker,
@@ -483,6 +516,8 @@ fn check_rows(
         probes: Vec::new(),
         rows: 0,
         value: Vec::new(),
+        keys: RowKeys::new(filters.len()),
+        filters,
         outcome: Ok(()),
     };
     pass.enter(0)?;
@@ -521,6 +556,7 @@ unsafe extern "C-unwind" fn visit_row(
         pass.value.clear();
         if !*nulls {
             pass.checker.frame.operator.read(*values, &mut pass.value);
+            pass.filters.read(values, nulls, &mut pass.keys);
         }
         pass.outcome = pass.row(Tid::from_item(&*tid));
     }
@@ -549,7 +585,7 @@ impl Pass<'_> {
         // Two of them: see `check_unique`.
         for (_, place, seen) in &mut self.here[first..first + count] {
             *seen = true;
-            self.checker.check_row(tid, *place, &value, &self.probes)?;
+            self.checker.check_row(tid, *place, &value, &self.keys, &self.probes)?;
         }
         if self.probes.len() < QUERIES {
             self.probes.push(Probe::new(&self.checker.frame, &value));

@@ -1,6 +1,7 @@
 //! `ivflsh_stats`: what the pages say.
 
 use super::walk::{PageCounts, Structure, at_rest};
+use crate::filter::keys::Kind;
 use crate::index::metric::Operator;
 use crate::index::page::{self, RECALLS};
 use crate::index::storage;
@@ -15,6 +16,7 @@ pub struct Stats {
     metric: String,
     dimensions: u32,
     bits: u32,
+    filters: Vec<Filter>,
     /// Levels of lists of lists.
     height: u32,
     /// Lists of each level, from the root down; the last ones are the lists of rows.
@@ -34,6 +36,14 @@ pub struct Stats {
     probes: Vec<Probes>,
 }
 
+/// A filter column.
+#[derive(Serialize)]
+struct Filter {
+    column: String,
+    /// What its keys are made of.
+    keys: String,
+}
+
 #[derive(Serialize, Default)]
 struct Rows {
     live: u64,
@@ -48,6 +58,21 @@ struct Rows {
 struct Probes {
     target_recall: f32,
     lists: f32,
+}
+
+impl Filter {
+    fn of(index: pg_sys::Relation, meta: &page::Meta, column: usize) -> Filter {
+        // SAFETY: the index is open; a column that it does not have is None.
+        let name = unsafe {
+            let attributes = pgrx::PgTupleDesc::from_pg_unchecked((*index).rd_att);
+            attributes.get(column + 1).map(|attribute| attribute.name().to_owned())
+        };
+        let kind = Kind::from_stored(meta.kinds[column]);
+        Filter {
+            column: name.unwrap_or_default(),
+            keys: kind.map_or(String::new(), |kind| format!("{kind:?}").to_lowercase()),
+        }
+    }
 }
 
 impl Stats {
@@ -66,6 +91,7 @@ impl Stats {
             metric: operator.map_or_else(String::new, |o| format!("{:?}", o.metric).to_lowercase()),
             dimensions: meta.dims,
             bits: meta.bits,
+            filters: (0..meta.filters as usize).map(|i| Filter::of(index, meta, i)).collect(),
             height: meta.height,
             levels: levels.map(|n| structure.lists.iter().filter(|l| u32::from(l.level) == n).count() as u64).collect(),
             lists,

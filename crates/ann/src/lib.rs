@@ -3,7 +3,9 @@
 //! * [`distance`]: distances between vectors of one kind (f32, f16, bits), SIMD kernels chosen at run time.
 //! * [`quantize`]: random rotation, the 2-bit sketch, the extended code, and the fast scan over sketch blocks.
 //! * [`cluster`]: k-means, flat and hierarchical.
+//! * [`filter`]: tests of filter columns, 32 keys at a time.
 
 pub mod cluster;
 pub mod distance;
+pub mod filter;
 pub mod quantize;

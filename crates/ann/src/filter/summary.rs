@@ -1,0 +1,202 @@
+//! What a list's rows have in a filter column, in short: whether a search can pass the list by without reading it.
+
+/// Words of the Bloom filter.
+const BLOOM: usize = 8;
+/// Bits that a key sets in it: best for about 120 different keys.
+const HASHES: u32 = 3;
+
+/// The keys of one column in a list. It may know of more keys than there are (deleted rows), never of fewer.
+///
+/// A search reads it with the centroid's code, so that the page of a list without a match is not even touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// Smallest and largest key; `min > max` when there is none.
+    min: u64,
+    max: u64,
+    /// All bits that a key has.
+    bits: u64,
+    /// 1 when there is a NULL.
+    nulls: u64,
+    bloom: [u64; BLOOM],
+}
+
+impl Summary {
+    /// Bytes on a page.
+    pub const BYTES: usize = 8 * (4 + BLOOM);
+    /// Of no rows.
+    pub const EMPTY: Summary = Summary { min: u64::MAX, max: 0, bits: 0, nulls: 0, bloom: [0; BLOOM] };
+
+    /// Adds a row's key, or its NULL.
+    pub fn add(&mut self, key: Option<u64>) {
+        let Some(key) = key else {
+            self.nulls = 1;
+            return;
+        };
+        self.min = self.min.min(key);
+        self.max = self.max.max(key);
+        self.bits |= key;
+        for (word, bit) in places(key) {
+            self.bloom[word] |= bit;
+        }
+    }
+
+    /// Whether a row's key, or NULL, has been added.
+    pub fn knows(&self, key: Option<u64>) -> bool {
+        let mut wider = *self;
+        wider.add(key);
+        wider == *self
+    }
+
+    /// Whether there may be a key in `low ..= high`.
+    pub fn may_hold(&self, low: u64, high: u64) -> bool {
+        self.has_keys()
+            && self.min <= high
+            && self.max >= low
+            && (low != high || places(low).all(|(w, bit)| self.bloom[w] & bit != 0))
+    }
+
+    /// Whether there may be one of the `keys`, which are sorted.
+    pub fn may_hold_one_of(&self, keys: &[u64]) -> bool {
+        let from = keys.partition_point(|&k| k < self.min);
+        keys[from..].iter().take_while(|&&k| k <= self.max).any(|&k| self.may_hold(k, k))
+    }
+
+    /// Whether there may be a key that shares a bit with `bits`.
+    pub fn may_overlap(&self, bits: u64) -> bool {
+        self.bits & bits != 0
+    }
+
+    /// Whether there may be a key with all of `bits`.
+    pub fn may_contain(&self, bits: u64) -> bool {
+        self.has_keys() && self.bits & bits == bits
+    }
+
+    /// Whether there may be a NULL.
+    pub fn has_nulls(&self) -> bool {
+        self.nulls != 0
+    }
+
+    /// Whether there may be a key.
+    pub fn has_keys(&self) -> bool {
+        self.min <= self.max
+    }
+
+    /// As it is on a page.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let words = [self.min, self.max, self.bits, self.nulls].into_iter().chain(self.bloom);
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Inverse of [`Summary::to_bytes`].
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Summary {
+        let word = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
+        let bloom = std::array::from_fn(|i| word(4 + i));
+        Summary { min: word(0), max: word(1), bits: word(2), nulls: word(3), bloom }
+    }
+}
+
+/// The bits of the Bloom filter that stand for a key, by word.
+fn places(key: u64) -> impl Iterator<Item = (usize, u64)> {
+    let hash = (key ^ key >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (0..HASHES).map(move |i| {
+        let bit = hash >> (64 - 9 * (i + 1)) & 511;
+        (bit as usize / 64, 1 << (bit % 64))
+    })
+}
+
+/// The filter columns of a row.
+#[derive(Clone, Debug, Default)]
+pub struct RowKeys {
+    /// Bit i: column i is NULL.
+    pub nulls: u32,
+    /// One a column; 0 for NULL.
+    pub keys: Vec<u64>,
+}
+
+impl RowKeys {
+    /// Of a row without NULLs, all 0.
+    pub fn new(columns: usize) -> RowKeys {
+        RowKeys { nulls: 0, keys: vec![0; columns] }
+    }
+
+    /// Sets a column.
+    pub fn set(&mut self, column: usize, key: Option<u64>) {
+        self.keys[column] = key.unwrap_or(0);
+        self.nulls = self.nulls & !(1 << column) | u32::from(key.is_none()) << column;
+    }
+
+    /// A column.
+    pub fn get(&self, column: usize) -> Option<u64> {
+        (self.nulls >> column & 1 == 0).then_some(self.keys[column])
+    }
+
+    /// Adds the row to the summaries of its list.
+    pub fn add_to(&self, summaries: &mut [Summary]) {
+        for (column, summary) in summaries.iter_mut().enumerate() {
+            summary.add(self.get(column));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_denied_that_was_added() {
+        let keys: Vec<u64> = (0..200_u64).map(|i| i.wrapping_mul(0x1234_5678_9ABC_DEF1)).collect();
+        let mut summary = Summary::EMPTY;
+        for &key in &keys {
+            assert!(!summary.knows(Some(key)) || key == 0);
+            summary.add(Some(key));
+        }
+        assert!(keys.iter().all(|&key| summary.knows(Some(key))) && !summary.knows(None));
+        let summary = Summary::from_bytes(&summary.to_bytes());
+        for &key in &keys {
+            assert!(summary.may_hold(key, key) && summary.may_hold_one_of(&[key]) && summary.may_contain(key));
+            assert!(summary.may_hold(key.saturating_sub(1), key.saturating_add(1)));
+            assert!(key == 0 || summary.may_overlap(key));
+        }
+        assert!(!summary.has_nulls());
+        summary_with_null(summary);
+    }
+
+    fn summary_with_null(mut summary: Summary) {
+        summary.add(None);
+        assert!(summary.has_nulls() && summary.has_keys() && summary.knows(None));
+    }
+
+    #[test]
+    fn of_no_rows() {
+        let empty = Summary::EMPTY;
+        assert!(!empty.may_hold(0, u64::MAX) && !empty.may_hold(0, 0) && !empty.may_hold_one_of(&[0, 1]));
+        assert!(!empty.may_contain(0) && !empty.may_overlap(u64::MAX) && !empty.has_keys() && !empty.has_nulls());
+    }
+
+    #[test]
+    fn most_others_are_denied() {
+        let mut summary = Summary::EMPTY;
+        // Small integers, as identities are: every tenth.
+        (0..100).for_each(|i| summary.add(Some((1 << 63) + 10 * i)));
+        let wrong = (0..1000).filter(|i| i % 10 != 0 && summary.may_hold((1 << 63) + i, (1 << 63) + i)).count();
+        assert!(wrong < 180, "{wrong} of 900");
+        assert!(!summary.may_hold(0, (1 << 63) - 1) && summary.may_hold(0, 1 << 63));
+    }
+
+    #[test]
+    fn rows() {
+        let mut row = RowKeys::new(2);
+        row.set(0, None);
+        row.set(1, Some(7));
+        assert_eq!((row.get(0), row.get(1)), (None, Some(7)));
+        let mut summaries = [Summary::EMPTY; 2];
+        row.add_to(&mut summaries);
+        row.set(0, Some(3));
+        assert_eq!(row.get(0), Some(3));
+        assert!(summaries[0].has_nulls() && !summaries[0].has_keys() && summaries[1].may_hold(7, 7));
+    }
+}
