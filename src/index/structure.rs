@@ -17,7 +17,7 @@ use super::recalibrate;
 use super::rows::{Row, Rows};
 use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, Uninterrupted, corrupted};
 use super::threads::Pool;
-use super::tree::{self, CodeReader, Cursor, Found, Position, Query};
+use super::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
 use super::write::{self, CodeStream, Entries, Entry};
 use ann::cluster::{self, Matrix};
 use ann::quantize::{self, BLOCK, Space};
@@ -49,8 +49,8 @@ const CALIBRATED_ANEW: u32 = 64;
 const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 
 /// Whether a list of rows has grown so long that it should be split.
-pub fn is_long(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), meta: &Meta) -> bool {
-    count(index, leaf, head, list).is_ok_and(|rows| rows >= meta.split_at())
+pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta) -> bool {
+    count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
 }
 
 /// Live entries of a list.
@@ -234,12 +234,13 @@ impl Structure {
         self.update_meta(|meta| {
             let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
             (meta.calibrated, meta.calibrated_by) = (meta.lists, queries as u32);
-            let Some(rule) = measured else { return };
+            let Some((rule, spread)) = measured else { return };
             let blend = |old: &mut [f32], new: &[f32]| {
                 old.iter_mut().zip(new).for_each(|(old, new)| *old += weight * (new - *old));
             };
             blend(&mut meta.calibration, &rule.cosine);
             blend(&mut meta.probes, &rule.probes);
+            blend(std::slice::from_mut(&mut meta.spread), &[spread]);
         });
     }
 
@@ -404,7 +405,8 @@ impl Structure {
             pgrx::check_for_interrupts!();
             self.read_member(&entry, &old.centroid, &mut members);
         }
-        let pieces = if members.len() * 5 > self.meta.target as usize * 6 { 2 } else { 1 };
+        // It may turn out that many of its rows are dead.
+        let pieces = if members.len() * 10 > self.meta.split_at(found.list.radius) * 9 { 2 } else { 1 };
         let (mut centroids, mut homes) = if pieces == 2 {
             let halves = self.halve(&members, &old.centroid);
             (halves.centroids.to_vec(), halves.second.into_iter().map(usize::from).collect())
@@ -643,7 +645,7 @@ impl Structure {
                 members.errors[at] += MOVED_ERROR * length as f32;
             }
         }
-        if members.len() < self.meta.split_at() {
+        if members.len() < self.meta.split_at(0.0).max(2) {
             // Rows have gone since: nothing to do yet.
             if let Some((before, _)) = moved {
                 self.frame = before;
@@ -656,11 +658,13 @@ impl Structure {
         let (leaf, inner) = (self.leaf, self.inner);
         let (first, mut cells) = self.reserve(3, &leaf);
         let mut entries = Entries::new(&inner);
+        let mut spread = 0.0;
         for (home, mut centroid) in halves.centroids.into_iter().enumerate() {
             let record = self.quantize(&mut centroid);
             let chosen = (0..members.len()).filter(|&i| usize::from(halves.second[i]) == home);
             let new = self.write_rows(first + 1 + home as u32, &members, chosen, (&centroid, record), &mut cells);
             push_child(&mut self.encoder, &mut entries, &new);
+            spread += new.child.radius * new.child.radius / 2.0;
         }
         let mut inner_cells = CodeStream::new(self.index, &inner, NO_BLOCK);
         let root = write::write_list(self.index, &inner, 1, first, &entries, &mut inner_cells);
@@ -669,6 +673,7 @@ impl Structure {
         self.update_meta(|meta| {
             meta.epoch += 1;
             (meta.root, meta.root_list, meta.height, meta.lists) = (root, first, 1, 2);
+            meta.spread = spread;
             meta.splits += 1;
             if moved.is_some() {
                 (meta.mean, meta.mean_epoch) = (mean, meta.epoch);
