@@ -422,6 +422,8 @@ impl Build {
             children.truncate(1);
         }
         meta.lists = children.iter().flatten().count() as u32;
+        let squares: f64 = residuals.iter().map(|r| r.0).sum();
+        meta.spread = (squares / index_rows) as f32;
         (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
         if options::lists(self.index) > 0 && meta.lists > 1 {
             meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(LEAST_TARGET);

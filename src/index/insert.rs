@@ -124,7 +124,7 @@ impl Inserter {
                     let entry = NewEntry { tid, encoded: &self.encoder, child: None, live: true };
                     match append::append(index, &self.leaf, list, &entry, &[]) {
                         Ok(Added { grown, .. }) => {
-                            if grown && structure::is_long(index, &self.leaf, list, &info.meta) {
+                            if grown && structure::is_long(index, &self.leaf, &path[0].list, &info.meta) {
                                 self.split(index, heap, &path);
                             }
                             return;

@@ -338,7 +338,7 @@ pub struct Meta {
     pub epoch: u32,
     /// Epoch at which `mean` was set.
     pub mean_epoch: u32,
-    /// Rows that a list should hold; one with a third more is split.
+    /// Rows that a list should hold; see [`Meta::split_at`].
     pub target: u32,
     /// Lists when the stopping rule was measured.
     pub calibrated: u32,
@@ -346,8 +346,8 @@ pub struct Meta {
     pub calibrated_by: u32,
     /// Code pages whose free cells at the end new blocks take, of lists of rows and of lists of lists, or [`NO_BLOCK`].
     pub open_code: [u32; 2],
-    /// 0
-    reserved: u32,
+    /// Mean of the squared residuals of the rows; NaN while that is not known.
+    pub spread: f32,
     /// Lists (or 0) into which entries of other lists were copied that may not have been taken out there yet.
     pub pending: [u32; PENDING],
     /// Lists split so far.
@@ -358,6 +358,9 @@ pub struct Meta {
     pub kinds: [u8; MAX_FILTERS],
 }
 
+/// Limits of what the distance between its rows changes of the number of rows at which a list is split.
+const DENSEST: f32 = 0.6;
+const SPARSEST: f32 = 2.0;
 /// Places of [`Meta::pending`].
 pub const PENDING: usize = 8;
 
@@ -387,7 +390,7 @@ impl Meta {
             calibrated: 1,
             calibrated_by: 0,
             open_code: [NO_BLOCK; 2],
-            reserved: 0,
+            spread: f32::NAN,
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
@@ -398,9 +401,13 @@ impl Meta {
         meta
     }
 
-    /// Rows from which on a list is split.
-    pub fn split_at(&self) -> usize {
-        self.target as usize * 4 / 3
+    /// Rows from which on a list is split: a third more than the target, more where rows are dense and fewer where they are
+    /// far apart. Then all lists have about the same sum of squared residuals, as those of a k-means have, which is best
+    /// for the search. `radius`: the list's.
+    pub fn split_at(&self, radius: f32) -> usize {
+        let most = self.target as f32 * 4.0 / 3.0;
+        let share = self.spread / (radius * radius);
+        (most * if share.is_nan() { 1.0 } else { share.clamp(DENSEST, SPARSEST) }) as usize
     }
 
     /// What the entries consist of.

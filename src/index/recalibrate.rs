@@ -34,8 +34,14 @@ struct Seen {
     needed: Vec<f32>,
 }
 
-/// Measures the rule with up to `queries` rows. None when there are too few rows, or when the structure changes meanwhile.
-pub fn measure(index: pg_sys::Relation, meta: &Meta, frame: &Frame, rows: &mut Rows, queries: usize) -> Option<Rule> {
+/// Measures the rule with up to `queries` rows, and the mean of the squared residuals. None when there are too few rows, or when the structure changes meanwhile.
+pub fn measure(
+    index: pg_sys::Relation,
+    meta: &Meta,
+    frame: &Frame,
+    rows: &mut Rows,
+    queries: usize,
+) -> Option<(Rule, f32)> {
     if meta.height == 0 || meta.lists < 2 {
         return None;
     }
@@ -44,6 +50,7 @@ pub fn measure(index: pg_sys::Relation, meta: &Meta, frame: &Frame, rows: &mut R
     let most = meta.probes.iter().copied().fold(0.0, f32::max);
     let deep = (most * DEEPER) as usize + DEEPER_BY;
     let mut seen = Vec::with_capacity(queries);
+    let mut spread = 0.0;
     let mut random = Random(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
     let mut query = Query::new(frame.operator);
     for _ in 0..queries * TRIES {
@@ -57,7 +64,12 @@ pub fn measure(index: pg_sys::Relation, meta: &Meta, frame: &Frame, rows: &mut R
         }
         query.place(frame);
         let lists = tree::nearest_lists(index, meta, &inner, &query, deep, None).ok()?;
+        // Most likely its own list.
+        let before = seen.len();
         seen.extend(Seen::of(index, &leaf, &query, tid, &lists).ok()?);
+        if seen.len() > before {
+            spread += lists[0].radius * lists[0].radius;
+        }
     }
     let mut needed: Vec<f32> = seen.iter().flat_map(|s| s.needed.iter().copied()).collect();
     if seen.len() * 2 < queries {
@@ -78,7 +90,7 @@ pub fn measure(index: pg_sys::Relation, meta: &Meta, frame: &Frame, rows: &mut R
             })
         })
         .collect();
-    Some(Rule::of(&limits, &sums, seen.len(), RESULTS))
+    Some((Rule::of(&limits, &sums, seen.len(), RESULTS), spread / seen.len() as f32))
 }
 
 /// A row of a page of the index taken at random, if that is a page with rows.

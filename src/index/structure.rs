@@ -17,13 +17,14 @@ use super::recalibrate;
 use super::rows::{Row, Rows};
 use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, Uninterrupted, corrupted};
 use super::threads::Pool;
-use super::tree::{self, CodeReader, Cursor, Found, Position, Query};
+use super::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
 use super::write::{self, CodeStream, Entries, Entry};
 use ann::cluster::{self, Matrix};
 use ann::filter::{RowKeys, Summary};
 use ann::quantize::{self, BLOCK, Space};
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Rows with coordinates beyond this do not count where lists are clustered: their squares would drown all others.
@@ -32,8 +33,11 @@ const USUAL_COORDINATES: f32 = 1e15;
 const MOVED_ERROR: f32 = 1e-5;
 /// The old list's neighbours that are searched for rows that are nearer to a new centroid.
 const NEIGHBOURS: usize = 32;
-/// A row moves to a new list if it is nearer to its centroid by this share of the squared distance between the centroids.
-const GAIN: f32 = 0.0;
+/// Rows of theirs are looked at that are farther from the new centroid than from their own by at most this share of the
+/// squared distance between the two: the new centroid moves towards what it gets.
+const NEARLY: f32 = 0.1;
+/// Rounds of that.
+const ROUNDS: usize = 3;
 /// The stopping rule is measured again when there are this many times the lists that there were.
 const RECALIBRATED_AT: f64 = 1.4;
 /// Queries for that while rows wait to be inserted: about so many posting pages are read.
@@ -46,8 +50,8 @@ const CALIBRATED_ANEW: u32 = 64;
 const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 
 /// Whether a list of rows has grown so long that it should be split.
-pub fn is_long(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), meta: &Meta) -> bool {
-    count(index, leaf, head, list).is_ok_and(|rows| rows >= meta.split_at())
+pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta) -> bool {
+    count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
 }
 
 /// Live entries of a list.
@@ -171,11 +175,16 @@ struct New {
     record: Vec<u8>,
 }
 
-/// A row of a neighbouring list that is nearer to a new centroid.
+/// A row of a neighbouring list that is, or may be, nearer to a new centroid.
 struct Mover {
     at: Position,
     list: u32,
-    tid: Tid,
+    entry: OldEntry,
+    /// The centroid of its list, and the squared distance from that.
+    from: Rc<Vec<f32>>,
+    distance: f32,
+    /// What its code stands for.
+    vector: Vec<f32>,
 }
 
 /// A change of an index's structure.
@@ -241,12 +250,13 @@ impl Structure {
         self.update_meta(|meta| {
             let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
             (meta.calibrated, meta.calibrated_by) = (meta.lists, queries as u32);
-            let Some(rule) = measured else { return };
+            let Some((rule, spread)) = measured else { return };
             let blend = |old: &mut [f32], new: &[f32]| {
                 old.iter_mut().zip(new).for_each(|(old, new)| *old += weight * (new - *old));
             };
             blend(&mut meta.calibration, &rule.cosine);
             blend(&mut meta.probes, &rule.probes);
+            blend(std::slice::from_mut(&mut meta.spread), &[spread]);
         });
     }
 
@@ -414,21 +424,30 @@ impl Structure {
             pgrx::check_for_interrupts!();
             self.read_member(&entry, &old.centroid, &mut members);
         }
-        let pieces = if members.len() * 5 > self.meta.target as usize * 6 { 2 } else { 1 };
+        // It may turn out that many of its rows are dead.
+        let pieces = if members.len() * 10 > self.meta.split_at(found.list.radius) * 9 { 2 } else { 1 };
         let (mut centroids, mut homes) = if pieces == 2 {
             let halves = self.halve(&members, &old.centroid);
             (halves.centroids.to_vec(), halves.second.into_iter().map(usize::from).collect())
         } else {
             (vec![old.centroid.clone()], vec![0; members.len()])
         };
-        let records: Vec<Vec<u8>> = centroids.iter_mut().map(|c| self.quantize(c)).collect();
         // While it is not known that an earlier change came to its end, rows of other lists stay where they are.
         let unfinished = self.meta.pending != [0; PENDING];
         let movers = if pieces == 2 && !unfinished {
-            self.movers(&old, &centroids, &mut members, &mut homes)
+            let candidates = self.candidates(&old, &centroids);
+            let moves = self.settle(&members, &mut homes, &mut centroids, &candidates);
+            candidates.into_iter().zip(moves).filter_map(|(c, home)| Some((c, home?))).collect()
         } else {
             Vec::new()
         };
+        for (mover, home) in &movers {
+            let before = members.len();
+            self.read_member(&mover.entry, &mover.from, &mut members);
+            homes.extend((members.len() > before).then_some(*home));
+        }
+        let movers: Vec<Mover> = movers.into_iter().map(|(mover, _)| mover).collect();
+        let records: Vec<Vec<u8>> = centroids.iter_mut().map(|c| self.quantize(c)).collect();
         let Some(pending) = self.pending(old.list, pieces, movers.is_empty()) else {
             reopen(self.index, &self.leaf, (old.head, old.list), &self._lock);
             return;
@@ -475,14 +494,8 @@ impl Structure {
         Some(pending)
     }
 
-    /// Finds the rows of neighbouring lists that are nearer to one of the new centroids, and adds them to `members`.
-    fn movers(
-        &mut self,
-        old: &Old,
-        centroids: &[Vec<f32>],
-        members: &mut Members,
-        homes: &mut Vec<usize>,
-    ) -> Vec<Mover> {
+    /// Finds the rows of neighbouring lists that are nearer to one of the new centroids than to their own, or nearly so.
+    fn candidates(&self, old: &Old, centroids: &[Vec<f32>]) -> Vec<Mover> {
         let (index, leaf, inner) = (self.index, self.leaf, self.inner);
         let query_of = |vector: &[f32]| {
             let mut query = Query::new(self.frame.operator);
@@ -496,7 +509,7 @@ impl Structure {
         let near =
             tree::walk(index, &self.meta, &inner, &around, NEIGHBOURS + 1, None).unwrap_or_else(|e| damaged(e)).pop();
         let queries: Vec<Query> = centroids.iter().map(|c| query_of(c)).collect();
-        let mut movers = Vec::new();
+        let mut found = Vec::new();
         let mut codes = CodeReader::new(index, &inner);
         let mut own = Query::new(self.frame.operator);
         let factor = if self.space() == Space::L2 { 1.0 } else { 2.0 };
@@ -529,7 +542,7 @@ impl Structure {
                         let gain =
                             |c: usize| between[c] + factor * (scores[c + 1].estimate[slot] - scores[0].estimate[slot]);
                         let c = usize::from(gain(1) < gain(0));
-                        if gain(c) < 0.1 * between[c]
+                        if gain(c) < NEARLY * between[c]
                             && let Some(entry) = OldEntry::of(&block, slot)
                             && !entry.unbounded
                         {
@@ -540,30 +553,68 @@ impl Structure {
                 }
             }
             let mut leaf_codes = CodeReader::new(index, &leaf);
+            let from = Rc::new(own.vector.clone());
             for (at, entry) in candidates {
-                let mut dot = |q: &[f32]| leaf_codes.dot(entry.cell, 0, q).unwrap_or_else(|stale| damaged(stale));
-                let from = dot(&own.vector);
-                let gains: Vec<f32> = queries
-                    .iter()
-                    .zip(&between)
-                    .map(|(query, between)| {
-                        let to = dot(&query.vector);
-                        between * (1.0 + GAIN) - 2.0 * from.factors.scale * (to.dot - from.dot)
-                    })
-                    .collect();
-                let home = usize::from(gains[1] < gains[0]);
-                if gains[home] < 0.0 {
-                    leaf_codes.close();
-                    let before = members.len();
-                    self.read_member(&entry, &own.vector, members);
-                    if members.len() > before {
-                        homes.push(home);
-                    }
-                    movers.push(Mover { at, list: neighbour.list.id, tid: entry.tid });
+                let mut vector = own.vector.clone();
+                leaf_codes.decode(entry.cell, 0, &mut vector).unwrap_or_else(|stale| damaged(stale));
+                let distance = ann::distance::l2_squared(&vector, &from);
+                let to = |c: usize| ann::distance::l2_squared(&vector, &centroids[c]);
+                if (0..2).any(|c| to(c) < distance + NEARLY * between[c]) {
+                    found.push(Mover { at, list: neighbour.list.id, entry, from: from.clone(), distance, vector });
                 }
             }
         }
-        movers
+        found
+    }
+
+    /// Lets the new centroids and the rows around them settle: rows go to the nearer one, `candidates` only if it is nearer
+    /// than the centroid that they have; centroids move to the mean of what they have got. Returns where candidates go.
+    fn settle(
+        &self,
+        members: &Members,
+        homes: &mut [usize],
+        centroids: &mut [Vec<f32>],
+        candidates: &[Mover],
+    ) -> Vec<Option<usize>> {
+        let padded = self.padded();
+        let usual = |row: &[f32]| row.iter().all(|x| x.abs() < USUAL_COORDINATES);
+        let rows: Vec<&[f32]> = members.vectors.chunks_exact(padded).collect();
+        let nearer = |row: &[f32], centroids: &[Vec<f32>]| {
+            let [a, b] = [0, 1].map(|c: usize| ann::distance::l2_squared(row, &centroids[c]));
+            (usize::from(b < a), a.min(b))
+        };
+        let mut moves = vec![None; candidates.len()];
+        for round in 0..ROUNDS {
+            for (go, candidate) in moves.iter_mut().zip(candidates) {
+                let (home, distance) = nearer(&candidate.vector, centroids);
+                *go = (distance < candidate.distance).then_some(home);
+            }
+            if round > 0 {
+                let settled: Vec<usize> = rows.iter().map(|row| nearer(row, centroids).0).collect();
+                let second = settled.iter().sum::<usize>();
+                if second.min(settled.len() - second) * 4 >= settled.len() {
+                    homes.copy_from_slice(&settled);
+                }
+            }
+            if round + 1 == ROUNDS {
+                break;
+            }
+            let mut counts = [0.0_f32; 2];
+            let mut sums = [vec![0.0_f32; padded], vec![0.0_f32; padded]];
+            let moved = moves.iter().zip(candidates).filter_map(|(go, c)| Some(((*go)?, &c.vector[..])));
+            for (home, row) in homes.iter().copied().zip(rows.iter().copied()).chain(moved) {
+                if usual(row) {
+                    counts[home] += 1.0;
+                    sums[home].iter_mut().zip(row).for_each(|(s, x)| *s += x);
+                }
+            }
+            for ((centroid, sum), count) in centroids.iter_mut().zip(sums).zip(counts) {
+                if count > 0.0 {
+                    centroid.iter_mut().zip(sum).for_each(|(c, s)| *c = s / count);
+                }
+            }
+        }
+        moves
     }
 
     /// Takes moved rows out of the lists where they were.
@@ -573,7 +624,7 @@ impl Structure {
             let number = on_page[0].at.page;
             let buffer = Buffer::write(index, number);
             let posting = Posting::open(buffer.page(), &leaf, on_page[0].list).or_corrupted(index, number);
-            let is_there = |m: &Mover| posting.block(m.at.block as usize).tid(m.at.slot as usize) == m.tid;
+            let is_there = |m: &Mover| posting.block(m.at.block as usize).tid(m.at.slot as usize) == m.entry.tid;
             if !on_page.iter().all(is_there) {
                 corrupted(index, number, Damage::Bounds);
             }
@@ -615,7 +666,7 @@ impl Structure {
                 members.errors[at] += MOVED_ERROR * length as f32;
             }
         }
-        if members.len() < self.meta.split_at() {
+        if members.len() < self.meta.split_at(0.0).max(2) {
             // Rows have gone since: nothing to do yet.
             if let Some((before, _)) = moved {
                 self.frame = before;
@@ -628,11 +679,13 @@ impl Structure {
         let (leaf, inner) = (self.leaf, self.inner);
         let (first, mut cells) = self.reserve(3, &leaf);
         let mut entries = Entries::new(&inner);
+        let mut spread = 0.0;
         for (home, mut centroid) in halves.centroids.into_iter().enumerate() {
             let record = self.quantize(&mut centroid);
             let chosen = (0..members.len()).filter(|&i| usize::from(halves.second[i]) == home);
             let new = self.write_rows(first + 1 + home as u32, &members, chosen, (&centroid, record), &mut cells);
             push_child(&mut self.encoder, &mut entries, &new);
+            spread += new.child.radius * new.child.radius / 2.0;
         }
         let mut inner_cells = CodeStream::new(self.index, &inner, NO_BLOCK);
         let root = write::write_list(self.index, &inner, 1, first, &entries, &mut inner_cells);
@@ -641,6 +694,7 @@ impl Structure {
         self.update_meta(|meta| {
             meta.epoch += 1;
             (meta.root, meta.root_list, meta.height, meta.lists) = (root, first, 1, 2);
+            meta.spread = spread;
             meta.splits += 1;
             if moved.is_some() {
                 (meta.mean, meta.mean_epoch) = (mean, meta.epoch);
