@@ -14,4 +14,5 @@ use pgrx::prelude::*;
 pub extern "C-unwind" fn _PG_init() {
     index::options::register();
     index::projection::register();
+    index::limit::register();
 }

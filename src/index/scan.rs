@@ -17,6 +17,8 @@ struct ScanState {
     /// And the epoch of its mean.
     frame: Option<(u32, Frame)>,
     search: Option<Search>,
+    /// Rows that are expected to be taken, if that is known.
+    expected: Option<usize>,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
     /// Type of each ORDER BY operator's result.
@@ -44,6 +46,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             dims: meta::column_dims(index).unwrap_or(0),
             frame: None,
             search: None,
+            expected: None,
             null_query: false,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
@@ -51,6 +54,15 @@ pub unsafe extern "C-unwind" fn ambeginscan(
         (*scan).opaque = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(state).cast();
         scan
     }
+}
+
+/// Sets how many rows a scan is expected to be asked for.
+///
+/// # Safety
+/// `scan` is open and of this access method.
+pub unsafe fn expect(scan: pg_sys::IndexScanDesc, rows: usize) {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe { (*(*scan).opaque.cast::<ScanState>()).expected = Some(rows) }
 }
 
 /// `amrescan`
@@ -111,7 +123,11 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             state.frame = Some((info.meta.mean_epoch, info.frame(index)));
         }
         super::compat::count_index_scan(index);
-        state.search = Some(Search::new(index, &info, &state.frame.as_ref().unwrap().1, query));
+        let mut search = Search::new(index, &info, &state.frame.as_ref().unwrap().1, query);
+        if let Some(rows) = state.expected {
+            search.expect(rows);
+        }
+        state.search = Some(search);
     }
 }
 
