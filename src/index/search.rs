@@ -26,14 +26,14 @@ use std::collections::{BinaryHeap, HashMap};
 /// Results that the lists are chosen for when nothing is known about the LIMIT, or it is no more than 10: also the few rows
 /// more that the executor looks at to be sure of their order. The stopping rule is calibrated for this share.
 pub const FIRST_GOAL: usize = 16;
-/// [`FIRST_GOAL`] for each row of a LIMIT.
-const GOAL_FOR_EACH: f64 = FIRST_GOAL as f64 / 10.0;
 /// Candidates are kept that are farther than the goal by this share of the distance between the first and the last row of it.
 const REACH: f32 = 0.2;
 /// The goal grows by this factor.
 const GOAL_GROWTH: usize = 4;
-/// The number of lists that it takes grows by this power of the goal.
-const LISTS_EXPONENT: f64 = 0.8;
+/// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
+/// measured for LIMITs from 10 to 300, so that recall does not fall.
+const RANK_EXPONENT: f64 = 0.4;
+const LISTS_EXPONENT: f64 = 0.3;
 /// Least room for candidates, however small `work_mem` is.
 const LEAST_ROOM: usize = 1024;
 /// Candidates that are collected before the first are refined, for each row of the goal.
@@ -168,8 +168,11 @@ pub struct Search {
     nearest: f32,
     /// The best distances found, at most `goal`, farthest on top.
     best: BinaryHeap<Distance>,
-    /// Results that the lists are chosen for.
+    /// Results that the search is for.
     goal: usize,
+    /// The best of `best`, at most `rank`: the stopping rule goes by the farthest.
+    nearer: BinaryHeap<Distance>,
+    rank: usize,
     first_goal: usize,
     /// Rows returned before the goal grows.
     enough: usize,
@@ -224,6 +227,8 @@ impl Search {
             horizon: f32::INFINITY,
             nearest: f32::INFINITY,
             best: BinaryHeap::new(),
+            nearer: BinaryHeap::new(),
+            rank: FIRST_GOAL,
             goal: FIRST_GOAL,
             first_goal: FIRST_GOAL,
             enough: FIRST_GOAL,
@@ -244,8 +249,9 @@ impl Search {
     /// Prepares the search for as many rows as a LIMIT asks for. To be called before the first row is taken.
     pub fn expect(&mut self, rows: usize) {
         assert!(!self.started);
-        self.goal = ((rows as f64 * GOAL_FOR_EACH) as usize).max(FIRST_GOAL);
+        self.goal = rows.saturating_mul(5).saturating_div(4).saturating_add(4).max(FIRST_GOAL);
         self.first_goal = self.goal;
+        self.rank = rank_of(self.goal);
         // The executor looks at more rows than it returns where codes leave their order open.
         self.enough = self.goal + self.goal / 2;
     }
@@ -540,6 +546,7 @@ impl Search {
         self.widened_at = self.work.returned;
         self.goal = self.goal.saturating_mul(GOAL_GROWTH);
         self.enough = self.goal;
+        self.rank = rank_of(self.goal);
         self.forget();
         self.scan();
         true
@@ -551,11 +558,12 @@ impl Search {
         self.scanned.clear();
         self.heap.clear();
         self.best.clear();
+        self.nearer.clear();
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
     }
 
-    /// Scans, nearest first, the lists that may hold rows nearer than the best found so far. Asks the tree for more lists
+    /// Scans, nearest first, the lists that are due by the best found so far. Asks the tree for more lists
     /// while the last of them are still due.
     fn scan_due(&mut self) {
         loop {
@@ -563,7 +571,7 @@ impl Search {
             let mut ahead = Ahead::default();
             for at in 0..self.lists.len() {
                 let list = self.lists[at];
-                let within = self.near();
+                let within = self.stop_distance();
                 if self.is_due(&list, within) {
                     last_due = at + 1;
                     ahead.advance(self, at, within);
@@ -602,12 +610,14 @@ impl Search {
         needed <= self.stop || needed.is_nan()
     }
 
+    /// Distance that the stopping rule goes by.
+    fn stop_distance(&self) -> f32 {
+        farthest_of(&self.nearer, self.rank)
+    }
+
     /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
-        match self.best.peek() {
-            Some(d) if self.best.len() >= self.goal => d.0,
-            _ => f32::INFINITY,
-        }
+        farthest_of(&self.best, self.goal)
     }
 
     /// Beyond this candidates are dropped: a little farther than `near`, for the rows that the executor looks at in addition.
@@ -711,12 +721,8 @@ impl Search {
         self.refine(&mut batch);
         for row in batch.drain(..) {
             self.nearest = self.nearest.min(row.estimate);
-            if self.best.len() < self.goal {
-                self.best.push(Distance(row.estimate));
-            } else if row.estimate < self.near() {
-                self.best.pop();
-                self.best.push(Distance(row.estimate));
-            }
+            note(&mut self.best, self.goal, row.estimate);
+            note(&mut self.nearer, self.rank, row.estimate);
             let late = row.lower < self.last && !self.relaxed;
             if !late && !self.returned.contains_key(&row.tid) {
                 self.pool.push(row);
@@ -758,6 +764,27 @@ impl Search {
         self.shrink_pool();
         self.heap = std::mem::take(&mut self.pool).into();
     }
+}
+
+/// The rank whose distance the stopping rule goes by.
+fn rank_of(goal: usize) -> usize {
+    (FIRST_GOAL as f64 * (goal as f64 / FIRST_GOAL as f64).powf(RANK_EXPONENT)) as usize
+}
+
+/// Adds a distance to the best `most` found.
+fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
+    if best.len() < most {
+        best.push(Distance(distance));
+    } else if let Some(mut farthest) = best.peek_mut()
+        && distance < farthest.0
+    {
+        *farthest = Distance(distance);
+    }
+}
+
+/// The farthest of the best `most`, infinite while fewer are known.
+fn farthest_of(best: &BinaryHeap<Distance>, most: usize) -> f32 {
+    best.peek().filter(|_| best.len() >= most).map_or(f32::INFINITY, |d| d.0)
 }
 
 /// `code`, if its cell is still the one of `row`, which was found in `list` at `epoch`: something has been taken from the
