@@ -17,4 +17,5 @@ pub extern "C-unwind" fn _PG_init() {
     index::projection::register();
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
     filter::planner::register();
+    index::limit::register();
 }

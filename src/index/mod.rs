@@ -5,7 +5,7 @@
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`encode`], [`tree`]: entries; reading lists and finding them.
-//! * [`projection`]: plans without the distances that nobody sees.
+//! * [`projection`], [`limit`]: plans without the distances that nobody sees; the LIMIT reaches the scan.
 //! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split.
 //! * [`recalibrate`]: how many lists a recall takes, measured again.
 //! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
@@ -17,6 +17,7 @@ pub mod compat;
 pub mod cost;
 pub mod encode;
 pub mod insert;
+pub mod limit;
 pub mod meta;
 pub mod metric;
 pub mod options;

@@ -22,6 +22,8 @@ struct ScanState {
     search: Option<Search>,
     /// Rows must be compared with the conditions themselves.
     recheck: bool,
+    /// Rows that are expected to be taken, if that is known.
+    expected: Option<usize>,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
     /// Type of each ORDER BY operator's result.
@@ -51,6 +53,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             filters: None,
             search: None,
             recheck: false,
+            expected: None,
             null_query: false,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
@@ -58,6 +61,15 @@ pub unsafe extern "C-unwind" fn ambeginscan(
         (*scan).opaque = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(state).cast();
         scan
     }
+}
+
+/// Sets how many rows a scan is expected to be asked for.
+///
+/// # Safety
+/// `scan` is open and of this access method.
+pub unsafe fn expect(scan: pg_sys::IndexScanDesc, rows: usize) {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe { (*(*scan).opaque.cast::<ScanState>()).expected = Some(rows) }
 }
 
 /// `amrescan`
@@ -127,6 +139,9 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             if !predicate.is_empty() {
                 search.restrict(Restriction { predicate: Some(predicate), ..Restriction::default() });
             }
+        }
+        if let Some(rows) = state.expected {
+            search.expect(rows);
         }
         state.search = Some(search);
     }

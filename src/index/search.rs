@@ -1,15 +1,14 @@
 //! A search: streams rows with a certain lower bound of their distance, nearest first by estimate.
 //!
 //! 1. The tree gives the lists nearest to the query.
-//! 2. Lists are scanned while they can hold rows nearer than the [`FIRST_GOAL`]-th best found so far, as judged by the
-//!    calibrated angle ([`Query::needed_cosine`]).
-//! 3. Candidates wait in one bounded heap, ordered by the sketch's lower bound and, after a look at the extended code, by
-//!    the estimate, which is good to a fraction of a percent. A refined candidate on top is returned. The bound reported
-//!    for it is as far below the estimate as the worst code's seen: so rows still to come are not below it.
-//! 4. When the executor asks for more than the goal, the goal doubles and further lists are scanned.
-//! 5. When candidates that the bounded heap had to drop come into reach, the scanned lists are scanned again for the
-//!    rows beyond the last one returned, with a larger heap.
-//! 6. Lists that were replaced since the tree named them (splits, merges) are left out when they turn out to be gone. Then
+//! 2. Lists are scanned while they can hold rows nearer than the best `goal` found so far, as judged by the calibrated
+//!    angle ([`Query::needed_cosine`]).
+//! 3. Candidates, entries that could be among these, wait in one heap, ordered by the sketch's lower bound and, after a
+//!    look at the extended code, by the estimate, which is good to a fraction of a percent. A refined candidate on top is
+//!    returned.
+//! 4. When the executor asks for more than the goal, or what was dropped as too far comes into reach, the search starts
+//!    over with four times the goal, for the rows that have not been returned.
+//! 5. Lists that were replaced since the tree named them (splits, merges) are left out when they turn out to be gone. Then
 //!    the tree is asked again; it names the lists that hold their entries now, which are new and so have not been scanned.
 
 use super::meta::Info;
@@ -25,13 +24,21 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
-/// Results that the first lists are chosen for: a LIMIT of 10, and the few rows more that the executor looks at to be
-/// sure of their order.
+/// Results that the lists are chosen for when nothing is known about the LIMIT, or it is no more than 10: also the few rows
+/// more that the executor looks at to be sure of their order. The stopping rule is calibrated for this share.
 pub const FIRST_GOAL: usize = 16;
-/// Rows returned before the goal is extended: the executor looks at more than the goal where codes leave their order open.
-const FIRST_EXTENSION: usize = 24;
-/// Candidates kept at first. By its sketch, one in ten or so is among the results.
-const FIRST_KEEP: usize = 256;
+/// Candidates are kept that are farther than the goal by this share of the distance between the first and the last row of it.
+const REACH: f32 = 0.2;
+/// The goal grows by this factor.
+const GOAL_GROWTH: usize = 4;
+/// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
+/// measured for LIMITs from 10 to 300, so that recall does not fall.
+const RANK_EXPONENT: f64 = 0.4;
+const LISTS_EXPONENT: f64 = 0.3;
+/// Least room for candidates, however small `work_mem` is.
+const LEAST_ROOM: usize = 1024;
+/// Candidates that are collected before the first are refined, for each row of the goal.
+const FIRST_LOOK: usize = 8;
 /// Rows remembered as returned before those that cannot come up again are forgotten.
 const RETURNED_LEAST: usize = 64;
 /// Distances (in the index's unit) whose arithmetic stays away from the ends of f32's range.
@@ -42,10 +49,9 @@ const REFINE_BATCH: usize = 8;
 const FETCH_AHEAD: usize = 4;
 /// Lists whose pages the operating system is asked for ahead, once pages turn out not to be in shared buffers.
 const READ_AHEAD: usize = 32;
-/// Candidates of a restricted search that are few.
+/// Candidates of a restricted search that are few, while lists are left and when none are.
 const FEW_CANDIDATES: usize = 64;
-/// Lists scanned at least when more are wanted.
-const LEAST_MORE: usize = 8;
+const FEW_OF_ALL: usize = 256;
 
 /// A row that may be a result.
 #[derive(Clone, Copy)]
@@ -191,16 +197,29 @@ pub struct Search {
     pool: Vec<Candidate>,
     /// Candidates being refined.
     batch: Vec<Candidate>,
-    keep: usize,
-    most_kept: usize,
-    /// Rows that had been returned at the last rescan.
-    rescanned_at: u64,
+    /// Candidates in the pool from here on have not been looked at yet.
+    unseen: usize,
+    /// Candidates kept at most.
+    room: usize,
+    /// Rows that had been returned when the search last started over.
+    widened_at: u64,
     /// Nothing at or above this bound is in the heap for certain: such candidates may have been dropped.
     horizon: f32,
-    /// The best distances found, at most FIRST_GOAL, farthest on top.
+    /// The smallest distance found.
+    nearest: f32,
+    /// The best distances found, at most `goal`, farthest on top.
     best: BinaryHeap<Distance>,
+    /// Results that the search is for.
     goal: usize,
+    /// The best of `best`, at most `rank`: the stopping rule goes by the farthest.
+    nearer: BinaryHeap<Distance>,
+    rank: usize,
+    first_goal: usize,
+    /// Rows returned before the goal grows.
+    enough: usize,
     stop: f32,
+    /// Lists that the stopping rule is expected to read for FIRST_GOAL.
+    expected: f64,
     /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
     probes: usize,
     relaxed: bool,
@@ -226,12 +245,8 @@ impl Search {
         query.place(frame);
         let recall = options::target_recall();
         let probes = options::probes();
-        let expected = info.expected_probes(recall);
-        let most_kept = {
-            // SAFETY: a plain setting of the backend, in kB.
-            let bytes = unsafe { pg_sys::work_mem } as usize * 1024;
-            (bytes / size_of::<Candidate>() / 4).max(4 * FIRST_KEEP)
-        };
+        // SAFETY: a plain setting of the backend, in kB.
+        let work_mem = unsafe { pg_sys::work_mem } as usize * 1024;
         Search {
             rel,
             meta: info.meta,
@@ -242,19 +257,25 @@ impl Search {
             stale: None,
             restriction: Restriction::default(),
             lists: Vec::new(),
-            wanted: if probes > 0 { probes } else { (expected * 3.0) as usize + 16 },
+            wanted: 0,
             scanned: Vec::new(),
             seen: ListSet::default(),
             heap: BinaryHeap::new(),
             pool: Vec::new(),
             batch: Vec::new(),
-            keep: FIRST_KEEP,
-            most_kept,
-            rescanned_at: u64::MAX,
+            unseen: 0,
+            room: (work_mem / size_of::<Candidate>() / 4).max(LEAST_ROOM),
+            widened_at: u64::MAX,
             horizon: f32::INFINITY,
+            nearest: f32::INFINITY,
             best: BinaryHeap::new(),
-            goal: FIRST_EXTENSION,
+            nearer: BinaryHeap::new(),
+            rank: FIRST_GOAL,
+            goal: FIRST_GOAL,
+            first_goal: FIRST_GOAL,
+            enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
+            expected: f64::from(info.expected_probes(recall)),
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
             last: f32::NEG_INFINITY,
@@ -273,6 +294,16 @@ impl Search {
         self.restriction = restriction;
     }
 
+    /// Prepares the search for as many rows as a LIMIT asks for. To be called before the first row is taken.
+    pub fn expect(&mut self, rows: usize) {
+        assert!(!self.started);
+        self.goal = rows.saturating_mul(5).saturating_div(4).saturating_add(4).max(FIRST_GOAL);
+        self.first_goal = self.goal;
+        self.rank = rank_of(self.goal);
+        // The executor looks at more rows than it returns where codes leave their order open.
+        self.enough = self.goal + self.goal / 2;
+    }
+
     /// The next row.
     pub fn next_row(&mut self) -> Option<Row> {
         if self.restriction.predicate.as_ref().is_some_and(Predicate::is_nothing) {
@@ -280,15 +311,14 @@ impl Search {
         }
         if !self.started {
             self.started = true;
-            self.find_lists();
-            self.scan_first_goal();
+            self.scan();
         }
         loop {
             if self.stale.is_some() {
                 self.catch_up();
             }
-            if self.work.returned >= self.goal as u64 {
-                self.extend_goal();
+            if self.work.returned >= self.enough as u64 {
+                self.widen();
             }
             match self.next_refined() {
                 // Candidates that are not where they were: their rows are elsewhere.
@@ -303,9 +333,8 @@ impl Search {
                         return Some(Row { tid: row.tid, bound, placed });
                     }
                 }
-                _ if self.horizon < f32::INFINITY => self.rescan(),
                 _ => {
-                    if self.scan_more(self.scanned.len().max(LEAST_MORE)) == 0 {
+                    if !self.widen() {
                         return None;
                     }
                 }
@@ -398,12 +427,12 @@ impl Search {
 
     /// Refines until the smallest key is a refined candidate's; returns it. None when none is left within the horizon.
     fn next_refined(&mut self) -> Option<f32> {
-        let mut batch: Vec<Candidate> = Vec::with_capacity(REFINE_BATCH);
         loop {
             let top = self.heap.peek()?;
             if top.refined {
                 return Some(top.key);
             }
+            let mut batch = std::mem::take(&mut self.batch);
             // The next ones are most likely needed as well; their pages can be fetched meanwhile.
             while batch.len() < REFINE_BATCH
                 && let Some(top) = self.heap.peek()
@@ -412,11 +441,13 @@ impl Search {
             {
                 batch.extend(self.heap.pop());
             }
-            if batch.is_empty() {
-                return None;
-            }
+            let none = batch.is_empty();
             self.refine(&mut batch);
             self.heap.extend(batch.drain(..));
+            self.batch = batch;
+            if none {
+                return None;
+            }
         }
     }
 
@@ -497,12 +528,9 @@ impl Search {
             // Other coordinates: nothing that is known so far can be used, but for the rows returned.
             self.query.vector.clone_from(&self.original);
             self.query.place(&info.frame(self.rel));
-            self.seen.clear();
-            self.scanned.clear();
-            self.heap.clear();
+            self.forget();
             self.pool.clear();
-            self.best.clear();
-            self.horizon = f32::INFINITY;
+            self.unseen = 0;
         }
         self.meta = info.meta;
     }
@@ -524,64 +552,78 @@ impl Search {
     fn catch_up(&mut self) {
         let scanned = self.scanned.len();
         self.find_more_lists();
+        self.open_pool();
         if self.probes > 0 {
-            self.scan_unseen(scanned);
+            for at in 0..self.lists.len().min(scanned) {
+                self.scan_list(self.lists[at], self.meta.epoch);
+            }
         } else {
-            let first = self.goal == FIRST_EXTENSION;
-            let within = if first { None } else { Some(self.goal_distance()) };
-            self.scan_due(within);
+            self.scan_due();
         }
+        self.close_pool();
     }
 
-    /// Scans those of the nearest `count` lists that have not been scanned.
-    fn scan_unseen(&mut self, count: usize) {
-        self.pool = std::mem::take(&mut self.heap).into_vec();
-        for at in 0..self.lists.len().min(count) {
-            self.scan_list(self.lists[at], self.meta.epoch);
+    /// Scans the lists for the goal.
+    fn scan(&mut self) {
+        let more = self.goal as f64 / FIRST_GOAL as f64;
+        let wanted = match self.probes {
+            0 => (self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16,
+            // Exactly so many, unless many more rows are asked for than had been expected.
+            probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
+        };
+        if wanted > self.wanted {
+            self.wanted = wanted;
+            self.find_lists();
         }
-        self.pool_to_heap();
-    }
-
-    /// Scans the lists for the first goal.
-    fn scan_first_goal(&mut self) {
+        self.open_pool();
         if self.probes > 0 {
-            self.scan_more(self.probes);
+            self.scan_first(wanted);
         } else {
-            self.scan_due(None);
+            self.scan_due();
         }
+        self.close_pool();
     }
 
-    /// Doubles the goal and scans the lists that it needs.
-    fn extend_goal(&mut self) {
-        self.goal = self.goal.saturating_mul(2);
-        let distance = self.goal_distance();
-        if self.probes > 0 || distance == f32::INFINITY {
-            self.scan_more(self.scanned.len().max(LEAST_MORE));
-        } else {
-            self.scan_due(Some(distance));
+    /// Starts over with a larger goal, for the rows that have not been returned; false when there are no others.
+    fn widen(&mut self) -> bool {
+        let all = self.scanned.len() >= self.lists.len() && self.wanted >= self.meta.lists as usize;
+        if all && self.horizon == f32::INFINITY {
+            return false;
         }
+        // When this brought no row the last time (more rows than there is room for have one and the same bound, or
+        // sketches that look nearer than their codes turn out to be), only more room helps: then the limit gives way.
+        if self.widened_at == self.work.returned {
+            self.room = self.room.saturating_mul(GOAL_GROWTH);
+        }
+        self.widened_at = self.work.returned;
+        self.goal = self.goal.saturating_mul(GOAL_GROWTH);
+        self.enough = self.goal;
+        self.rank = rank_of(self.goal);
+        self.forget();
+        self.scan();
+        true
     }
 
-    /// Estimated distance of the `goal`-th result; infinite when too few candidates are at hand.
-    fn goal_distance(&mut self) -> f32 {
-        let rest = self.goal.saturating_sub(self.work.returned as usize).max(1);
-        let mut estimates: Vec<f32> = self.heap.iter().map(|c| c.estimate).collect();
-        if rest > estimates.len() {
-            return self.horizon;
-        }
-        *estimates.select_nth_unstable_by(rest - 1, f32::total_cmp).1
+    /// Forgets what has been scanned and found, but for the rows returned.
+    fn forget(&mut self) {
+        self.seen.clear();
+        self.scanned.clear();
+        self.heap.clear();
+        self.best.clear();
+        self.nearer.clear();
+        self.nearest = f32::INFINITY;
+        self.horizon = f32::INFINITY;
     }
 
-    /// Scans, nearest first, the lists that may hold rows within a distance: `fixed`, or that of the FIRST_GOAL-th best
-    /// row found so far. Asks the tree for more lists while the last of them are still due.
-    fn scan_due(&mut self, fixed: Option<f32>) {
-        self.pool = std::mem::take(&mut self.heap).into_vec();
+    /// Scans, nearest first, the lists that are due by the best found so far. Asks the tree for more lists
+    /// while the last of them are still due.
+    fn scan_due(&mut self) {
         loop {
             let mut last_due = 0;
             let mut ahead = Ahead::default();
             for at in 0..self.lists.len() {
                 let list = self.lists[at];
-                let within = fixed.unwrap_or_else(|| self.near());
+                let within = self.stop_distance();
                 if self.is_due(&list, within) {
                     last_due = at + 1;
                     ahead.advance(self, at, within);
@@ -593,40 +635,31 @@ impl Search {
                 break;
             }
         }
-        self.pool_to_heap();
     }
 
-    /// Scans the next `count` lists, nearest first; returns how many there were.
-    fn scan_more(&mut self, count: usize) -> usize {
-        self.pool = std::mem::take(&mut self.heap).into_vec();
+    /// Scans the first `count` lists, nearest first.
+    fn scan_first(&mut self, count: usize) {
         let before = self.work.lists;
-        let scanned = |search: &Search| (search.work.lists - before) as usize;
         loop {
             let mut ahead = Ahead::default();
             for at in 0..self.lists.len() {
-                if scanned(self) >= count {
-                    break;
+                if (self.work.lists - before) as usize >= count {
+                    return;
                 }
-                let list = self.lists[at];
-                if !self.seen.contains(list.id) {
-                    ahead.advance(self, at, f32::INFINITY);
-                    self.scan_list(list, self.meta.epoch);
-                }
+                ahead.advance(self, at, f32::INFINITY);
+                self.scan_list(self.lists[at], self.meta.epoch);
             }
-            if scanned(self) >= count || !self.find_more_lists() {
-                break;
+            if !self.find_more_lists() {
+                return;
             }
         }
-        self.pool_to_heap();
-        scanned(self)
     }
 
-    /// Ends the scan of some lists. When few candidates are all that a restricted search has, all of them are refined: a
-    /// row whose sketch looks farther than it is would come too late for the order, and be missed in a LIMIT.
-    fn pool_to_heap(&mut self) {
-        self.shrink_pool();
+    /// When few candidates are all that a restricted search has, all of them are refined: a row whose sketch looks farther
+    /// than it is would come too late for the order, and be missed in a LIMIT.
+    fn refine_few(&mut self) {
         let all_lists = self.wanted >= self.meta.lists as usize;
-        let few = if all_lists { FIRST_KEEP } else { FEW_CANDIDATES };
+        let few = if all_lists { FEW_OF_ALL } else { FEW_CANDIDATES };
         if self.restriction.is_some() && self.pool.len() <= few {
             self.pool.sort_unstable_by_key(|row| !row.refined);
             let refined = self.pool.partition_point(|row| row.refined);
@@ -634,7 +667,6 @@ impl Search {
             self.refine(&mut rest);
             self.pool.append(&mut rest);
         }
-        self.heap = std::mem::take(&mut self.pool).into();
     }
 
     /// Whether a list may hold rows within a distance.
@@ -644,11 +676,21 @@ impl Search {
         needed <= self.stop || needed.is_nan()
     }
 
-    /// Distance that a row must beat to be among the first FIRST_GOAL.
+    /// Distance that the stopping rule goes by.
+    fn stop_distance(&self) -> f32 {
+        farthest_of(&self.nearer, self.rank)
+    }
+
+    /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
-        match self.best.peek() {
-            Some(d) if self.best.len() >= FIRST_GOAL => d.0,
-            _ => f32::INFINITY,
+        farthest_of(&self.best, self.goal)
+    }
+
+    /// Beyond this candidates are dropped: a little farther than `near`, for the rows that the executor looks at in addition.
+    fn reach(&self) -> f32 {
+        match self.near() {
+            f32::INFINITY => f32::INFINITY,
+            near => near + REACH * (near - self.nearest),
         }
     }
 
@@ -673,12 +715,12 @@ impl Search {
                     break;
                 }
             };
-            let from = self.pool.len();
             let posting = cursor.posting(&buffer);
+            let limit = self.reach();
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
                 let wanted = self.restriction.wanted(&block);
-                let (table, limit) = (&self.query.table, self.horizon);
+                let table = &self.query.table;
                 let mut near =
                     match tree::scan_block(rel, &leaf, list.id, list.term, &block, wanted, table, limit, &mut scores) {
                         Ok(near) => near,
@@ -687,7 +729,10 @@ impl Search {
                             break;
                         }
                     };
-                self.work.entries += block.live().count_ones() as u64;
+                self.work.entries += u64::from(block.live().count_ones());
+                if near != wanted {
+                    self.horizon = self.horizon.min(limit);
+                }
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;
@@ -708,22 +753,26 @@ impl Search {
                 }
             }
             drop(buffer);
-            self.refine_near(from);
-            if self.pool.len() >= self.keep.saturating_mul(4) {
+            if self.pool.len() >= self.room {
+                self.refine_near();
                 self.shrink_pool();
             }
+        }
+        // While little is known, the best of many tell more than the best of each list.
+        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= self.goal * FIRST_LOOK {
+            self.refine_near();
         }
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
     }
 
-    /// Refines the candidates from `from` on that are probably among the best, and those that may have been returned
-    /// before.
-    fn refine_near(&mut self, from: usize) {
+    /// Refines the candidates that have come to the pool since the last time and are probably among the best, and those
+    /// that may have been returned before.
+    fn refine_near(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        let near = self.near().min(self.likely_near(from));
+        let near = self.near().min(self.likely_near());
         // To the end of the pool: those to be refined.
-        let mut keep = from;
-        for at in from..self.pool.len() {
+        let mut keep = self.unseen;
+        for at in self.unseen..self.pool.len() {
             let row = self.pool[at];
             // One deviation below the estimate; the bound is DEFAULT_Z below.
             let likely = row.estimate - (row.estimate - row.lower) / quantize::DEFAULT_Z;
@@ -737,55 +786,72 @@ impl Search {
         self.pool.truncate(keep);
         self.refine(&mut batch);
         for row in batch.drain(..) {
-            if row.lower < self.last && !self.relaxed {
-                continue; // returned before, or too late for the order
-            }
-            self.pool.push(row);
-            if self.best.len() < FIRST_GOAL {
-                self.best.push(Distance(row.estimate));
-            } else if row.estimate < self.near() {
-                self.best.pop();
-                self.best.push(Distance(row.estimate));
+            self.nearest = self.nearest.min(row.estimate);
+            note(&mut self.best, self.goal, row.estimate);
+            note(&mut self.nearer, self.rank, row.estimate);
+            let late = row.lower < self.last && !self.relaxed;
+            if !late && !self.returned.contains_key(&row.tid) {
+                self.pool.push(row);
             }
         }
         self.batch = batch;
+        self.unseen = self.pool.len();
     }
 
-    /// While fewer than FIRST_GOAL distances are known: the estimate that so many of the candidates from `from` on are within.
-    fn likely_near(&mut self, from: usize) -> f32 {
-        if self.best.len() >= FIRST_GOAL || self.pool.len() - from <= FIRST_GOAL {
+    /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.
+    fn likely_near(&mut self) -> f32 {
+        if self.best.len() >= self.goal || self.pool.len() - self.unseen <= self.goal {
             return f32::INFINITY;
         }
-        let mut estimates: Vec<f32> = self.pool[from..].iter().map(|c| c.estimate).collect();
-        *estimates.select_nth_unstable_by(FIRST_GOAL, f32::total_cmp).1
+        let mut estimates: Vec<f32> = self.pool[self.unseen..].iter().map(|c| c.estimate).collect();
+        *estimates.select_nth_unstable_by(self.goal, f32::total_cmp).1
     }
 
-    /// Keeps the `keep` candidates with the smallest bounds.
+    /// Keeps half the room's candidates, those with the smallest bounds, when the room is full.
     fn shrink_pool(&mut self) {
-        if self.pool.len() > self.keep {
-            let (_, first_dropped, _) = self.pool.select_nth_unstable_by(self.keep, Candidate::order);
+        let keep = self.room / 2;
+        if self.pool.len() >= self.room {
+            let (_, first_dropped, _) = self.pool.select_nth_unstable_by(keep, Candidate::order);
             self.horizon = self.horizon.min(first_dropped.key);
-            self.pool.truncate(self.keep);
+            self.pool.truncate(keep);
+            self.unseen = keep;
         }
     }
 
-    /// Scans all scanned lists again, for the rows beyond the last one returned, keeping more of them.
-    fn rescan(&mut self) {
-        // The rows in `returned` come up again and need room. When the last rescan brought no row to return (more rows
-        // than were kept have one and the same bound, or sketches that look nearer than their codes turn out to be), only
-        // more room helps: then the limit gives way.
-        let most = if self.rescanned_at == self.work.returned { usize::MAX } else { self.most_kept };
-        self.rescanned_at = self.work.returned;
-        self.keep = self.keep.saturating_mul(4).min(most).saturating_add(self.returned.len());
-        self.horizon = f32::INFINITY;
-        self.heap.clear();
-        self.pool.clear();
-        self.seen.clear();
-        for (list, epoch) in std::mem::take(&mut self.scanned) {
-            self.scan_list(list, epoch);
-        }
-        self.pool_to_heap();
+    /// Turns the heap into the pool, before lists are scanned.
+    fn open_pool(&mut self) {
+        self.pool = std::mem::take(&mut self.heap).into_vec();
+        self.unseen = self.pool.len();
     }
+
+    /// Turns the pool into the heap, after lists have been scanned.
+    fn close_pool(&mut self) {
+        self.refine_near();
+        self.shrink_pool();
+        self.refine_few();
+        self.heap = std::mem::take(&mut self.pool).into();
+    }
+}
+
+/// The rank whose distance the stopping rule goes by.
+fn rank_of(goal: usize) -> usize {
+    (FIRST_GOAL as f64 * (goal as f64 / FIRST_GOAL as f64).powf(RANK_EXPONENT)) as usize
+}
+
+/// Adds a distance to the best `most` found.
+fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
+    if best.len() < most {
+        best.push(Distance(distance));
+    } else if let Some(mut farthest) = best.peek_mut()
+        && distance < farthest.0
+    {
+        *farthest = Distance(distance);
+    }
+}
+
+/// The farthest of the best `most`, infinite while fewer are known.
+fn farthest_of(best: &BinaryHeap<Distance>, most: usize) -> f32 {
+    best.peek().filter(|_| best.len() >= most).map_or(f32::INFINITY, |d| d.0)
 }
 
 /// `code`, if its cell is still the one of `row`, which was found in `list` at `epoch`: something has been taken from the

@@ -128,6 +128,7 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
         let mut query = Query::new(operator);
         query.vector.extend_from_slice(vector);
         let mut search = Search::new(index, &info, &frame, query);
+        search.expect(k + 1);
         let underflow = search.query.underflow;
         let rows: HashSet<Tid> = nearest.rows.iter().map(|r| r.1).chain(nearest.ties.iter().copied()).collect();
         let mut hits = 0;

@@ -1,0 +1,152 @@
+//! Tells an index scan the LIMIT above it, so that it chooses its lists for as many rows at once: PostgreSQL does not.
+
+use super::access_method_oid;
+use super::scan;
+use pgrx::prelude::*;
+use std::sync::OnceLock;
+
+/// Who else had asked to be called.
+static PREVIOUS: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
+
+/// Called once, when the library is loaded.
+pub fn register() {
+    // SAFETY: a plain global of this backend, which has one thread here.
+    unsafe {
+        PREVIOUS.get_or_init(|| pg_sys::ExecutorStart_hook);
+        pg_sys::ExecutorStart_hook = Some(executor_start);
+    }
+}
+
+/// `ExecutorStart_hook`
+#[pg_guard]
+unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int) {
+    // SAFETY: the executor's arguments.
+    unsafe {
+        match PREVIOUS.get() {
+            Some(Some(previous)) => previous(query, flags),
+            _ => pg_sys::standard_ExecutorStart(query, flags),
+        }
+        if flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0 {
+            visit((*query).planstate, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Tells the scans below each LIMIT.
+#[pg_guard]
+unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut std::ffi::c_void) -> bool {
+    // SAFETY: a node of an executor's tree, which is what its tag says.
+    unsafe {
+        if state.is_null() {
+            return false;
+        }
+        if (*state).type_ == pg_sys::NodeTag::T_LimitState
+            && let Some(rows) = rows_wanted(state)
+        {
+            tell((*state).lefttree, rows);
+        }
+        pg_sys::planstate_tree_walker(state, Some(visit), context)
+    }
+}
+
+/// LIMIT and OFFSET together, if they are constants or parameters of the statement.
+///
+/// # Safety
+/// A LIMIT node.
+unsafe fn rows_wanted(state: *mut pg_sys::PlanState) -> Option<usize> {
+    // SAFETY: by contract.
+    unsafe {
+        let limit = (*state).plan.cast::<pg_sys::Limit>();
+        let count = known(state, (*limit).limitCount)?;
+        let offset = if (*limit).limitOffset.is_null() { 0 } else { known(state, (*limit).limitOffset)? };
+        usize::try_from(count.checked_add(offset)?).ok()
+    }
+}
+
+/// The value of an int8 constant or parameter; None for NULL and other expressions.
+///
+/// # Safety
+/// An expression of the plan of `state`, or null.
+unsafe fn known(state: *mut pg_sys::PlanState, value: *mut pg_sys::Node) -> Option<i64> {
+    // SAFETY: by contract; parameters are numbered from 1.
+    unsafe {
+        match value.as_ref()?.type_ {
+            pg_sys::NodeTag::T_Const => {
+                let value = &*value.cast::<pg_sys::Const>();
+                (!value.constisnull).then(|| value.constvalue.value() as i64)
+            }
+            pg_sys::NodeTag::T_Param => {
+                let value = &*value.cast::<pg_sys::Param>();
+                let given = (*(*state).state).es_param_list_info.as_ref()?;
+                if value.paramkind != pg_sys::ParamKind::PARAM_EXTERN
+                    || given.paramFetch.is_some()
+                    || !(1..=given.numParams).contains(&value.paramid)
+                {
+                    return None;
+                }
+                let given = &*given.params.as_ptr().add(value.paramid as usize - 1);
+                (!given.isnull && given.ptype == pg_sys::INT8OID).then(|| given.value.value() as i64)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Tells the index scans of ours at `state` or right below nodes that only collect rows.
+///
+/// # Safety
+/// A node of an executor's tree, or null.
+unsafe fn tell(state: *mut pg_sys::PlanState, rows: usize) {
+    // SAFETY: by contract; nodes are what their tags say. A scan of our index is one that we opened.
+    unsafe {
+        let Some(node) = state.as_ref() else { return };
+        match node.type_ {
+            pg_sys::NodeTag::T_IndexScanState => {
+                let node = &mut *state.cast::<pg_sys::IndexScanState>();
+                if let Some(index) = node.iss_RelationDesc.as_ref()
+                    && (*index.rd_rel).relam == access_method_oid()
+                    && node.iss_NumOrderByKeys > 0
+                {
+                    if node.iss_ScanDesc.is_null() {
+                        open(node);
+                    }
+                    scan::expect(node.iss_ScanDesc, rows);
+                }
+            }
+            pg_sys::NodeTag::T_MergeAppendState => {
+                let node = &*state.cast::<pg_sys::MergeAppendState>();
+                (0..node.ms_nplans as usize).for_each(|i| tell(*node.mergeplans.add(i), rows));
+            }
+            pg_sys::NodeTag::T_ResultState => tell(node.lefttree, rows),
+            _ => {}
+        }
+    }
+}
+
+/// Opens the scan of an index scan node, which would open it itself at its first row: as PostgreSQL does in parallel plans.
+///
+/// # Safety
+/// A node that has been initialised and not run.
+unsafe fn open(node: &mut pg_sys::IndexScanState) {
+    // SAFETY: by contract; the node closes the scan at its end.
+    unsafe {
+        node.iss_ScanDesc = pg_sys::index_beginscan(
+            node.ss.ss_currentRelation,
+            node.iss_RelationDesc,
+            (*node.ss.ps.state).es_snapshot,
+            #[cfg(feature = "pg18")]
+            &raw mut node.iss_Instrument,
+            node.iss_NumScanKeys,
+            node.iss_NumOrderByKeys,
+        );
+        if node.iss_NumRuntimeKeys == 0 || node.iss_RuntimeKeysReady {
+            pg_sys::index_rescan(
+                node.iss_ScanDesc,
+                node.iss_ScanKeys,
+                node.iss_NumScanKeys,
+                node.iss_OrderByKeys,
+                node.iss_NumOrderByKeys,
+            );
+        }
+    }
+}
