@@ -135,8 +135,11 @@ class Cluster:
             time.sleep(0.002)
 
     def kill_while_starting(self, delay):
-        """Start the server and kill it so many seconds after its postmaster has begun: amid recovery, or after it."""
+        """Start the server and kill it so many seconds after its first processes are there: amid recovery, or after it."""
+        started = len(self.log.read_text())
         self._run("pg_ctl", "-D", self.data, "-l", self.log, "-W", "start")
+        while "database system was" not in self.log.read_text()[started:]:
+            time.sleep(0.001)
         time.sleep(delay)
         self.kill()
 

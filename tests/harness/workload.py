@@ -243,7 +243,7 @@ class Client:
                 self.connection.execute(f"SET LOCAL statement_timeout = {self.dice.randrange(1, 60)}")
                 self._insert(shape, 2 * self._some(shape), self.dice.randrange(POOL * shape.rows))
         except psycopg.errors.QueryCanceled:
-            pass
+            self.connection.rollback()  # it may have been the COMMIT
 
     def search(self, shape):
         assert_in_order(self.connection.execute(*shape.statement(shape.query(self.dice), 10)).fetchall())
