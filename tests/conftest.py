@@ -12,6 +12,21 @@ TEMPLATE = "template_vector_ext"
 numbers = itertools.count(1)
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("stress", "long runs, see `make stress`")
+    group.addoption("--kills", type=int, default=4, help="times that the server is killed")
+    group.addoption("--seconds", type=float, default=4, help="how long clients run beside each other")
+    group.addoption("--clients", type=int, default=8, help="how many of them")
+    group.addoption("--damage", type=int, default=48, help="damaged indexes")
+    group.addoption("--seed", type=int, default=1, help="of the dice in these tests")
+
+
+@pytest.fixture
+def stress(request):
+    """The options of the long runs."""
+    return request.config.option
+
+
 def pytest_sessionstart(session):
     exit_on_signals()
 

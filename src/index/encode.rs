@@ -58,9 +58,9 @@ impl Encoder {
     /// its code stands for: then a search knows its distance exactly from the code.
     pub fn encode_centroid(&mut self, centroid: &mut [f32], origin: &[f32]) {
         self.encode(centroid, origin);
-        if !self.code.constant.is_finite() {
-            // Values near the end of f32's range: the list is at the origin.
-            self.code.constant = 0.0;
+        if self.code.error == f32::MAX {
+            // Beyond f32's range: the origin takes its place.
+            self.code = CodeFactors::default();
         }
         centroid.copy_from_slice(origin);
         quantize::decode_code(&self.codes, self.code.scale, centroid);

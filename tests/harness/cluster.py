@@ -9,6 +9,8 @@ folder of its own, listens on a Unix socket in that folder only, and is stopped 
 this process be killed, a small guard process does it.
 """
 
+import contextlib
+import ctypes
 import os
 import pwd
 import shlex
@@ -50,6 +52,34 @@ def as_server_user(command):
     return ["runuser", "-u", server_user(), "--", *command] if os.geteuid() == 0 else command
 
 
+def process_status(process):
+    """What /proc/PID/stat says after the name: state, parent, …; nothing for a process that is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def is_there(process):
+    """Whether a process exists. Takes leave of it if it is dead and this process is its parent."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process, os.WNOHANG)
+    return process_status(process) is not None
+
+
+def adopt_orphans():
+    """Make this process the parent of those whose parent ends, as a postmaster's does. Killed ones then go at once;
+    otherwise a server cannot start again before the system's first process has taken leave of its last postmaster."""
+    set_child_subreaper = 36
+    ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def children(parent):
+    """The processes that a process has started and that are still there."""
+    statuses = {int(entry): process_status(entry) for entry in os.listdir("/proc") if entry.isdigit()}
+    return [process for process, status in statuses.items() if status and int(status[1]) == parent]
+
+
 class Cluster:
     """One server. Use it as a context manager, or call `start()` and, whatever happens, `destroy()`."""
 
@@ -88,6 +118,30 @@ class Cluster:
     def crash(self):
         """Kill the server without a checkpoint: the next start has to recover from the WAL."""
         self._run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "-t", "120", "stop")
+
+    def kill(self):
+        """SIGKILL to all processes of the server at one moment: it loses all that it has not written."""
+        postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGSTOP)  # starts no more processes
+        processes = [postmaster, *children(postmaster)]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+        give_up = time.monotonic() + 60
+        while any(is_there(process) for process in processes):
+            if time.monotonic() > give_up:
+                raise TimeoutError("a process of the server survives SIGKILL")
+            time.sleep(0.002)
+
+    def kill_while_starting(self, delay):
+        """Start the server and kill it so many seconds after its first processes are there: amid recovery, or after it."""
+        started = len(self.log.read_text())
+        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-W", "start")
+        while "database system was" not in self.log.read_text()[started:]:
+            time.sleep(0.001)
+        time.sleep(delay)
+        self.kill()
 
     def restart(self):
         self.stop()
