@@ -224,6 +224,7 @@ def test_a_snapshot_keeps_its_view(db, database):
     make_index(db)
     other = database.connect(autocommit=False)
     other.execute("SET default_transaction_isolation = 'repeatable read'")
+    other.execute("SET ivflsh.probes = 1000000")  # exactly: lists split meanwhile
     other.commit()
     before = found(other, QUERIES[0], 50)
     db.execute("DELETE FROM items WHERE id % 2 = 0")

@@ -596,6 +596,7 @@ impl Search {
             self.room = self.room.saturating_mul(GOAL_GROWTH);
         }
         self.widened_at = self.work.returned;
+        pgrx::check_for_interrupts!();
         self.goal = self.goal.saturating_mul(GOAL_GROWTH);
         self.enough = self.goal;
         self.rank = rank_of(self.goal);
@@ -672,8 +673,8 @@ impl Search {
     /// Whether a list may hold rows within a distance.
     fn is_due(&self, list: &List, within: f32) -> bool {
         let needed = self.query.needed_cosine(list, within);
-        // NaN: a list of radius 0 at the query's very place.
-        needed <= self.stop || needed.is_nan()
+        // NaN: a list of radius 0 at the query's very place, or a rule measured at the ends of f32's range.
+        needed.partial_cmp(&self.stop) != Some(Ordering::Greater)
     }
 
     /// Distance that the stopping rule goes by.
