@@ -401,11 +401,11 @@ impl Meta {
         meta
     }
 
-    /// Rows from which on a list is split: a third more than the target, more where rows are dense and fewer where they are
+    /// Rows from which on a list is split: a quarter more than the target, more where rows are dense and fewer where they are
     /// far apart. Then all lists have about the same sum of squared residuals, as those of a k-means have, which is best
     /// for the search. `radius`: the list's.
     pub fn split_at(&self, radius: f32) -> usize {
-        let most = self.target as f32 * 4.0 / 3.0;
+        let most = self.target as f32 * 5.0 / 4.0;
         let share = self.spread / (radius * radius);
         (most * if share.is_nan() { 1.0 } else { share.clamp(DENSEST, SPARSEST) }) as usize
     }

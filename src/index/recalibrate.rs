@@ -21,7 +21,7 @@ const DEEPER_BY: usize = 48;
 /// Distances that are kept exact in a search: more than the goal, because the simulation leaves lists out.
 const KEPT: usize = 3 * FIRST_GOAL;
 /// Places tried for each query.
-const TRIES: usize = 16;
+const TRIES: usize = 64;
 
 /// A query and what it saw.
 #[derive(Default)]
@@ -93,12 +93,12 @@ pub fn measure(
     Some((Rule::of(&limits, &sums, seen.len(), RESULTS), spread / seen.len() as f32))
 }
 
-/// A row of a page of the index taken at random, if that is a page with rows.
+/// The row at a place of the index taken at random, if there is one: all rows are equally likely.
 fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Option<Tid> {
     let buffer = Buffer::read(index, random.below(u64::from(blocks(index))) as u32);
     let opaque = page::check(buffer.page(), Kind::Posting).ok().filter(|o| o.level == 0)?;
     let posting = Posting::open(buffer.page(), leaf, opaque.list).ok()?;
-    let at = random.below((posting.blocks() * BLOCK).max(1) as u64) as usize;
+    let at = random.below(leaf.entries_per_page() as u64) as usize;
     let (b, slot) = (at / BLOCK, at % BLOCK);
     (b < posting.blocks() && posting.block(b).live() >> slot & 1 == 1).then(|| posting.block(b).tid(slot))
 }
