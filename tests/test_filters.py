@@ -3,6 +3,7 @@
 import datetime
 import random
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import numpy as np
@@ -247,6 +248,10 @@ def test_in_a_join(typed):
         assert_alike([found], [typed.execute(statement).fetchall()])
 
 
+def test_index_is_sound(typed):
+    assert_sound(typed, "typed_idx")
+
+
 def test_stats_name_the_filters(typed):
     filters = typed.execute("SELECT ivflsh_stats('typed_idx')->'filters'").fetchone()[0]
     assert [f["column"] for f in filters] == list(COLUMNS)
@@ -260,6 +265,11 @@ def test_operator_classes_are_valid(typed):
 
 
 # Changes
+
+def assert_sound(connection, index="items_embedding_idx"):
+    """Keys are those of the rows, summaries know of them, and all else that the index is checked for."""
+    connection.execute(f"SELECT ivflsh_check('{index}')")
+
 
 def changing(db, count=2000, columns="label", options="WITH (lists = 40)"):
     make_table(db, clustered(count, DIMENSIONS))
@@ -285,6 +295,7 @@ def test_inserts_updates_deletes(db, filled):
         for condition in ("label = 77", "label IS NULL", "label < 0", "label = 4", "label IN (3, 77)", "label = -5002", "label = -5052"):
             count = assert_same(db, condition, table="items", limit=100)
             assert count > 0 or condition == "label = -5002"
+        assert_sound(db)
 
 
 def test_updates_of_a_filter_column_in_one_transaction(database):
@@ -311,6 +322,51 @@ def test_reindex(db, how):
     db.execute(f"REINDEX INDEX {how} items_embedding_idx")
     assert assert_same(db, "label = 50", table="items") == 20
     assert assert_same(db, "label = 3", table="items") == 20
+    assert_sound(db)
+
+
+def test_lists_that_split(db):
+    """An index that grows from nothing: keys move with their rows, new lists get summaries of their own."""
+    vectors = clustered(12_000, DIMENSIONS, clusters=300)
+    make_table(db, [], dimensions=DIMENSIONS)
+    db.execute("CREATE INDEX items_embedding_idx ON items USING ivflsh (embedding vector_l2_ops, label, id)")
+    db.execute("ALTER TABLE items ALTER label DROP NOT NULL")
+    for first in range(0, len(vectors), 3000):
+        insert(db, vectors[first:first + 3000], first_id=first)
+        db.execute("UPDATE items SET label = NULL WHERE id %% 100 = 7 AND id >= %s", (first,))
+        assert_sound(db)
+    db.execute("DELETE FROM items WHERE id % 3 = 1")
+    db.execute("VACUUM ANALYZE items")
+    insert(db, clustered(3000, DIMENSIONS, seed=5, clusters=300), first_id=50_000)
+    assert db.execute("SELECT (ivflsh_stats('items_embedding_idx')->'splits')::int").fetchone()[0] > 20
+    assert_sound(db)
+    for condition in ("label = 3", "label IS NULL", "id = 4500", "id BETWEEN 2990 AND 3010", "id > 52000 AND label IN (1, 2)"):
+        assert assert_same(db, condition, table="items") > 0
+    with by_index(db):
+        assert ids(db, search("id = 4500", table="items")) == [4500]
+        assert db.execute("SELECT lists FROM ivflsh_last_scan()").fetchone()[0] < 40
+
+
+def test_inserts_by_many_sessions(database):
+    """Sessions that insert, split and search at the same time: no row is passed by."""
+    vectors = clustered(6000, DIMENSIONS, clusters=200)
+    first = database.connect()
+    make_table(first, vectors[:100])
+    first.execute("CREATE INDEX items_embedding_idx ON items USING ivflsh (embedding vector_l2_ops, label, id)")
+    connections = [database.connect() for _ in range(4)]
+
+    def work(number):
+        connection = connections[number]
+        for i in range(100 + number, len(vectors), 4):
+            connection.execute("INSERT INTO items VALUES (%s, %s, %s)", (i, i % 13, Vector(vectors[i])))
+            if i % 50 < 4:
+                with by_index(connection):
+                    assert ids(connection, search(f"id = {i}", table="items")) == [i]
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        list(pool.map(work, range(len(connections))))
+    assert_sound(first)
+    assert assert_same(first, "label = 11", table="items") == 20
 
 
 def test_create_concurrently_unlogged_partitioned(db):

@@ -35,6 +35,9 @@ const GOAL_GROWTH: usize = 4;
 /// measured for LIMITs from 10 to 300, so that recall does not fall.
 const RANK_EXPONENT: f64 = 0.4;
 const LISTS_EXPONENT: f64 = 0.3;
+/// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
+/// be that of such a goal; but it is not less than this, as a single row says little.
+const LEAST_RANK: usize = 4;
 /// Least room for candidates, however small `work_mem` is.
 const LEAST_ROOM: usize = 1024;
 /// Candidates that are collected before the first are refined, for each row of the goal.
@@ -214,6 +217,9 @@ pub struct Search {
     /// The best of `best`, at most `rank`: the stopping rule goes by the farthest.
     nearer: BinaryHeap<Distance>,
     rank: usize,
+    /// Entries of the lists scanned that pass the restriction, and all of them.
+    passing: u64,
+    looked_at: u64,
     first_goal: usize,
     /// Rows returned before the goal grows.
     enough: usize,
@@ -273,6 +279,8 @@ impl Search {
             rank: FIRST_GOAL,
             goal: FIRST_GOAL,
             first_goal: FIRST_GOAL,
+            passing: 0,
+            looked_at: 0,
             enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
             expected: f64::from(info.expected_probes(recall)),
@@ -612,6 +620,7 @@ impl Search {
         self.heap.clear();
         self.best.clear();
         self.nearer.clear();
+        (self.passing, self.looked_at) = (0, 0);
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
     }
@@ -721,6 +730,8 @@ impl Search {
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
                 let wanted = self.restriction.wanted(&block);
+                self.passing += u64::from(wanted.count_ones());
+                self.looked_at += u64::from(block.live().count_ones());
                 let table = &self.query.table;
                 let mut near =
                     match tree::scan_block(rel, &leaf, list.id, list.term, &block, wanted, table, limit, &mut scores) {
@@ -764,6 +775,19 @@ impl Search {
             self.refine_near();
         }
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
+        if self.restriction.is_some() {
+            self.adapt_rank();
+        }
+    }
+
+    /// Goes by a smaller rank when few of the rows pass.
+    fn adapt_rank(&mut self) {
+        let share = (self.passing as f64 / self.looked_at.max(1) as f64).max(1e-9);
+        let rank = (rank_of((self.goal as f64 / share) as usize) as f64 * share) as usize;
+        self.rank = rank.clamp(LEAST_RANK, rank_of(self.goal));
+        while self.nearer.len() > self.rank {
+            self.nearer.pop();
+        }
     }
 
     /// Refines the candidates that have come to the pool since the last time and are probably among the best, and those
