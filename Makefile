@@ -10,8 +10,9 @@ SHELL := /bin/bash
 export PG_CONFIG
 KEEP ?=
 ARGS ?=
+STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql bench bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,11 @@ test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/python.sh -m pytest $(ARGS)
+
+stress: ## kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/python.sh -m pytest -s -x $(STRESS) $(ARGS)
 
 bench: ## recall against queries/s, with pgvector and Faiss beside (see docs/bench.md):  make bench ARGS="--quick"
 	@scripts/setup.sh all

@@ -15,6 +15,7 @@ numbers = itertools.count(1)
 def pytest_addoption(parser):
     group = parser.getgroup("stress", "long runs, see `make stress`")
     group.addoption("--kills", type=int, default=4, help="times that the server is killed")
+    group.addoption("--records", type=int, default=3, help="records at which recovery ends")
     group.addoption("--seconds", type=float, default=4, help="how long clients run beside each other")
     group.addoption("--clients", type=int, default=8, help="how many of them")
     group.addoption("--damage", type=int, default=48, help="damaged indexes")

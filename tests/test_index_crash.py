@@ -4,7 +4,11 @@ Clients change several tables by dice; SIGKILL ends all processes of the server 
 recovery. Then every index must pass ivflsh_check and answer as the table does, before and after more changes. A standby
 follows all the time, is searched meanwhile, and must then give the same answers.
 
-`make stress ARGS="--kills 300"` for long; --seed=n for other dice. (What the clients do when is never the same twice.)
+Kills meet a change of the structure by chance. So, further, one client's work is recovered up to records within such
+changes, one after the other: as if the server had died just then.
+
+`make stress ARGS="--kills 300 --records 300"` for long; --seed=n for other dice. (What the clients do when is never the
+same twice.)
 """
 
 import random
@@ -156,3 +160,46 @@ def test_kills(stress):
                     print(crashes.report(), flush=True)
     print(crashes.report())
     assert float(crashes.recall) > 0.98
+
+
+def structural(records):
+    """LSNs of records in the midst of a change of many pages of an index: inserts make one to three records of their own."""
+    runs, last = [[]], None
+    for lsn, manager, relation in records:
+        if manager in ("Standby", "XLOG"):
+            continue
+        if (manager, relation) != last:
+            runs.append([])
+        last = manager, relation
+        if manager == "Generic":
+            runs[-1].append(lsn)
+    return [lsn for run in runs if len(run) > 5 for lsn in run]
+
+
+def test_end_of_recovery_at_any_record(stress):
+    dice, crashes = random.Random(stress.seed), Crashes(stress.seed)
+    with Cluster(settings={"wal_keep_size": "4GB"}) as server:
+        make_tables(server, NAME)
+        server.stop()
+        base = server.save("base")
+        (base / "recovery.signal").touch()
+        server.start()
+        with connect(server, NAME) as connection:
+            client = Client(connection, 0, dice)
+            for _ in range(15 + stress.records):
+                client.act({"region": 4, "copy": 2, "delete_region": 3, "vacuum": 3, "update": 1, "truncate": 0.2})
+        server.stop()
+        lsns = structural(server.wal_records())
+        for lsn in dice.sample(lsns, min(stress.records, len(lsns))):
+            settings = {"restore_command": f'cp {server.data}/pg_wal/%f "%p"',
+                        "recovery_target_lsn": lsn, "recovery_target_action": "promote"}
+            with Cluster(settings=settings, copy_of=base) as copy:
+                try:
+                    copy.wait_for_promotion()
+                    crashes.compare(copy, dice)
+                    crashes.change(copy, dice)
+                except Exception as failure:
+                    failure.add_note(f"recovered up to {lsn}, --seed {stress.seed}")
+                    raise
+            crashes.round += 1
+    print(f"{len(lsns)} records within changes\n{crashes.report()}")

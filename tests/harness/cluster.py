@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -83,12 +84,13 @@ def children(parent):
 class Cluster:
     """One server. Use it as a context manager, or call `start()` and, whatever happens, `destroy()`."""
 
-    def __init__(self, pg_config=None, settings=None, standby_of=None):
+    def __init__(self, pg_config=None, settings=None, standby_of=None, copy_of=None):
+        """`standby_of`: a server to follow. `copy_of`: a data folder of which a copy is started."""
         self.pg_config = pg_config or os.environ.get("PG_CONFIG") or "pg_config"
         self.bindir = Path(self._ask_pg_config("--bindir"))
         self.version = int(self._ask_pg_config("--version").split()[1].split(".")[0].rstrip("abcdefghijklmnopqrstuvwxyz"))
         self.settings = SETTINGS | (settings or {})
-        self.standby_of = standby_of
+        self.standby_of, self.copy_of = standby_of, copy_of
         self.folder = self.data = self.log = None
         self.guard = None
 
@@ -160,6 +162,11 @@ class Cluster:
             self.folder = None
         self._dismiss_guard()
 
+    def save(self, name):
+        """A copy of the data folder of a server that is stopped, beside it."""
+        subprocess.run(as_server_user(["cp", "-r", self.data, self.folder / name]), check=True)
+        return self.folder / name
+
     def keep(self):
         """Leave the server running when this process ends, and return the folder for `adopt`."""
         folder, self.folder = self.folder, None
@@ -220,6 +227,23 @@ class Cluster:
                     raise TimeoutError(f"the standby did not reach {target} in {timeout} s\n{self.log_tail()}")
                 time.sleep(0.05)
 
+    def wait_for_promotion(self, timeout=120):
+        """Wait for the end of recovery."""
+        with self.connect() as connection:
+            give_up = time.monotonic() + timeout
+            while connection.execute("SELECT pg_is_in_recovery()").fetchone()[0]:
+                if time.monotonic() > give_up:
+                    raise TimeoutError(f"recovery did not end in {timeout} s\n{self.log_tail()}")
+                time.sleep(0.02)
+
+    def wal_records(self):
+        """The records in all files of WAL, in order: (LSN, resource manager, first relation that it changes)."""
+        wal = self.data / "pg_wal"
+        files = sorted(file.name for file in wal.iterdir() if len(file.name) == 24)
+        dump = self._run("pg_waldump", "-p", wal, files[0], files[-1], check=False)  # the last file does not end with a record
+        found = (re.match(r"rmgr: (\S+) .* lsn: (\S+), prev(?:.* rel (\S+) )?", line) for line in dump.splitlines())
+        return [(match[2], match[1], match[3]) for match in found if match]
+
     def log_tail(self, lines=40):
         """The end of the server's log."""
         if self.log is None or not self.log.exists():
@@ -233,7 +257,9 @@ class Cluster:
         if os.geteuid() == 0:
             shutil.chown(self.folder, server_user())
         self._post_guard()
-        if self.standby_of is None:
+        if self.copy_of is not None:
+            subprocess.run(as_server_user(["cp", "-r", self.copy_of, self.data]), check=True)
+        elif self.standby_of is None:
             self._run("initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         else:
             self._run("pg_basebackup", "-D", self.data, "-h", self.standby_of.folder, "-p", PORT, "-U", SUPERUSER,

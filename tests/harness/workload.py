@@ -7,6 +7,7 @@ number, and deletes and updates only these, so that clients never wait for each 
 import random
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,6 +189,14 @@ class Client:
         nearest, parameters = shape.statement(shape.query(self.dice), count, f"WHERE label = {self.part}")
         self.connection.execute(f"DELETE FROM {shape.table} WHERE id IN (SELECT id FROM ({nearest}) AS n)", parameters)
 
+    @contextmanager
+    def _transaction(self, shape, **how):
+        """A transaction that writes to a table: it says so first. (Else it would read, REINDEX would begin to wait for the
+        end of that, and they would wait for each other.)"""
+        with self.connection.transaction(**how):
+            self.connection.execute(f"LOCK TABLE {shape.table} IN ROW EXCLUSIVE MODE")
+            yield
+
     def _some(self, shape):
         return max(1, self.dice.randrange(shape.rows // 8))
 
@@ -226,11 +235,11 @@ class Client:
                                 (self.dice.randrange(17),))
 
     def roll_back(self, shape):
-        with self.connection.transaction(force_rollback=True):
+        with self._transaction(shape, force_rollback=True):
             self._insert(shape, self._some(shape))
 
     def savepoints(self, shape):
-        with self.connection.transaction():
+        with self._transaction(shape):
             self._insert(shape, 5)
             with self.connection.transaction(force_rollback=True):
                 self._insert(shape, 2 * self._some(shape), self.dice.randrange(POOL * shape.rows))
@@ -239,7 +248,7 @@ class Client:
     def hurry(self, shape):
         """A statement that is cancelled wherever it is."""
         try:
-            with self.connection.transaction():
+            with self._transaction(shape):
                 self.connection.execute(f"SET LOCAL statement_timeout = {self.dice.randrange(1, 60)}")
                 self._insert(shape, 2 * self._some(shape), self.dice.randrange(POOL * shape.rows))
         except psycopg.errors.QueryCanceled:
