@@ -184,7 +184,7 @@ class File:
 # Offsets on a page: 32 begins the first block (live, slots at 4, constants at 8, scales 136, errors 200, TIDs 264, runs of
 # cells 456, child lists or sketches 480) or the first cell (constant, step at 4, error at 8, code at 10; on inner levels
 # the child list before the code); -32 begins the special area, before which are the cells of the page's own list.
-BLOCK, RUNS, CELL, INNER_CELL, FROM_END = 480 + 8 * 24, 456, 10 + 24, 14 + 24, 0x8000
+BLOCK, RUNS, CELL, FROM_END = 480 + 8 * 24, 456, 10 + 24, 0x8000
 
 
 def cross_chains(file):
@@ -318,14 +318,14 @@ def lost_list(file):
 
 
 def wrong_centroid(file):
-    page = file.pages(POSTING, 1)[0]
-    for at in range(PAGE - 32 - INNER_CELL + 14, PAGE - 32):
-        file.data[page * PAGE + at] ^= 0x40
+    page = file.pages(CODE, 1)[0]
+    for at in range(14, 38):  # on inner levels, the child list's identity comes before the code
+        file.data[page * PAGE + 32 + at] ^= 0x40
     return "squared norm|bounds its distance|sketch"
 
 
 def other_centroid(file):
-    file.put("<I", file.pages(POSTING, 1)[0], PAGE - 32 - INNER_CELL + 10, 9999)
+    file.put("<I", file.pages(CODE, 1)[0], 32 + 10, 9999)
     return "belongs to list 9999"
 
 

@@ -370,6 +370,8 @@ pub struct Meta {
     pub merges: u64,
     /// What the keys of each filter column stand for, see [`crate::filter::keys::Kind`].
     pub kinds: [u8; MAX_FILTERS],
+    /// To a multiple of 8: all bytes of the page are known.
+    padding: [u8; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
 }
 
 /// Limits of what the distance between its rows changes of the number of rows at which a list is split.
@@ -409,6 +411,7 @@ impl Meta {
             splits: 0,
             merges: 0,
             kinds: [0; MAX_FILTERS],
+            padding: [0; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
         };
         meta.kinds[..kinds.len()].copy_from_slice(kinds);
         meta.target = Layout::new(meta.shape(), false).target_rows() as u32;
