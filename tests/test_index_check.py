@@ -169,8 +169,24 @@ class File:
         return struct.unpack_from(layout, self.data, page * PAGE + at)[0]
 
 
-# Offsets on a page: 32 begins the first block (live, code index, slots; constants at 8, scales 136, errors 264, TIDs
-# 392, code pages 584) or the first cell (constant, step, error, code); -32 the special area.
+    def factor(self, page, at, times):
+        """Multiplies a number of 16 bits: an f32 without its sign and the last 15 bits."""
+        [value] = struct.unpack("<f", struct.pack("<I", self.get("<H", page, at) << 15))
+        [bits] = struct.unpack("<I", struct.pack("<f", value * times))
+        self.put("<H", page, at, bits >> 15)
+
+    def block_on_code_pages(self, page):
+        """Offset of the first full block of a page whose cells are all on one code page."""
+        return next(at for at in range(32, PAGE - 32 - BLOCK, BLOCK) if self.get("<H", page, at + RUNS + 4) < FROM_END
+                    and self.get("<H", page, at + RUNS + 6) == 32)
+
+
+# Offsets on a page: 32 begins the first block (live, slots at 4, constants at 8, scales 136, errors 200, TIDs 264, runs of
+# cells 456, child lists or sketches 480) or the first cell (constant, step at 4, error at 8, code at 10; on inner levels
+# the child list before the code); -32 begins the special area, before which are the cells of the page's own list.
+BLOCK, RUNS, CELL, FROM_END = 480 + 8 * 24, 456, 10 + 24, 0x8000
+
+
 def cross_chains(file):
     one, two = [p for p in file.pages(POSTING)][:2]
     file.put("<I", one, PAGE - 32, two)
@@ -198,7 +214,7 @@ def insert_elsewhere(file):
 def live_beyond_slots(file):
     page = file.pages(POSTING)[0]
     file.put("<I", page, 32, 0xFFFFFFFF)
-    file.put("<B", page, 32 + 6, 5)
+    file.put("<B", page, 32 + 4, 5)
     return "out of bounds"
 
 
@@ -210,21 +226,31 @@ def lost_row(file):
 
 def other_row(file):
     page = file.pages(POSTING)[0]
-    file.put("6s", page, 32 + 392, file.get("6s", page, 32 + 392 + 6))
-    return "has entries in blocks"
+    file.put("6s", page, 32 + 264, file.get("6s", page, 32 + 264 + 6))
+    return "has entries in blocks|has no entry"
 
 
 def no_row(file):
     page = file.pages(POSTING)[0]
-    file.put(">IH", page, 32 + 392, 3, 2000)
+    file.put(">IH", page, 32 + 264, 3, 2000)
     return "where there is no row|has no entry"
 
 
 def shared_cells(file):
-    page = file.pages(POSTING)[1]
-    file.put("<I", page, 32 + 584, file.get("<I", file.pages(POSTING)[0], 32 + 584))
-    file.put("<H", page, 32 + 4, file.get("<H", file.pages(POSTING)[0], 32 + 4))
+    one, two = [(p, file.block_on_code_pages(p) + RUNS) for p in file.pages(POSTING)[:2]]
+    file.put("8s", *two, file.get("8s", *one))
     return "belongs to two entries"
+
+
+def cells_of_another_list(file):
+    one, two = file.pages(POSTING)[:2]
+    file.put("<I", two, 32 + RUNS, file.get("<I", one, 32 + RUNS))
+    return "which is not of its list"
+
+
+def cells_at_the_end_not_written(file):
+    file.put("<H", file.pages(POSTING)[0], PAGE - 12, 1)
+    return "has not been written"
 
 
 def cells_not_written(file):
@@ -242,13 +268,13 @@ def too_few_references(file):
 def wrong_code(file):
     page = file.pages(CODE)[0]
     for cell in range(3):
-        file.put("<24b", page, 32 + cell * 36 + 12, *range(110, -130, -10))
+        file.put("<24b", page, 32 + cell * CELL + 10, *range(110, -130, -10))
     return "bounds its distance"
 
 
 def wrong_error(file):
     page = file.pages(CODE)[0]
-    file.put("<f", page, 32 + 8, float("nan"))
+    file.put("<H", page, 32 + 8, 0xFFFF)
     return "has factors|bounds its distance"
 
 
@@ -260,19 +286,19 @@ def wrong_constant(file):
 
 def wrong_scale(file):
     page = file.pages(POSTING)[0]
-    file.put("<f", page, 32 + 136, 1.5 * file.get("<f", page, 32 + 136))
+    file.factor(page, 32 + 136, 1.5)
     return "sketch that does not fit"
 
 
 def wrong_deviation(file):
     page = file.pages(POSTING)[0]
-    file.put("<f", page, 32 + 264, 0.1 * file.get("<f", page, 32 + 264))
+    file.factor(page, 32 + 200, 0.1)
     return "whose deviation is"
 
 
 def wrong_nibbles(file):
     page = file.pages(POSTING)[0]
-    at = 32 + 608  # after two code pages, at a multiple of 32
+    at = 32 + 480
     for byte in range(at, at + 16 * 12):
         file.data[page * PAGE + byte] ^= 0x55
     return "sketch"
@@ -280,7 +306,7 @@ def wrong_nibbles(file):
 
 def wrong_child(file):
     page = file.pages(POSTING, 1)[0]
-    at = 32 + 584 + 4 * 2
+    at = 32 + 480
     file.put("<I", page, at, file.get("<I", page, at + 4))
     return "named by two entries|belongs to list"
 
@@ -292,15 +318,14 @@ def lost_list(file):
 
 
 def wrong_centroid(file):
-    page = [p for p in file.pages(CODE, 1)][0]
-    for at in range(16, 40):  # on inner levels, the child list's identity comes before the code
+    page = file.pages(CODE, 1)[0]
+    for at in range(14, 38):  # on inner levels, the child list's identity comes before the code
         file.data[page * PAGE + 32 + at] ^= 0x40
     return "squared norm|bounds its distance|sketch"
 
 
 def other_centroid(file):
-    page = [p for p in file.pages(CODE, 1)][0]
-    file.put("<I", page, 32 + 12, 9999)
+    file.put("<I", file.pages(CODE, 1)[0], 32 + 10, 9999)
     return "belongs to list 9999"
 
 
@@ -321,7 +346,7 @@ def other_version(file):
 
 
 DAMAGE = [cross_chains, chain_of_its_own, other_head, insert_elsewhere, live_beyond_slots, lost_row, other_row, no_row,
-          shared_cells, cells_not_written, too_few_references, wrong_code, wrong_error, wrong_constant, wrong_scale,
+          shared_cells, cells_of_another_list, cells_not_written, cells_at_the_end_not_written, too_few_references, wrong_code, wrong_error, wrong_constant, wrong_scale,
           wrong_deviation, wrong_nibbles, wrong_child, lost_list, wrong_centroid, other_centroid,
           from_the_future, zero_page, other_version]
 
@@ -331,8 +356,8 @@ def test_contradictions(server):
     with server.connect("damage") as connection:
         register_vector(connection)
         for fault in DAMAGE:
-            make_table(connection, ROWS[:600], table=fault.__name__)
-            make_index(connection, table=fault.__name__, options="WITH (lists = 12)")
+            make_table(connection, ROWS[:900], table=fault.__name__)
+            make_index(connection, table=fault.__name__, options="WITH (lists = 3)")
             check(connection, f"{fault.__name__}_embedding_idx")
         paths = {fault: server.data / connection.execute(
             "SELECT pg_relation_filepath(%s)", (f"{fault.__name__}_embedding_idx",)).fetchone()[0] for fault in DAMAGE}

@@ -2,7 +2,7 @@
 
 use super::encode::Encoder;
 use super::page::{
-    self, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Opaque, Posting, PostingMut, Room, Tid,
+    self, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Opaque, Posting, PostingMut, Room, Run, Tid,
 };
 use super::storage::{Buffer, Change, Checked, Stale, blocks, corrupted};
 use super::tree::Position;
@@ -136,32 +136,48 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
     if sketch_pages.len() != layout.sketch_pages {
         corrupted(index, buffer.block(), Damage::Bounds);
     }
+    let cells = match layout.cell_pages {
+        0 => Cells::none(),
+        1 => Cells::take(index, layout, buffer, room),
+        _ => Cells::spanning(index, layout, buffer, room, entry),
+    };
+    let Encoder { code: factors, codes, .. } = entry.encoded;
+    let moved = page::opaque(buffer.page()).epoch;
+    let write_cell = |page: &mut page::Bytes, cell: u16| {
+        page::write_cell(page, layout, cell, 0, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
+        // The slot's last entry may have been moved to another list: then whoever still has it in mind must notice.
+        page::edit_opaque(page, |o| o.epoch = o.epoch.max(moved));
+    };
+    let write_sketch = |change: &Change<'_>, sketch: &Buffer<'_>, i: usize| {
+        write_sketch(index, layout, change, sketch, i, slot, list, entry);
+        if let Cell::WithList(number, cell) = cells.cell
+            && number == sketch.block()
+        {
+            page::cell(sketch.page(), layout, cell).or_corrupted(index, number);
+            write_cell(change.edit(sketch, false), cell);
+        }
+    };
     // Parts of the sketch that do not fit into the entry's own record.
     let together = if layout.sketch_pages == 1 { 1 } else { 0 };
     for (i, &number) in sketch_pages.iter().enumerate().skip(together) {
         let sketch = another(index, buffer, number);
         let change = Change::begin(index);
-        write_sketch(index, layout, &change, &sketch, i, slot, list, entry);
+        write_sketch(&change, &sketch, i);
         change.commit();
     }
-    let cells = if layout.cell_pages > 1 {
-        Cells::spanning(index, layout, buffer, room, entry)
-    } else {
-        Cells::take(index, layout, buffer, room)
-    };
     let sketch = sketch_pages.first().filter(|_| together == 1).map(|&number| another(index, buffer, number));
 
     let change = Change::begin(index);
     let mut view = PostingMut::new(change.edit(buffer, false), layout);
     if room == Room::Block {
-        view.add_block(cells.slots, cells.index);
+        view.add_block(cells.slots, &[]);
         for (i, &number) in sketch_pages.iter().enumerate() {
             view.set_sketch_page(b, i, number);
         }
     }
     view.set_slots(b, cells.slots);
-    for &(i, number) in &cells.pages {
-        view.set_code_page(b, i, number);
+    for (i, run) in &cells.runs {
+        view.set_run(b, *i, run);
     }
     view.set_entry(b, slot, entry.tid, &entry.encoded.sketch);
     match &entry.child {
@@ -176,23 +192,27 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
         meta.open_code[usize::from(layout.inner)] = *open;
         meta.write(page);
     }
-    if let Some(code) = &cells.code {
-        let page = change.edit(&code.buffer, code.fresh);
-        if code.fresh {
-            page::init(page, Kind::Code, level.min(1), 0);
+    match &cells.cell {
+        Cell::Written => {}
+        Cell::WithList(number, cell) => {
+            if *number == buffer.block() {
+                write_cell(change.edit(buffer, false), *cell);
+            }
         }
-        if code.claimed > 0 {
-            page::edit_opaque(page, |o| o.refs += 1);
-            page::set_used_cells(page, layout, code.claimed);
+        Cell::OnCodePage(code) => {
+            let page = change.edit(&code.buffer, code.fresh);
+            if code.fresh {
+                page::init(page, Kind::Code, level.min(1), 0);
+            }
+            if code.claimed > 0 {
+                page::edit_opaque(page, |o| o.refs += 1);
+                page::set_used_cells(page, layout, code.claimed);
+            }
+            write_cell(page, code.cell);
         }
-        let Encoder { code: factors, codes, .. } = entry.encoded;
-        page::write_cell(page, layout, code.cell, 0, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
-        // The slot's last entry may have been moved to another list: then whoever still has it in mind must notice.
-        let moved = page::opaque(buffer.page()).epoch;
-        page::edit_opaque(page, |o| o.epoch = o.epoch.max(moved));
     }
     if let Some(sketch) = &sketch {
-        write_sketch(index, layout, &change, sketch, 0, slot, list, entry);
+        write_sketch(&change, sketch, 0);
     }
     change.commit();
     Position { page: buffer.block(), block: b as u16, slot: slot as u16 }
@@ -233,81 +253,84 @@ fn write_sketch(
 
 /// The cells of the block that an entry goes to.
 struct Cells<'r> {
-    /// Cell of slot 0 on the first page.
-    index: usize,
-    /// Slots that have cells.
+    /// Slots that can be used: those with a cell.
     slots: usize,
-    /// Pages to be named in the block.
-    pages: Vec<(usize, u32)>,
-    /// Page of the entry's own cell; None when the cell spans pages and has been written.
-    code: Option<CodePage<'r>>,
+    /// Runs to be named in the block.
+    runs: Vec<(usize, Run)>,
+    /// The entry's own.
+    cell: Cell<'r>,
     /// The meta page, if it has to name another open code page.
     open: Option<(Buffer<'r>, u32)>,
+}
+
+/// Where an entry's cell is.
+enum Cell<'r> {
+    /// There is none, or it spans pages and has been written.
+    Written,
+    /// On the posting page or on one of the block's sketch pages: page and cell.
+    WithList(u32, u16),
+    OnCodePage(CodePage<'r>),
 }
 
 struct CodePage<'r> {
     buffer: Buffer<'r>,
     fresh: bool,
-    /// The entry's cell.
-    cell: usize,
+    cell: u16,
     /// Cells in use from now on, when the block takes cells of this page; else 0.
     claimed: usize,
 }
 
 impl<'r> Cells<'r> {
-    /// Where a cell has one page: new blocks take cells from the *open* code page, which the meta page names, up to its end or
-    /// to 32, blocks that go on take them from a new page. What is left of a new page is open to the next.
+    /// Without codes.
+    fn none() -> Cells<'r> {
+        Cells { slots: BLOCK, runs: Vec::new(), cell: Cell::Written, open: None }
+    }
+
+    /// Where a cell has one page: blocks take cells from the *open* code page, which the meta page names, up to its end or
+    /// to 32. What is left of a new page is open to the next.
     fn take(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room) -> Cells<'r> {
-        let fresh = || (Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM), 0, true);
         let block = |b| posting(index, layout, buffer).block(b);
         let damaged = || -> ! { corrupted(index, buffer.block(), Damage::Bounds) };
         if let Room::Slot(b, slot) = room {
             let (number, cell) = block(b).cell(slot).unwrap_or_else(|| damaged());
-            let code = another(index, buffer, number);
-            page::check_code(code.page(), layout).or_corrupted(index, number);
-            return Cells {
-                index: block(b).code_index(),
-                slots: block(b).slots(),
-                pages: Vec::new(),
-                code: Some(CodePage { buffer: code, fresh: false, cell: cell as usize, claimed: 0 }),
-                open: None,
+            let cell = if number == buffer.block() || block(b).all_sketch_pages().any(|page| page == number) {
+                if number == buffer.block() {
+                    page::cell(buffer.page(), layout, cell).or_corrupted(index, number);
+                }
+                Cell::WithList(number, cell)
+            } else {
+                let code = another(index, buffer, number);
+                page::check_code(code.page(), layout).or_corrupted(index, number);
+                page::cell(code.page(), layout, cell).or_corrupted(index, number);
+                Cell::OnCodePage(CodePage { buffer: code, fresh: false, cell, claimed: 0 })
             };
+            return Cells { slots: block(b).slots(), runs: Vec::new(), cell, open: None };
         }
+        let (place, before) = match room {
+            Room::More(b, slots) => (block(b).free_run().unwrap_or_else(|| damaged()), slots),
+            _ => (0, 0),
+        };
         let meta_buffer = Buffer::write(index, META_BLOCK);
         let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         let open = meta.open_code[usize::from(layout.inner)];
-        let mut left_on_open = 0;
         let mut found = None;
         if open != NO_BLOCK {
             let code = another(index, buffer, open);
             let used = page::check_code(code.page(), layout).or_corrupted(index, open).used as usize;
-            left_on_open = layout.cells.saturating_sub(used);
-            if room == Room::Block && left_on_open > 0 {
+            if used < layout.cells {
                 found = Some((code, used, false));
             }
         }
-        let (code, cell, fresh) = found.unwrap_or_else(fresh);
-        let (first, index_of_first, before) = match room {
-            Room::More(b, slots) => {
-                let view = block(b);
-                (view.next_page().unwrap_or_else(|| damaged()), view.code_index(), slots)
-            }
-            _ => (0, cell, 0),
-        };
+        let (code, cell, fresh) =
+            found.unwrap_or_else(|| (Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM), 0, true));
         let claimed = (cell + BLOCK - before).min(layout.cells);
-        let left = layout.cells - claimed;
-        let now_open = match (fresh, left) {
-            (false, 0) => NO_BLOCK,
-            (false, _) => open,
-            (true, left) if left > left_on_open => code.block(),
-            (true, _) => open,
-        };
+        let run = Run { page: code.block(), first: cell as u16, count: (claimed - cell) as u16 };
+        let now_open = if claimed < layout.cells { code.block() } else { NO_BLOCK };
         Cells {
-            index: index_of_first,
             slots: before + claimed - cell,
-            pages: vec![(first, code.block())],
+            runs: vec![(place, run)],
+            cell: Cell::OnCodePage(CodePage { buffer: code, fresh, cell: cell as u16, claimed }),
             open: (now_open != open).then_some((meta_buffer, now_open)),
-            code: Some(CodePage { buffer: code, fresh, cell, claimed }),
         }
     }
 
@@ -322,14 +345,14 @@ impl<'r> Cells<'r> {
         let (slot, known): (usize, Vec<u32>) = match room {
             Room::Slot(b, slot) | Room::More(b, slot) => {
                 let block = posting(index, layout, buffer).block(b);
-                let first = layout.cell_of(0, slot).0;
-                (slot, (first..first + layout.cell_pages).map(|i| block.code_page(i)).collect())
+                let first = slot * layout.cell_pages;
+                (slot, (first..first + layout.cell_pages).map(|i| block.run(i).page).collect())
             }
             Room::Block => (0, vec![NO_BLOCK; layout.cell_pages]),
         };
-        let (first, cell) = layout.cell_of(0, slot);
+        let first = slot * layout.cell_pages;
         let Opaque { epoch: moved, level, .. } = page::opaque(buffer.page());
-        let mut pages = Vec::new();
+        let mut runs = Vec::new();
         let mut next = NO_BLOCK;
         // Back to front, so that each page of a cell knows the next.
         for part in (0..layout.cell_pages).rev() {
@@ -342,7 +365,7 @@ impl<'r> Cells<'r> {
             if exists {
                 page::check_code(code.page(), layout).or_corrupted(index, known[part]);
             } else {
-                pages.push((first + part, code.block()));
+                runs.push((first + part, Run { page: code.block(), first: 0, count: 1 }));
             }
             let change = Change::begin(index);
             let page = change.edit(&code, !exists);
@@ -351,11 +374,11 @@ impl<'r> Cells<'r> {
                 page::edit_opaque(page, |o| o.refs = 1);
             }
             let Encoder { code: factors, codes, .. } = entry.encoded;
-            page::write_cell(page, layout, cell, part, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
+            page::write_cell(page, layout, 0, part, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
             page::edit_opaque(page, |o| (o.next, o.epoch) = (next, o.epoch.max(moved)));
             change.commit();
             next = code.block();
         }
-        Cells { index: 0, slots: BLOCK, pages, code: None, open: None }
+        Cells { slots: BLOCK, runs, cell: Cell::Written, open: None }
     }
 }

@@ -27,10 +27,8 @@ use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Seed of rotations and of k-means.
+/// Seed of rotations, samples and k-means, of which the option `seed` makes another.
 const SEED: u64 = 0x1F15_4A5E_ED01_0001;
-/// Bits of the extended code.
-const BITS: u32 = 8;
 /// Most entries of the root list: a flat scan of so many sketches costs less than the recall that a beam loses.
 pub const ROOT_ENTRIES: usize = 16_384;
 /// Entries of the other lists of lists.
@@ -90,6 +88,10 @@ struct Build {
     dims: usize,
     padded: usize,
     filters: Columns,
+    /// Bits of the rows' codes.
+    bits: u32,
+    /// Of rotation, sample and k-means.
+    seed: u64,
     leaf: Layout,
     inner: Layout,
     pool: Pool,
@@ -116,7 +118,8 @@ pub unsafe extern "C-unwind" fn ambuild(
     let filters = Columns::of_index(index);
     let dims = checked_dims(index);
     let padded = ann::quantize::padded_dims(dims);
-    let shape = Shape { padded, bits: BITS, filters: filters.len() };
+    let bits = options::bits(index);
+    let shape = Shape { padded, bits, filters: filters.len() };
     let build = Build {
         heap,
         index,
@@ -125,6 +128,8 @@ pub unsafe extern "C-unwind" fn ambuild(
         dims,
         padded,
         filters,
+        bits,
+        seed: seed(index),
         leaf: Layout::new(shape, false),
         inner: Layout::new(shape, true),
         pool: Pool::new(),
@@ -151,7 +156,8 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     let fork = pg_sys::ForkNumber::INIT_FORKNUM;
     let mut meta_buffer = Buffer::allocate(index, fork);
     let mut root_buffer = Buffer::allocate(index, fork);
-    let mut meta = Meta::new(dims as u32, operator.code(), SEED, BITS, &filters.stored());
+    let (seed, bits) = (seed(index), options::bits(index));
+    let mut meta = Meta::new(dims as u32, operator.code(), seed, bits, &filters.stored());
     meta.root = root_buffer.block();
     let page = meta_buffer.page_unlogged();
     page::init(page, Kind::Meta, 0, 0);
@@ -167,6 +173,11 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
         let blocks = pg_sys::RelationGetNumberOfBlocksInFork(index, fork);
         pg_sys::log_newpage_range(index, fork, 0, blocks, true);
     }
+}
+
+/// The seed of an index: never 0.
+fn seed(index: pg_sys::Relation) -> u64 {
+    SEED ^ (options::seed(index) as u64) << 20
 }
 
 /// Dimensions of the column, or an ERROR when it has none or too many.
@@ -196,10 +207,10 @@ impl Build {
         if mean.iter().any(|m| !m.is_finite()) || sampled.rows < LEAST_FOR_MEAN {
             mean.clear();
         }
-        let frame = Arc::new(Frame::new(self.operator, self.dims, SEED, mean.clone()));
+        let frame = Arc::new(Frame::new(self.operator, self.dims, self.seed, mean.clone()));
         let lists = self.list_count(sampled.table_rows, sampled.rows);
 
-        let mut meta = Meta::new(self.dims as u32, self.operator.code(), SEED, BITS, &self.filters.stored());
+        let mut meta = Meta::new(self.dims as u32, self.operator.code(), self.seed, self.bits, &self.filters.stored());
         let (levels, radii) = if lists < 2 {
             drop(sampled.data);
             (vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }], vec![0.0])
@@ -286,14 +297,14 @@ impl Build {
     fn train(&self, rows: &Arc<Vec<f32>>, lists: usize) -> Vec<Level> {
         enter(Phase::Clustering);
         progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
-        let mut levels = vec![cluster(&self.pool, rows.clone(), self.padded, lists)];
+        let mut levels = vec![cluster(&self.pool, rows.clone(), self.padded, lists, self.seed)];
         while levels.last().unwrap().len() / self.padded > ROOT_ENTRIES {
             let below = Arc::new(levels.last().unwrap().clone());
             let n = below.len() / self.padded / INNER_ENTRIES;
-            levels.push(cluster(&self.pool, below, self.padded, n));
+            levels.push(cluster(&self.pool, below, self.padded, n, self.seed));
         }
-        let (space, padded) = (self.operator.space(), self.padded);
-        self.pool.run(move |_| quantize_levels(levels, space, padded))
+        let (space, inner) = (self.operator.space(), self.inner);
+        self.pool.run(move |_| quantize_levels(levels, space, &inner))
     }
 
     /// The stopping rule, and the radius of each list.
@@ -336,14 +347,14 @@ impl Build {
                 move |_| Assigner::new(&centroids)
             })
         });
-        let filters = self.filters.len();
-        let job = Arc::new(AssignJob { frame: (**frame).clone(), assigner, centroids: centroids.data, filters });
+        let job =
+            Arc::new(AssignJob { frame: (**frame).clone(), leaf: self.leaf, assigner, centroids: centroids.data });
         let mut state = AssignState {
             build: self,
             job,
             batch: Batch::new(self),
             pending: None,
-            sort: Sort::new(self.padded, self.filters.len()),
+            sort: Sort::new(encode::record_bytes(&self.leaf)),
             residuals: vec![(0.0, 0); lists],
             index_rows: 0.0,
         };
@@ -374,7 +385,7 @@ impl Build {
         let mut written = 0_i64;
         let mut last_list = 0;
         let padded = self.padded;
-        let mut encoder = Encoder::new(self.operator.space(), padded, self.filters.len());
+        let mut encoder = Encoder::new(self.operator.space(), &self.leaf);
         // Lists of rows. A list that got no row is left out.
         let mut children: Vec<Option<Child>> = vec![None; residuals.len()];
         // Of each list, in the order of `children`.
@@ -416,6 +427,7 @@ impl Build {
             if let Some(done) = open {
                 close(&mut writer, done, last_list);
             }
+            meta.open_code[0] = writer.open_page();
         }
         drop(sort);
         if index_rows == 0.0 {
@@ -449,9 +461,9 @@ impl Build {
     ) {
         let padded = self.padded;
         let filters = self.filters.len();
-        let mut encoder = Encoder::new(self.operator.space(), padded, 0);
+        let mut encoder = Encoder::new(self.operator.space(), &self.inner);
         let zero = vec![0.0; padded];
-        let bytes = encode::record_bytes(padded, 0);
+        let bytes = encode::record_bytes(&self.inner);
         if children.len() == 1 {
             let only = children[0].unwrap();
             (meta.root, meta.root_list, meta.height) = (only.head, only.list, 0);
@@ -491,6 +503,7 @@ impl Build {
             }
             children = next;
             meta.height = i as u32 + 1;
+            meta.open_code[1] = writer.open_page();
         }
         let root = children[0].unwrap();
         (meta.root, meta.root_list) = (root.head, root.list);
@@ -512,17 +525,13 @@ impl Build {
 }
 
 /// Centroids of `lists` clusters of `rows`.
-fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, padded: usize, lists: usize) -> Vec<f32> {
+fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, padded: usize, lists: usize, seed: u64) -> Vec<f32> {
     if rows.is_empty() {
         return vec![0.0; padded];
     }
     let trained = pool.run(move |cancelled| {
-        let options = TrainOptions {
-            lists,
-            seed: SEED,
-            cancelled: &|| cancelled.load(Ordering::Relaxed),
-            ..TrainOptions::default()
-        };
+        let options =
+            TrainOptions { lists, seed, cancelled: &|| cancelled.load(Ordering::Relaxed), ..TrainOptions::default() };
         cluster::train(Matrix::new(&rows, padded), &options)
     });
     match trained {
@@ -535,7 +544,7 @@ fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, padded: usize, lists: usize) -> Vec
 
 /// Divides lists, by their centroids, among `parents` lists of lists.
 pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usize) -> Vec<u32> {
-    let above = cluster(pool, centroids.clone(), padded, parents.max(1));
+    let above = cluster(pool, centroids.clone(), padded, parents.max(1), SEED);
     pool.run(move |_| {
         let rows = Matrix::new(&centroids, padded);
         let (mut groups, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
@@ -560,12 +569,13 @@ fn radii(lists: usize, assigned: &[u32], distances: &[f32]) -> Vec<f32> {
 
 /// Assigns each level's lists to the next level's, and replaces all centroids by what their codes stand for. All are encoded
 /// relative to the origin, the root's centroid, so that an entry is the same in whichever list of its level it is.
-fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, padded: usize) -> Vec<Level> {
+fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, inner: &Layout) -> Vec<Level> {
+    let (padded, record) = (inner.padded, encode::record_bytes(inner));
     let mut levels: Vec<Level> = centroids
         .into_iter()
         .map(|centroids| {
             let n = centroids.len() / padded;
-            Level { parents: vec![0; n], records: vec![0; n * encode::record_bytes(padded, 0)], centroids }
+            Level { parents: vec![0; n], records: vec![0; n * record], centroids }
         })
         .collect();
     for i in (0..levels.len()).rev() {
@@ -581,9 +591,9 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, padded
                 &mut distances,
             );
         }
-        let records = level.records.par_chunks_exact_mut(encode::record_bytes(padded, 0));
+        let records = level.records.par_chunks_exact_mut(record);
         level.centroids.par_chunks_exact_mut(padded).zip(records).for_each(|(c, record)| {
-            let mut encoder = Encoder::new(space, padded, 0);
+            let mut encoder = Encoder::new(space, inner);
             encoder.encode_centroid(c, &zero);
             encode::write_record(&encoder, Tid::new(0, 0), record);
         });
@@ -618,7 +628,7 @@ impl SampleState {
             dims: build.dims,
             padded: build.padded,
             value: Vec::new(),
-            reservoir: Reservoir::new(wanted, build.dims, build.padded, SEED),
+            reservoir: Reservoir::new(wanted, build.dims, build.padded, build.seed),
         }
     }
 
@@ -653,7 +663,7 @@ impl SampleState {
         // SAFETY: a sampler on the stack.
         unsafe {
             let mut sampler = pg_sys::BlockSamplerData::default();
-            pg_sys::BlockSampler_Init(&mut sampler, blocks, sampled as i32, SEED as u32);
+            pg_sys::BlockSampler_Init(&mut sampler, blocks, sampled as i32, (build.seed >> 16) as u32);
             while pg_sys::BlockSampler_HasMore(&mut sampler) {
                 scan(pg_sys::BlockSampler_Next(&mut sampler), 1);
                 pgrx::check_for_interrupts!();
@@ -722,11 +732,10 @@ impl Batch {
 /// What the threads need to assign and encode rows.
 struct AssignJob {
     frame: Frame,
+    leaf: Layout,
     /// None: one list.
     assigner: Option<Assigner>,
     centroids: Vec<f32>,
-    /// Filter columns.
-    filters: usize,
 }
 
 /// A batch as the threads return it: for each row its list (None: not indexed), residual norm squared, and record.
@@ -745,7 +754,7 @@ impl AssignJob {
         if let Some(assigner) = &self.assigner {
             assigner.assign(Matrix::new(&batch.data, padded), &mut lists, &mut distances);
         }
-        let bytes = encode::record_bytes(padded, self.filters);
+        let bytes = encode::record_bytes(&self.leaf);
         let mut records = vec![0_u8; n * bytes];
         const CHUNK: usize = 64;
         let squares: Vec<Vec<f32>> = records
@@ -753,7 +762,7 @@ impl AssignJob {
             .zip(batch.data.par_chunks(CHUNK * padded).zip(batch.keys.par_chunks_mut(CHUNK)))
             .zip(batch.tids.par_chunks(CHUNK).zip(lists.par_chunks(CHUNK)).zip(placed.par_chunks(CHUNK)))
             .map(|((records, (rows, keys)), ((tids, lists), placed))| {
-                let mut encoder = Encoder::new(space, padded, self.filters);
+                let mut encoder = Encoder::new(space, &self.leaf);
                 records
                     .chunks_exact_mut(bytes)
                     .zip(rows.chunks_exact(padded).zip(keys))
@@ -809,7 +818,7 @@ impl AssignState<'_> {
     fn collect(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         let encoded = pending.wait();
-        let bytes = encode::record_bytes(self.build.padded, self.build.filters.len());
+        let bytes = encode::record_bytes(&self.build.leaf);
         for (head, record) in encoded.heads.iter().zip(encoded.records.chunks_exact(bytes)) {
             if let Some((list, square)) = *head {
                 let sum = &mut self.residuals[list as usize];
@@ -880,8 +889,8 @@ struct Sort {
 }
 
 impl Sort {
-    fn new(padded: usize, filters: usize) -> Sort {
-        let bytes = encode::record_bytes(padded, filters);
+    /// For records of so many bytes.
+    fn new(bytes: usize) -> Sort {
         // SAFETY: a fresh descriptor and slots in the current memory context, which lives as long as the build.
         unsafe {
             let desc = pg_sys::CreateTemplateTupleDesc(2);

@@ -1,16 +1,22 @@
 //! From a row in the index's coordinates to an entry of a list.
 
-use super::page::Tid;
+use super::page::{Layout, Tid};
 use super::write::Entry;
 use ann::filter::RowKeys;
-use ann::quantize::{self, CodeFactors, SketchFactors, Space};
+use ann::quantize::{self, Bits, CodeFactors, SketchFactors, Space, factor};
+
+/// Filter columns of an entry of a list with `layout`.
+fn keys(layout: &Layout) -> usize {
+    if layout.inner { 0 } else { layout.filters }
+}
 
 /// Buffers for encoding one entry.
 pub struct Encoder {
     space: Space,
+    bits: Option<Bits>,
     residual: Vec<f32>,
     pub nibbles: Vec<u8>,
-    pub codes: Vec<i8>,
+    pub codes: Vec<u8>,
     pub sketch: SketchFactors,
     pub code: CodeFactors,
     /// Of an entry of a list of rows; set by the caller.
@@ -18,16 +24,18 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// For vectors of `padded` dimensions, with `filters` filter columns.
-    pub fn new(space: Space, padded: usize, filters: usize) -> Encoder {
+    /// For entries of lists with `layout`.
+    pub fn new(space: Space, layout: &Layout) -> Encoder {
+        let Layout { padded, bits, .. } = *layout;
         Encoder {
             space,
+            bits,
             residual: vec![0.0; padded],
             nibbles: vec![0; padded / 2],
-            codes: vec![0; padded],
+            codes: vec![0; layout.code_bytes()],
             sketch: SketchFactors { constant: 0.0, scale: 0.0, error: 0.0 },
             code: CodeFactors { constant: 0.0, scale: 0.0, error: 0.0 },
-            row: RowKeys::new(filters),
+            row: RowKeys::new(keys(layout)),
         }
     }
 
@@ -35,7 +43,18 @@ impl Encoder {
     pub fn unbind(&mut self) {
         self.sketch = SketchFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
         // The inner product has no constant: there the error makes the bound the lowest.
-        self.code = CodeFactors { constant: f32::NAN, scale: 0.0, error: f32::MAX };
+        self.code = CodeFactors { constant: f32::NAN, scale: 0.0, error: f32::INFINITY };
+    }
+
+    /// Says of the entry that was encoded last that its row can be up to `error` from what was encoded.
+    pub fn widen(&mut self, error: f32) {
+        self.code.error = factor::up(self.code.error + error);
+        // Whichever way the error points, it deviates as the sketch's own.
+        let unit = if self.space == Space::L2 { 2.0 } else { 1.0 } / (self.residual.len() as f32 - 1.0).sqrt();
+        self.sketch.error = factor::up(self.sketch.error.hypot(unit * error));
+        if !(self.sketch.error.is_finite() && self.code.error.is_finite()) {
+            self.unbind();
+        }
     }
 
     /// Encodes `x` as an entry of the list with `centroid`; returns the squared norm of its residual.
@@ -44,7 +63,10 @@ impl Encoder {
             *r = x - c;
         }
         self.sketch = quantize::encode_sketch(self.space, &self.residual, centroid, &mut self.nibbles);
-        self.code = quantize::encode_code(self.space, &self.residual, centroid, &mut self.codes);
+        self.code = match self.bits {
+            Some(bits) => quantize::encode_code(bits, self.space, &self.residual, centroid, &mut self.codes),
+            None => CodeFactors::default(),
+        };
         // Values near the end of f32's range.
         let finite = |v: [f32; 3]| v.iter().all(|f| f.is_finite());
         let (sketch, code) = (self.sketch, self.code);
@@ -55,7 +77,7 @@ impl Encoder {
     }
 
     /// Encodes the centroid of a list as an entry of the list above, whose centroid is `origin`, and replaces it by what
-    /// its code stands for: then a search knows its distance exactly from the code.
+    /// its 8-bit code stands for: then a search knows its distance exactly from the code.
     pub fn encode_centroid(&mut self, centroid: &mut [f32], origin: &[f32]) {
         self.encode(centroid, origin);
         if self.code.error == f32::MAX {
@@ -63,7 +85,7 @@ impl Encoder {
             self.code = CodeFactors::default();
         }
         centroid.copy_from_slice(origin);
-        quantize::decode_code(&self.codes, self.code.scale, centroid);
+        quantize::decode_code(Bits::Eight, &self.codes, self.code.scale, centroid);
         for ((r, &c), &o) in self.residual.iter_mut().zip(&*centroid).zip(origin) {
             *r = c - o;
         }
@@ -75,7 +97,7 @@ impl Encoder {
     /// sketch, and puts what it stands for into `centroid`.
     pub fn decode_centroid(&mut self, centroid: &mut [f32]) {
         centroid.fill(0.0);
-        quantize::decode_code(&self.codes, self.code.scale, centroid);
+        quantize::decode_code(Bits::Eight, &self.codes, self.code.scale, centroid);
         let origin = vec![0.0; centroid.len()];
         self.sketch = quantize::encode_sketch(self.space, centroid, &origin, &mut self.nibbles);
     }
@@ -94,18 +116,24 @@ impl Encoder {
     }
 }
 
+/// Bytes of the TID and the factors before the sketch of a record.
+const HEAD: usize = 6 + 8 + 10;
+
 /// Bytes of an entry on its way through the external sort.
-pub fn record_bytes(padded: usize, filters: usize) -> usize {
-    6 + 24 + 4 + 8 * filters + padded / 4 + padded
+pub fn record_bytes(layout: &Layout) -> usize {
+    HEAD + 4 + 8 * keys(layout) + layout.padded / 4 + layout.code_bytes()
 }
 
 /// Writes the entry that `encoder` made last as a record.
 pub fn write_record(encoder: &Encoder, tid: Tid, record: &mut [u8]) {
-    let (head, rest) = record.split_at_mut(30);
+    let (head, rest) = record.split_at_mut(HEAD);
     head[..6].copy_from_slice(&tid.0);
     let (s, c) = (&encoder.sketch, &encoder.code);
-    for (bytes, f) in head[6..].chunks_exact_mut(4).zip([s.constant, s.scale, s.error, c.constant, c.scale, c.error]) {
-        bytes.copy_from_slice(&f.to_le_bytes());
+    for (at, float) in [(6, s.constant), (14, c.constant), (18, c.scale)] {
+        head[at..at + 4].copy_from_slice(&float.to_le_bytes());
+    }
+    for (at, packed) in [(10, s.scale), (12, s.error), (22, c.error)] {
+        head[at..at + 2].copy_from_slice(&factor::pack(packed).to_le_bytes());
     }
     let (row, rest) = rest.split_at_mut(4 + 8 * encoder.row.keys.len());
     let (nulls, keys) = row.split_at_mut(4);
@@ -117,20 +145,16 @@ pub fn write_record(encoder: &Encoder, tid: Tid, record: &mut [u8]) {
     for (byte, pair) in nibbles.iter_mut().zip(encoder.nibbles.chunks_exact(2)) {
         *byte = pair[0] | pair[1] << 4;
     }
-    for (byte, &code) in codes.iter_mut().zip(&encoder.codes) {
-        *byte = code as u8;
-    }
+    codes.copy_from_slice(&encoder.codes);
 }
 
 /// Reads a record back into an encoder's buffers; returns the TID.
 pub fn read_record(encoder: &mut Encoder, record: &[u8]) -> Tid {
-    let (head, rest) = record.split_at(30);
-    let mut f = head[6..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-    let mut three = || (f.next().unwrap(), f.next().unwrap(), f.next().unwrap());
-    let (constant, scale, error) = three();
-    encoder.sketch = SketchFactors { constant, scale, error };
-    let (constant, scale, error) = three();
-    encoder.code = CodeFactors { constant, scale, error };
+    let (head, rest) = record.split_at(HEAD);
+    let packed = |at: usize| factor::unpack(u16::from_le_bytes(head[at..at + 2].try_into().unwrap()));
+    let float = |at: usize| f32::from_le_bytes(head[at..at + 4].try_into().unwrap());
+    encoder.sketch = SketchFactors { constant: float(6), scale: packed(10), error: packed(12) };
+    encoder.code = CodeFactors { constant: float(14), scale: float(18), error: packed(22) };
     let (row, rest) = rest.split_at(4 + 8 * encoder.row.keys.len());
     let (nulls, keys) = row.split_at(4);
     encoder.row.nulls = u32::from_le_bytes(nulls.try_into().unwrap());
@@ -142,8 +166,6 @@ pub fn read_record(encoder: &mut Encoder, record: &[u8]) -> Tid {
         pair[0] = byte & 15;
         pair[1] = byte >> 4;
     }
-    for (code, &byte) in encoder.codes.iter_mut().zip(codes) {
-        *code = byte as i8;
-    }
+    encoder.codes.copy_from_slice(codes);
     Tid(head[..6].try_into().unwrap())
 }

@@ -77,7 +77,7 @@ impl Inserter {
         let filters = Columns::of_meta(index, &info.meta);
         Inserter {
             query: Query::new(frame.operator),
-            encoder: Encoder::new(frame.operator.space(), frame.padded(), filters.len()),
+            encoder: Encoder::new(frame.operator.space(), &info.leaf_layout()),
             filters,
             frame,
             mean_epoch: info.meta.mean_epoch,
@@ -188,12 +188,12 @@ impl Inserter {
         if self.filters.len() == 0 {
             return Ok(());
         }
-        let (number, cell) = (found.cell.0, found.cell.1 as usize);
+        let (number, cell) = found.cell;
         // Columns of which the summary does not know the row's key, with the summary that does.
         let widened = |page: &Bytes| -> Result<Vec<(usize, Summary)>, Stale> {
             page::check_code(page, &self.inner).or_stale(index, number)?;
             page::cell(page, &self.inner, cell).or_corrupted(index, number);
-            page::check_child(page, &self.inner, cell, found.list.id).or_stale(index, number)?;
+            page::check_cell_of(page, &self.inner, cell, found.list.id).or_stale(index, number)?;
             let columns = (0..self.filters.len()).filter_map(|column| {
                 let key = self.encoder.row.get(column);
                 let mut summary = page::summary(page, &self.inner, cell, column);

@@ -135,6 +135,16 @@ impl Operator {
         }
     }
 
+    /// The distance of two vectors in the index's own unit: what [`Operator::order_value`] takes and turns into no more than
+    /// [`Operator::distance`] of the same vectors.
+    pub fn index_distance(self, x: &[f32], y: &[f32]) -> f32 {
+        match self.metric {
+            Metric::L2 => ann::distance::l2_squared(x, y),
+            Metric::Cosine => (2.0 * ann::distance::cosine_distance(x, y)) as f32,
+            Metric::InnerProduct => -ann::distance::inner_product(x, y),
+        }
+    }
+
     /// What a row is multiplied by before it enters the index: under cosine 1 / its norm (0 for norm zero), else 1.
     pub fn scale(self, row: &[f32]) -> f64 {
         match self.metric {

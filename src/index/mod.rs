@@ -4,7 +4,7 @@
 //! * [`page`]: the page layout; the only place with offsets.
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
-//! * [`encode`], [`tree`]: entries; reading lists and finding them.
+//! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows.
 //! * [`projection`], [`limit`]: plans without the distances that nobody sees; the LIMIT reaches the scan.
 //! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split.
 //! * [`recalibrate`]: how many lists a recall takes, measured again.

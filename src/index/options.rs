@@ -45,7 +45,15 @@ pub struct Options {
     vl_len: i32,
     /// Lists to build; 0: chosen from the number of rows.
     pub lists: i32,
+    /// Bits per dimension of the rows' codes.
+    pub bits: i32,
+    /// Another seed, another index of the same rows.
+    pub seed: i32,
 }
+
+/// The bits of codes that a user can choose.
+const BITS: [(&std::ffi::CStr, u32); 3] = [(c"0", 0), (c"4", 4), (c"8", 8)];
+const DEFAULT_BITS: u32 = 8;
 
 /// Registers options and settings when the library is loaded.
 pub fn register() {
@@ -59,6 +67,29 @@ pub fn register() {
             0,
             0,
             MAX_LISTS,
+            pg_sys::AccessExclusiveLock as i32,
+        );
+        // PostgreSQL keeps the array's address.
+        let member = |string_val, symbol_val| pg_sys::relopt_enum_elt_def { string_val, symbol_val };
+        let mut members: Vec<_> = BITS.iter().map(|(name, bits)| member(name.as_ptr(), *bits as i32)).collect();
+        members.push(member(std::ptr::null(), 0));
+        pg_sys::add_enum_reloption(
+            kind,
+            c"bits".as_ptr(),
+            c"Bits per dimension of the codes that rows are compared by (0 = none, rows are compared by themselves)"
+                .as_ptr(),
+            members.leak().as_mut_ptr(),
+            DEFAULT_BITS as i32,
+            c"Valid values are \"0\", \"4\" and \"8\".".as_ptr(),
+            pg_sys::AccessExclusiveLock as i32,
+        );
+        pg_sys::add_int_reloption(
+            kind,
+            c"seed".as_ptr(),
+            c"Seed of everything random in a build".as_ptr(),
+            0,
+            0,
+            i32::MAX,
             pg_sys::AccessExclusiveLock as i32,
         );
         KIND.store(kind, Ordering::Relaxed);
@@ -101,13 +132,19 @@ pub fn register() {
 /// `amoptions`
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
-    let elements = [pg_sys::relopt_parse_elt {
-        optname: c"lists".as_ptr(),
-        opttype: pg_sys::relopt_type::RELOPT_TYPE_INT,
-        offset: std::mem::offset_of!(Options, lists) as i32,
+    let element = |name: &std::ffi::CStr, opttype, offset: usize| pg_sys::relopt_parse_elt {
+        optname: name.as_ptr(),
+        opttype,
+        offset: offset as i32,
         #[cfg(feature = "pg18")]
         isset_offset: 0,
-    }];
+    };
+    use pg_sys::relopt_type::{RELOPT_TYPE_ENUM, RELOPT_TYPE_INT};
+    let elements = [
+        element(c"lists", RELOPT_TYPE_INT, std::mem::offset_of!(Options, lists)),
+        element(c"bits", RELOPT_TYPE_ENUM, std::mem::offset_of!(Options, bits)),
+        element(c"seed", RELOPT_TYPE_INT, std::mem::offset_of!(Options, seed)),
+    ];
     // SAFETY: PostgreSQL's arguments; the elements describe `Options`.
     unsafe {
         pg_sys::build_reloptions(
@@ -122,11 +159,23 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
     }
 }
 
+/// The options of an open index; None when it was created without any.
+fn of(index: pg_sys::Relation) -> Option<&'static Options> {
+    // SAFETY: rd_options is NULL or what `amoptions` made; callers copy out of it at once.
+    unsafe { (*index).rd_options.cast::<Options>().as_ref() }
+}
+
 /// `lists` of an open index.
 pub fn lists(index: pg_sys::Relation) -> usize {
-    // SAFETY: rd_options is NULL or what `amoptions` made.
-    unsafe {
-        let options: *const Options = (*index).rd_options.cast();
-        options.as_ref().map_or(0, |o| o.lists as usize)
-    }
+    of(index).map_or(0, |o| o.lists as usize)
+}
+
+/// `bits` of an open index: 0, 4 or 8.
+pub fn bits(index: pg_sys::Relation) -> u32 {
+    of(index).map_or(DEFAULT_BITS, |o| o.bits as u32)
+}
+
+/// `seed` of an open index.
+pub fn seed(index: pg_sys::Relation) -> u32 {
+    of(index).map_or(0, |o| o.seed as u32)
 }

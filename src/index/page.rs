@@ -8,12 +8,12 @@
 //! | mean | a stretch of the data mean, f32 |
 //! | posting | blocks of 32 entries: live mask, factors, TIDs, sketches (see [`Layout`]) |
 //! | sketch | the part of one block's sketches that did not fit on its posting page |
-//! | code | cells of `12 + D` bytes: the code factors of an entry and its 8-bit code. On inner levels, the identity of the
-//!   child list and the summaries of its filter columns are between the two |
+//! | code | cells: the code factors of an entry and its code. On inner levels, the identity of the child list and the
+//!   summaries of its filter columns are between the two |
 //! | free | nothing; recorded in the free space map |
 
 use ann::filter::{Keys, RowKeys, Summary};
-use ann::quantize::{BLOCK, BlockFactors, CodeFactors, SketchFactors};
+use ann::quantize::{BLOCK, Bits, BlockFactors, CodeFactors, SketchFactors, factor};
 use pgrx::prelude::*;
 
 /// Bytes of a page.
@@ -70,7 +70,7 @@ pub struct Opaque {
     pub kind: u8,
     /// 0 for the postings of table rows, n for lists whose entries are lists of level n - 1.
     pub level: u8,
-    /// Code page: blocks that refer to it.
+    /// Code page: blocks that refer to it. Posting and sketch page: cells at its end.
     pub refs: u16,
     /// [`CLOSED`]
     pub flags: u16,
@@ -160,6 +160,14 @@ fn float(page: &Bytes, at: usize) -> f32 {
     f32::from_bits(word(page, at))
 }
 
+/// `n` u16 at a 2-aligned offset, without a copy.
+fn halves<const N: usize>(page: &Bytes, at: usize) -> &[u16; N] {
+    let bytes = &page[at..at + 2 * N];
+    assert!(bytes.as_ptr().addr().is_multiple_of(2));
+    // SAFETY: the slice has 2 * N bytes, is aligned for u16 (asserted), and any bits are a valid u16.
+    unsafe { &*bytes.as_ptr().cast() }
+}
+
 /// `n` f32 at a 4-aligned offset, without a copy.
 fn floats<const N: usize>(page: &Bytes, at: usize) -> &[f32; N] {
     let bytes = &page[at..at + 4 * N];
@@ -228,6 +236,12 @@ const PD_SPECIAL: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_specia
 fn set_used_bytes(page: &mut Bytes, bytes: usize) {
     let lower = (START + bytes).min(END) as u16;
     page[PD_LOWER..PD_LOWER + 2].copy_from_slice(&lower.to_ne_bytes());
+}
+
+/// Declares `bytes` at the end of the contents as used.
+fn set_used_end(page: &mut Bytes, bytes: usize) {
+    let upper = (END - bytes) as u16;
+    page[PD_UPPER..PD_UPPER + 2].copy_from_slice(&upper.to_ne_bytes());
 }
 
 /// Makes `page` an empty page of `kind`. What it held before, if it is a page used anew, does not matter, but for one
@@ -311,7 +325,7 @@ pub struct Meta {
     pub operator: u32,
     /// Seed of the rotation.
     pub seed: u64,
-    /// Bits per dimension of the extended code (8).
+    /// Bits per dimension of the rows' extended codes: 0 (none), 4 or 8.
     pub bits: u32,
     /// Scalar filter columns.
     pub filters: u32,
@@ -356,6 +370,8 @@ pub struct Meta {
     pub merges: u64,
     /// What the keys of each filter column stand for, see [`crate::filter::keys::Kind`].
     pub kinds: [u8; MAX_FILTERS],
+    /// To a multiple of 8: all bytes of the page are known.
+    padding: [u8; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
 }
 
 /// Limits of what the distance between its rows changes of the number of rows at which a list is split.
@@ -395,6 +411,7 @@ impl Meta {
             splits: 0,
             merges: 0,
             kinds: [0; MAX_FILTERS],
+            padding: [0; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
         };
         meta.kinds[..kinds.len()].copy_from_slice(kinds);
         meta.target = Layout::new(meta.shape(), false).target_rows() as u32;
@@ -433,7 +450,7 @@ impl Meta {
         if meta.dims == 0
             || meta.dims > MAX_DIMS
             || meta.height > MAX_HEIGHT
-            || meta.bits != 8
+            || ![0, 4, 8].contains(&meta.bits)
             || meta.filters as usize > MAX_FILTERS
         {
             return Err(Damage::Bounds);
@@ -483,7 +500,7 @@ pub fn read_mean(page: &Bytes) -> Result<&[f32], Damage> {
 pub struct Shape {
     /// Padded dimensions.
     pub padded: usize,
-    /// Bits per dimension of the extended code.
+    /// Bits per dimension of the rows' extended codes: 0, 4 or 8. Centroids have 8.
     pub bits: u32,
     /// Scalar filter columns.
     pub filters: usize,
@@ -495,31 +512,37 @@ pub struct Shape {
 ///
 /// ```text
 /// 0    live          u32        bit i: slot i holds a row
-/// 4    code_index    u16        cell of slot 0 on the first code page
-/// 6    slots         u8         slots that have a cell reserved (fewer than 32 only in blocks that a build made)
-/// 7    -             u8
+/// 4    slots         u8         slots that have a cell reserved (fewer than 32 only in blocks that a build made)
+/// 5    -             u8 x 3
 /// 8    constant      f32 x 32   SketchFactors, by column
-/// 136  scale         f32 x 32
-/// 264  error         f32 x 32
-/// 392  tid           6 x 32     inner level: head page of the child list, and 0
-/// 584  code_pages    u32 x n    the pages that the cells of slots 0 .. 31 are on, in order
+/// 136  scale         u16 x 32
+/// 200  error         u16 x 32
+/// 264  tid           6 x 32     inner level: head page of the child list, and 0
+/// 456  runs          8 x n      where the cells of slots 0 .. 31 are, in order, see Run
 ///      sketch_pages  u32 x n    the pages that continue the sketches
 ///      inner level:  child list identity u32 x 32, radius f32 x 32, squared norm f32 x 32
 ///      leaf level:   for each filter column, 32-byte aligned, keys u64 x 32; then for each, NULLs u32 (bit i: slot i)
 ///      sketches      16 x groups, 32-byte aligned
 /// ```
+///
+/// A cell: constant f32, scale f32 and error u16 of the code, and the code. Cells lie on code pages, and at the end of
+/// their own list's posting and sketch pages where a build found room, the first one last.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Padded dimensions.
     pub padded: usize,
+    /// Bits of the codes; without them there are no cells.
+    pub bits: Option<Bits>,
     /// Nibble groups of a sketch: padded / 2.
     pub groups: usize,
     /// Groups on the posting page; the rest is on sketch pages.
     pub inline_groups: usize,
     /// Sketch pages of a block.
     pub sketch_pages: usize,
-    /// Code pages that the cells of a block can touch.
-    pub code_pages: usize,
+    /// Runs of cells that a block can have.
+    pub runs: usize,
+    /// Bytes of a cell.
+    cell: usize,
     /// Cells on a code page (1 when a cell spans pages).
     pub cells: usize,
     /// Pages of a cell.
@@ -528,8 +551,6 @@ pub struct Layout {
     pub block: usize,
     /// Blocks on a posting page.
     pub blocks: usize,
-    /// Bytes of a cell, on its first page.
-    cell: usize,
     /// Blocks of lists of lists.
     pub inner: bool,
     /// Filter columns.
@@ -542,31 +563,53 @@ pub struct Layout {
 }
 
 const AT_LIVE: usize = 0;
-const AT_CODE_INDEX: usize = 4;
-const AT_SLOTS: usize = 6;
+const AT_SLOTS: usize = 4;
 const AT_CONSTANT: usize = 8;
 const AT_SCALE: usize = AT_CONSTANT + 4 * BLOCK;
-const AT_ERROR: usize = AT_SCALE + 4 * BLOCK;
-const AT_TID: usize = AT_ERROR + 4 * BLOCK;
-const AT_CODE_PAGES: usize = AT_TID + 6 * BLOCK;
+const AT_ERROR: usize = AT_SCALE + 2 * BLOCK;
+const AT_TID: usize = AT_ERROR + 2 * BLOCK;
+const AT_RUNS: usize = AT_TID + 6 * BLOCK;
+/// Bytes of a [`Run`].
+const RUN: usize = 8;
 const GROUP: usize = 16;
 /// Bytes of the factors before a code; on inner levels the identity of the child list and the summaries of its filter
 /// columns follow them.
-const CELL_HEADER: usize = 12;
+const CELL_HEADER: usize = 10;
 const INNER_CELL_HEADER: usize = CELL_HEADER + 4;
 /// Groups on one sketch page.
 const SKETCH_PAGE_GROUPS: usize = CAPACITY / GROUP;
+/// Set in the number of a cell that is counted from the end of its page.
+const FROM_END: u16 = 0x8000;
+
+/// Cells of successive slots that lie one after another on a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    pub page: u32,
+    /// Number of the first cell.
+    pub first: u16,
+    pub count: u16,
+}
 
 impl Layout {
     /// Layout of an index's entries, on leaf or on inner levels.
     pub fn new(shape: Shape, inner: bool) -> Layout {
         let Shape { padded, filters, .. } = shape;
-        let cell = if inner { INNER_CELL_HEADER + filters * Summary::BYTES } else { CELL_HEADER } + padded;
-        let (cells, cell_pages) = if cell <= CAPACITY { (CAPACITY / cell, 1) } else { (1, cell.div_ceil(CAPACITY)) };
-        // Slot 0 may be on any cell of the first page.
-        let code_pages = if cell_pages > 1 { BLOCK * cell_pages } else { (cells - 1 + BLOCK).div_ceil(cells) };
+        let bits = match shape.bits {
+            _ if inner => Some(Bits::Eight),
+            0 => None,
+            4 => Some(Bits::Four),
+            _ => Some(Bits::Eight),
+        };
+        let header = if inner { INNER_CELL_HEADER + filters * Summary::BYTES } else { CELL_HEADER };
+        let cell = bits.map_or(0, |bits| header + bits.bytes(padded));
+        let (cells, cell_pages, runs) = match cell {
+            0 => (0, 0, 0),
+            // Slot 0 may be on any cell of the first code page; and a run at the end of another page.
+            _ if cell <= CAPACITY => (CAPACITY / cell, 1, (CAPACITY / cell - 1 + BLOCK).div_ceil(CAPACITY / cell) + 1),
+            _ => (1, cell.div_ceil(CAPACITY), BLOCK * cell.div_ceil(CAPACITY)),
+        };
         let groups = padded / 2;
-        let at_sketch_pages = AT_CODE_PAGES + 4 * code_pages;
+        let at_sketch_pages = AT_RUNS + RUN * runs;
         let mut sketch_pages = 0;
         loop {
             let at_children = at_sketch_pages + 4 * sketch_pages;
@@ -578,15 +621,16 @@ impl Layout {
                 let block = (at_groups + inline_groups * GROUP).next_multiple_of(32);
                 return Layout {
                     padded,
+                    bits,
                     groups,
                     inline_groups,
                     sketch_pages,
-                    code_pages,
+                    runs,
+                    cell,
                     cells,
                     cell_pages,
                     block,
                     blocks: CAPACITY / block,
-                    cell,
                     inner,
                     filters,
                     at_sketch_pages,
@@ -600,9 +644,28 @@ impl Layout {
         }
     }
 
-    /// Rows that a list should hold. Small lists scan fewest entries; a page that is not filled wastes its reading.
+    /// Bytes of an entry's code.
+    pub fn code_bytes(&self) -> usize {
+        self.bits.map_or(0, |bits| bits.bytes(self.padded))
+    }
+
+    /// Cells that fit on a posting page behind so many blocks.
+    pub fn cells_behind(&self, blocks: usize) -> usize {
+        (CAPACITY - blocks * self.block).checked_div(self.cell).unwrap_or(0)
+    }
+
+    /// Cells that fit on a block's last sketch page, behind the sketches.
+    pub fn cells_behind_sketches(&self) -> usize {
+        let Some(last) = self.sketch_pages.checked_sub(1) else {
+            return 0;
+        };
+        (CAPACITY - GROUP * self.part(last).len()).checked_div(self.cell).unwrap_or(0)
+    }
+
+    /// Rows that a list should hold. Small lists scan fewest entries; but a page that is not filled wastes its reading, and
+    /// its room unless there are codes to fill that.
     pub fn target_rows(&self) -> usize {
-        (self.entries_per_page() * 3 / 5).clamp(64, 128)
+        if self.bits.is_some() { (self.entries_per_page() * 3 / 5).clamp(96, 128) } else { 256 }
     }
 
     /// Entries on a full posting page.
@@ -616,25 +679,26 @@ impl Layout {
         from..(from + SKETCH_PAGE_GROUPS).min(self.groups)
     }
 
-    /// Position of slot `slot`'s cell: index into the block's code pages, and cell on that page.
-    pub fn cell_of(&self, code_index: usize, slot: usize) -> (usize, usize) {
-        if self.cell_pages > 1 {
-            (slot * self.cell_pages, 0)
-        } else {
-            let position = code_index + slot;
-            (position / self.cells, position % self.cells)
-        }
-    }
-
-    /// The codes' bytes on page `page` of a cell.
-    fn code_range(&self, page: usize) -> std::ops::Range<usize> {
+    /// The code's bytes on page `part` of a cell.
+    fn code_range(&self, part: usize) -> std::ops::Range<usize> {
         let header = self.cell_header();
-        let from = if page == 0 { 0 } else { page * CAPACITY - header };
-        from..((page + 1) * CAPACITY - header).min(self.padded)
+        let from = if part == 0 { 0 } else { part * CAPACITY - header };
+        from..((part + 1) * CAPACITY - header).min(self.code_bytes())
     }
 
     fn cell_header(&self) -> usize {
-        self.cell - self.padded
+        self.cell - self.code_bytes()
+    }
+
+    /// The bytes of a cell on its first page; None when the number is out of bounds.
+    fn cell_range(&self, cell: u16) -> Option<std::ops::Range<usize>> {
+        let number = usize::from(cell & !FROM_END);
+        let bytes = self.cell.min(CAPACITY);
+        if cell & FROM_END == 0 {
+            return (number < self.cells).then(|| START + number * bytes..START + (number + 1) * bytes);
+        }
+        let at = END.checked_sub((number + 1) * bytes)?;
+        (at >= START && self.cell_pages == 1).then(|| at..at + bytes)
     }
 }
 
@@ -677,11 +741,13 @@ impl<'p> Posting<'p> {
                 }
                 free &= free - 1;
             }
-            if block.slots() < BLOCK && block.next_page().is_some() {
+            if block.slots() < BLOCK && block.free_run().is_some() {
                 return Some(Room::More(b, block.slots()));
             }
         }
-        (self.blocks() < self.layout.blocks).then_some(Room::Block)
+        let cells = usize::from(self.opaque.refs) * self.layout.cell;
+        let fits = (self.blocks() + 1) * self.layout.block + cells <= CAPACITY;
+        (self.blocks() < self.layout.blocks && fits).then_some(Room::Block)
     }
 
     /// Block `b`.
@@ -696,7 +762,7 @@ impl<'p> Posting<'p> {
 pub enum Room {
     /// This slot of this block.
     Slot(usize, usize),
-    /// This slot of this block, once the block has been given cells on one more code page.
+    /// This slot of this block, once the block has been given one more run of cells.
     More(usize, usize),
     /// A new block.
     Block,
@@ -724,43 +790,30 @@ impl<'p> Block<'p> {
     /// Checks the numbers at the block's head.
     pub fn check(&self) -> Result<(), Damage> {
         let slots = usize::from(self.page[self.at + AT_SLOTS]);
-        let fits = (1..=BLOCK).contains(&slots) && self.code_index() < self.layout.cells;
+        let cells: usize = self.runs().map(|run| usize::from(run.count)).sum();
+        let fits = (1..=BLOCK).contains(&slots) && (self.layout.cell_pages != 1 || cells == slots);
         if fits && self.live().checked_shr(slots as u32).unwrap_or(0) == 0 { Ok(()) } else { Err(Damage::Bounds) }
-    }
-
-    /// Number, among the block's code pages, of the one on which the cells of further slots can begin: when those of the
-    /// block end with a page. (Behind them on a page are the cells of other blocks.)
-    pub fn next_page(&self) -> Option<usize> {
-        let end = self.code_index() + self.slots();
-        let page = end / self.layout.cells;
-        let whole = self.layout.cell_pages == 1 && end.is_multiple_of(self.layout.cells);
-        (whole && page < self.layout.code_pages).then_some(page)
-    }
-
-    /// Cell of slot 0 on the first code page.
-    pub fn code_index(&self) -> usize {
-        half(self.page, self.at + AT_CODE_INDEX) as usize
     }
 
     /// The sketch factors of all slots.
     pub fn factors(&self) -> BlockFactors<'p> {
         BlockFactors {
             constant: floats(self.page, self.at + AT_CONSTANT),
-            scale: floats(self.page, self.at + AT_SCALE),
-            error: floats(self.page, self.at + AT_ERROR),
+            scale: halves(self.page, self.at + AT_SCALE),
+            error: halves(self.page, self.at + AT_ERROR),
         }
     }
 
     /// The sketch factors of a slot.
     pub fn sketch(&self, slot: usize) -> SketchFactors {
         let BlockFactors { constant, scale, error } = self.factors();
-        SketchFactors { constant: constant[slot], scale: scale[slot], error: error[slot] }
+        let unpack = factor::unpack;
+        SketchFactors { constant: constant[slot], scale: unpack(scale[slot]), error: unpack(error[slot]) }
     }
 
-    /// The pages that the block's cells are on.
+    /// The code pages that the block's cells are on, one for each run there.
     pub fn all_code_pages(&self) -> impl Iterator<Item = u32> {
-        let block = *self;
-        (0..block.layout.code_pages).map(move |i| block.code_page(i)).filter(|&page| page != NO_BLOCK)
+        self.runs().filter(|run| run.first & FROM_END == 0).map(|run| run.page)
     }
 
     /// The pages that continue the block's sketches.
@@ -818,10 +871,25 @@ impl<'p> Block<'p> {
         row
     }
 
-    /// Page number `i` of the pages with codes.
-    pub fn code_page(&self, i: usize) -> u32 {
-        assert!(i < self.layout.code_pages);
-        word(self.page, self.at + AT_CODE_PAGES + 4 * i)
+    /// Place `i` for a run of cells: page [`NO_BLOCK`] and count 0 where none is. For cells of several pages, the page of part
+    /// i % cell_pages of slot i / cell_pages.
+    pub fn run(&self, i: usize) -> Run {
+        assert!(i < self.layout.runs);
+        let at = self.at + AT_RUNS + RUN * i;
+        let count = half(self.page, at + 6);
+        let page = if count == 0 { NO_BLOCK } else { word(self.page, at) };
+        Run { page, first: half(self.page, at + 4), count }
+    }
+
+    /// The runs of the block's cells, in the order of the slots.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        let block = *self;
+        (0..block.layout.runs).map(move |i| block.run(i)).filter(|run| run.count > 0)
+    }
+
+    /// The first place where a run can be added.
+    pub fn free_run(&self) -> Option<usize> {
+        (0..self.layout.runs).find(|&i| self.run(i).count == 0)
     }
 
     /// Page number of part `i` of the sketches.
@@ -830,11 +898,24 @@ impl<'p> Block<'p> {
         word(self.page, self.at + self.layout.at_sketch_pages + 4 * i)
     }
 
-    /// Where the cell of `slot` is: page number and cell, or None when the block's header is damaged.
-    /// For a cell of several pages, the pages are those that follow in the block's list.
+    /// Where the cell of `slot` is: page number ([`NO_BLOCK`] while there is none) and cell; None when the block's header is
+    /// damaged. A cell of several pages goes on on the `next` ones.
+    #[inline]
     pub fn cell(&self, slot: usize) -> Option<(u32, u16)> {
-        let (page, cell) = self.layout.cell_of(self.code_index(), slot);
-        (page < self.layout.code_pages).then(|| (self.code_page(page), cell as u16))
+        match self.layout.cell_pages {
+            0 => return Some((NO_BLOCK, 0)),
+            1 => {}
+            pages => return Some((self.run(slot * pages).page, 0)),
+        }
+        let mut slot = slot as u16;
+        for i in 0..self.layout.runs {
+            let run = self.run(i);
+            if slot < run.count {
+                return Some((run.page, run.first.checked_add(slot)?));
+            }
+            slot -= run.count;
+        }
+        None
     }
 }
 
@@ -904,15 +985,14 @@ impl<'p> PostingMut<'p> {
         START + b * self.layout.block
     }
 
-    /// Appends an empty block with `slots` usable slots, whose cells start at `code_index`; returns its number.
-    pub fn add_block(&mut self, slots: usize, code_index: usize) -> usize {
+    /// Appends an empty block with `slots` usable slots, whose cells are in `runs`; returns its number.
+    pub fn add_block(&mut self, slots: usize, runs: &[Run]) -> usize {
         let b = opaque(self.page).used as usize;
         let at = self.at(b);
         self.page[at..at + self.layout.block].fill(0);
-        put_half(self.page, at + AT_CODE_INDEX, code_index as u16);
         self.page[at + AT_SLOTS] = slots as u8;
-        for i in 0..self.layout.code_pages {
-            self.set_code_page(b, i, NO_BLOCK);
+        for (i, run) in runs.iter().enumerate() {
+            self.set_run(b, i, run);
         }
         for i in 0..self.layout.sketch_pages {
             self.set_sketch_page(b, i, NO_BLOCK);
@@ -943,11 +1023,13 @@ impl<'p> PostingMut<'p> {
         put_word(self.page, at, live);
     }
 
-    /// Names page `i` of the pages with codes.
-    pub fn set_code_page(&mut self, b: usize, i: usize, page: u32) {
-        assert!(i < self.layout.code_pages);
-        let at = self.at(b) + AT_CODE_PAGES + 4 * i;
-        put_word(self.page, at, page);
+    /// Writes run `i` of the cells.
+    pub fn set_run(&mut self, b: usize, i: usize, run: &Run) {
+        assert!(i < self.layout.runs);
+        let at = self.at(b) + AT_RUNS + RUN * i;
+        put_word(self.page, at, run.page);
+        put_half(self.page, at + 4, run.first);
+        put_half(self.page, at + 6, run.count);
     }
 
     /// Names page `i` of the sketches' continuation.
@@ -962,8 +1044,8 @@ impl<'p> PostingMut<'p> {
         assert!(slot < BLOCK);
         let at = self.at(b);
         put_float(self.page, at + AT_CONSTANT + 4 * slot, f.constant);
-        put_float(self.page, at + AT_SCALE + 4 * slot, f.scale);
-        put_float(self.page, at + AT_ERROR + 4 * slot, f.error);
+        put_half(self.page, at + AT_SCALE + 2 * slot, factor::pack(f.scale));
+        put_half(self.page, at + AT_ERROR + 2 * slot, factor::pack(f.error));
         self.page[at + AT_TID + 6 * slot..][..6].copy_from_slice(&tid.0);
     }
 
@@ -1012,46 +1094,59 @@ pub fn sketch_part_mut(page: &mut Bytes, groups: usize) -> &mut [u8] {
 
 /// Checks a code page of lists with `layout`.
 pub fn check_code(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
-    let opaque = check(page, Kind::Code)?;
+    check(page, Kind::Code)?;
+    check_cells(page, layout)
+}
+
+/// Checks a page that cells of lists with `layout` lie on.
+pub fn check_cells(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
+    let opaque = check_any(page)?;
     // One level of code pages serves all levels of lists of lists.
-    if (opaque.level > 0) != layout.inner {
+    let kinds = [Kind::Code, Kind::Posting, Kind::Sketch];
+    if kinds.iter().all(|&kind| opaque.kind != kind as u8) || (opaque.level > 0) != layout.inner {
         return Err(Damage::Kind(opaque.kind));
     }
     Ok(opaque)
 }
 
 /// The bytes of a cell on its first page.
-pub fn cell_bytes(layout: &Layout, cell: usize) -> std::ops::Range<usize> {
-    let at = START + cell * layout.cell;
-    at.min(PAGE)..(at + layout.cell).min(PAGE)
+pub fn cell_bytes(layout: &Layout, cell: u16) -> std::ops::Range<usize> {
+    layout.cell_range(cell).unwrap_or(0..0)
 }
 
-/// The factors of a cell, and the codes on its first page.
-pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: usize) -> Result<(CodeFactors, &'p [i8]), Damage> {
-    if cell >= layout.cells {
-        return Err(Damage::Bounds);
+/// The factors of a cell, and the code's bytes on its first page, which has been checked.
+#[inline]
+pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: u16) -> Result<(CodeFactors, &'p [u8]), Damage> {
+    let kind = opaque(page).kind;
+    if (kind == Kind::Code as u8) != (cell & FROM_END == 0) {
+        return Err(Damage::Kind(kind));
     }
-    let at = START + cell * layout.cell;
-    let factors = CodeFactors { constant: float(page, at), scale: float(page, at + 4), error: float(page, at + 8) };
-    let range = layout.code_range(0);
-    Ok((factors, signed(&page[at + layout.cell_header()..][..range.len()])))
+    let range = layout.cell_range(cell).ok_or(Damage::Bounds)?;
+    let at = range.start;
+    let factors = CodeFactors {
+        constant: float(page, at),
+        scale: float(page, at + 4),
+        error: factor::unpack(half(page, at + 8)),
+    };
+    Ok((factors, &page[at + layout.cell_header()..range.end]))
 }
 
-/// The child list whose centroid a cell of an inner level holds; checked against `list`, because the cell may have been
-/// given to another one since the reader saw the entry.
-pub fn check_child(page: &Bytes, layout: &Layout, cell: usize, list: u32) -> Result<(), Damage> {
-    let at = START + cell * layout.cell + CELL_HEADER;
-    match word(page, at) {
-        found if found != list => Err(Damage::List(found)),
-        _ => Ok(()),
-    }
+/// Checks that a cell is still of `list`, since it may have been given to another one since the reader saw the entry: on
+/// inner levels the child list whose centroid it holds, else the list that it belongs to, which a code page does not tell.
+pub fn check_cell_of(page: &Bytes, layout: &Layout, cell: u16, list: u32) -> Result<(), Damage> {
+    let found = if layout.inner {
+        layout.cell_range(cell).map_or(0, |range| word(page, range.start + CELL_HEADER))
+    } else if cell & FROM_END != 0 {
+        opaque(page).list
+    } else {
+        list
+    };
+    if found == list { Ok(()) } else { Err(Damage::List(found)) }
 }
 
-/// The codes on page `part` (1 ..) of a cell that spans pages, and the dimensions that they are of.
-pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> (std::ops::Range<usize>, &'p [i8]) {
-    let range = layout.code_range(part);
-    let n = range.len();
-    (range, signed(&page[START..START + n]))
+/// The bytes of a code that are on page `part` (1 ..) of a cell that spans pages.
+pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> &'p [u8] {
+    &page[START..START + layout.code_range(part).len()]
 }
 
 /// Writes part `part` of an entry's cell. `child`: on inner levels, the child list's identity, and the summaries of its
@@ -1059,39 +1154,34 @@ pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> (std::ops
 pub fn write_cell(
     page: &mut Bytes,
     layout: &Layout,
-    cell: usize,
+    cell: u16,
     part: usize,
     factors: &CodeFactors,
-    code: &[i8],
+    code: &[u8],
     child: Option<(u32, &[Summary])>,
 ) {
-    assert!(cell < layout.cells && part < layout.cell_pages && code.len() == layout.padded);
-    let range = layout.code_range(part);
-    let mut at = START + cell * layout.cell;
-    if part == 0 {
-        put_float(page, at, factors.constant);
-        put_float(page, at + 4, factors.scale);
-        put_float(page, at + 8, factors.error);
-        assert_eq!(layout.inner, child.is_some());
-        if let Some((list, summaries)) = child {
-            put_word(page, at + CELL_HEADER, list);
-            for (column, summary) in summaries.iter().enumerate() {
-                write_summary(page, layout, cell, column, summary);
-            }
-        }
-        at += layout.cell_header();
-    } else {
-        at = START;
-    }
-    let end = at + range.len();
-    for (byte, &c) in page[at..end].iter_mut().zip(&code[range]) {
-        *byte = c as u8;
-    }
-    if layout.cell_pages > 1 {
+    assert!(part < layout.cell_pages && code.len() == layout.code_bytes());
+    let code = &code[layout.code_range(part)];
+    if part > 0 {
+        page[START..START + code.len()].copy_from_slice(code);
         edit_opaque(page, |o| o.used = 1);
-        set_used_bytes(page, end - START);
-    } else {
-        let used = (cell + 1).max(opaque(page).used as usize);
+        set_used_bytes(page, code.len());
+        return;
+    }
+    let range = layout.cell_range(cell).expect("a cell of this layout");
+    put_float(page, range.start, factors.constant);
+    put_float(page, range.start + 4, factors.scale);
+    put_half(page, range.start + 8, factor::pack(factors.error));
+    assert_eq!(layout.inner, child.is_some());
+    if let Some((list, summaries)) = child {
+        put_word(page, range.start + CELL_HEADER, list);
+        for (column, summary) in summaries.iter().enumerate() {
+            write_summary(page, layout, cell, column, summary);
+        }
+    }
+    page[range.start + layout.cell_header()..range.end].copy_from_slice(code);
+    if cell & FROM_END == 0 {
+        let used = usize::from(cell + 1).max(opaque(page).used as usize);
         set_used_cells(page, layout, used);
     }
 }
@@ -1099,27 +1189,36 @@ pub fn write_cell(
 /// Declares the first `used` cells of a code page as in use or claimed.
 pub fn set_used_cells(page: &mut Bytes, layout: &Layout, used: usize) {
     edit_opaque(page, |o| o.used = used as u16);
-    set_used_bytes(page, used * layout.cell);
+    set_used_bytes(page, used * layout.cell.min(CAPACITY));
 }
 
 /// Where the summary of a filter column of the child list is, whose centroid a cell of an inner level holds.
-fn summary_range(layout: &Layout, cell: usize, column: usize) -> std::ops::Range<usize> {
-    assert!(layout.inner && cell < layout.cells && column < layout.filters);
-    let at = START + cell * layout.cell + INNER_CELL_HEADER + column * Summary::BYTES;
+fn summary_range(layout: &Layout, cell: u16, column: usize) -> std::ops::Range<usize> {
+    assert!(layout.inner && column < layout.filters);
+    let range = layout.cell_range(cell).expect("a cell of this layout");
+    let at = range.start + INNER_CELL_HEADER + column * Summary::BYTES;
     at..at + Summary::BYTES
 }
 
 /// The summary of a filter column of the list of rows whose centroid is in `cell` (checked by [`cell`]).
-pub fn summary(page: &Bytes, layout: &Layout, cell: usize, column: usize) -> Summary {
+pub fn summary(page: &Bytes, layout: &Layout, cell: u16, column: usize) -> Summary {
     Summary::from_bytes(page[summary_range(layout, cell, column)].try_into().unwrap())
 }
 
 /// Writes what [`summary`] reads.
-pub fn write_summary(page: &mut Bytes, layout: &Layout, cell: usize, column: usize, summary: &Summary) {
+pub fn write_summary(page: &mut Bytes, layout: &Layout, cell: u16, column: usize, summary: &Summary) {
     page[summary_range(layout, cell, column)].copy_from_slice(&summary.to_bytes());
 }
 
-fn signed(bytes: &[u8]) -> &[i8] {
-    // SAFETY: i8 and u8 have the same size, alignment and validity.
-    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+/// Position of a cell on its page, and whether it is counted from the end.
+pub fn cell_position(cell: u16) -> (usize, bool) {
+    (usize::from(cell & !FROM_END), cell & FROM_END != 0)
+}
+
+/// Makes room for another cell at the end of a posting or sketch page; returns its number.
+pub fn add_cell_at_end(page: &mut Bytes, layout: &Layout) -> u16 {
+    let number = opaque(page).refs;
+    edit_opaque(page, |o| o.refs = number + 1);
+    set_used_end(page, usize::from(number + 1) * layout.cell);
+    FROM_END | number
 }

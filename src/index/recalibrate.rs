@@ -53,20 +53,24 @@ pub fn measure(
     let mut spread = 0.0;
     let mut random = Random(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
     let mut query = Query::new(frame.operator);
+    let mut value = Vec::new();
+    // Rows cost much more to look at than codes.
+    let queries = if leaf.bits.is_some() { queries } else { queries.div_ceil(4) };
     for _ in 0..queries * TRIES {
         compat::vacuum_delay();
         if seen.len() == queries {
             break;
         }
         let Some(tid) = random_row(index, &leaf, &mut random) else { continue };
-        if rows.read(tid, &mut query.vector) != Row::Read || query.vector.len() != frame.dims {
+        if rows.read(tid, &mut value) != Row::Read || value.len() != frame.dims {
             continue;
         }
+        query.vector.clone_from(&value);
         query.place(frame);
         let lists = tree::nearest_lists(index, meta, &inner, &query, deep, None).ok()?;
         // Most likely its own list.
         let before = seen.len();
-        seen.extend(Seen::of(index, &leaf, &query, tid, &lists).ok()?);
+        seen.extend(Seen::of(index, &leaf, (&value, &query), rows, tid, &lists).ok()?);
         if seen.len() > before {
             spread += lists[0].radius * lists[0].radius;
         }
@@ -108,7 +112,8 @@ impl Seen {
     fn of(
         index: pg_sys::Relation,
         leaf: &Layout,
-        query: &Query,
+        (value, query): (&[f32], &Query),
+        rows: &mut Rows,
         itself: Tid,
         lists: &[List],
     ) -> Result<Option<Seen>, Stale> {
@@ -117,7 +122,8 @@ impl Seen {
         let mut best: Vec<(f32, u32)> = Vec::with_capacity(KEPT + 1);
         let mut scores = Scores::new();
         let mut codes = CodeReader::new(index, leaf);
-        let mut candidates: Vec<(f32, (u32, u16))> = Vec::new();
+        let mut candidates: Vec<(f32, (u32, u16), Tid)> = Vec::new();
+        let mut row = Vec::new();
         for (list, number) in lists.iter().zip(0..) {
             let from = seen.distances.len();
             let mut cursor = Cursor::new(index, leaf, list);
@@ -143,17 +149,23 @@ impl Seen {
                         if block.tid(slot) != itself
                             && let Some(cell) = block.cell(slot)
                         {
-                            candidates.push((scores.lower[slot], cell));
+                            candidates.push((scores.lower[slot], cell, block.tid(slot)));
                         }
                     }
                 }
                 drop(buffer);
-                for (lower, cell) in candidates.drain(..) {
+                for (lower, cell, tid) in candidates.drain(..) {
                     if best.get(KEPT - 1).is_some_and(|b| lower >= b.0) {
                         continue;
                     }
-                    let code = codes.dot(cell, 0, &query.vector)?;
-                    let distance = quantize::code_distance(query.space, list.term, &code.factors, code.dot);
+                    let distance = if leaf.bits.is_some() {
+                        let code = codes.dot(cell, list.id, &query.vector)?;
+                        quantize::code_distance(query.space, list.term, &code.factors, code.dot)
+                    } else if rows.read(tid, &mut row) == Row::Read && row.len() == value.len() {
+                        query.operator.index_distance(&row, value)
+                    } else {
+                        f32::NAN
+                    };
                     if !distance.is_finite() {
                         continue;
                     }

@@ -1,8 +1,24 @@
-//! The rows behind entries: their vectors as they are in the table, for lists that are made anew.
+//! The rows behind entries: their vectors as they are in the table, for lists that are made anew, and for searches of an
+//! index without codes.
 
 use super::metric::Operator;
 use super::page::Tid;
+use super::storage;
 use pgrx::prelude::*;
+
+/// A table and the snapshot that a search sees its rows under.
+#[derive(Clone, Copy)]
+pub struct Table {
+    pub heap: pg_sys::Relation,
+    pub snapshot: pg_sys::Snapshot,
+}
+
+impl Table {
+    /// Asks the operating system to read a row's page.
+    pub fn read_ahead(&self, tid: Tid) {
+        storage::read_ahead(self.heap, tid.block());
+    }
+}
 
 /// What is known of the row of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +37,7 @@ pub struct Rows {
     operator: Operator,
     fetch: *mut pg_sys::IndexFetchTableData,
     slot: *mut pg_sys::TupleTableSlot,
+    snapshot: pg_sys::Snapshot,
     /// Without a snapshot, values out of line may not be read: what they consist of could be vacuumed away.
     readable: bool,
     /// Number of the indexed column; 0 for an expression.
@@ -29,8 +46,15 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// For `index` on `heap`, which both stay open and locked.
-    pub fn new(index: pg_sys::Relation, heap: pg_sys::Relation, operator: Operator) -> Rows {
+    /// Rows as they are now, for `index` on `heap`, which both stay open and locked. What this sees is committed or our own,
+    /// and not deleted by a transaction that ended.
+    pub fn now(index: pg_sys::Relation, heap: pg_sys::Relation, operator: Operator) -> Rows {
+        Rows::of(index, Table { heap, snapshot: &raw mut pg_sys::SnapshotSelfData }, operator)
+    }
+
+    /// Rows that a search sees.
+    pub fn of(index: pg_sys::Relation, table: Table, operator: Operator) -> Rows {
+        let Table { heap, snapshot } = table;
         // SAFETY: open relations; all that is made here is ended by Drop, or with the transaction.
         unsafe {
             let column = *(*(*index).rd_index).indkey.values.as_ptr();
@@ -39,6 +63,7 @@ impl Rows {
                 operator,
                 fetch: pg_sys::table_index_fetch_begin(heap),
                 slot: pg_sys::table_slot_create(heap, std::ptr::null_mut()),
+                snapshot,
                 readable: pg_sys::ActiveSnapshotSet(),
                 column,
                 expression,
@@ -55,14 +80,8 @@ impl Rows {
         // SAFETY: the scan and the slot are live. What SnapshotSelf sees is committed or our own, and not deleted by a
         // transaction that ended: so our active snapshot, which is older, keeps values out of line from being removed.
         unsafe {
-            let found = pg_sys::table_index_fetch_tuple(
-                self.fetch,
-                &mut item,
-                &raw mut pg_sys::SnapshotSelfData,
-                self.slot,
-                &mut again,
-                &mut dead,
-            );
+            let found =
+                pg_sys::table_index_fetch_tuple(self.fetch, &mut item, self.snapshot, self.slot, &mut again, &mut dead);
             if !found {
                 return if dead { Row::Dead } else { Row::Hidden };
             }

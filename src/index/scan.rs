@@ -4,6 +4,7 @@
 use super::meta::{self, Info};
 use super::metric::{Frame, Operator};
 use super::page::Damage;
+use super::rows::Table;
 use super::search::{Restriction, Search};
 use super::storage::corrupted;
 use super::tree::Query;
@@ -130,7 +131,8 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             state.frame = Some((info.meta.mean_epoch, info.frame(index)));
         }
         super::compat::count_index_scan(index);
-        let mut search = Search::new(index, &info, &state.frame.as_ref().unwrap().1, query);
+        let table = Table { heap: (*scan).heapRelation, snapshot: (*scan).xs_snapshot };
+        let mut search = Search::new(index, table, &info, &state.frame.as_ref().unwrap().1, query);
         let n = (*scan).numberOfKeys as usize;
         if n > 0 {
             let filters = state.filters.get_or_insert_with(|| Columns::of_meta(index, &info.meta));

@@ -15,10 +15,11 @@ use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
+use super::rows::{self, Rows, Table};
 use super::storage::{self, Stale, corrupted};
 use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Query, Scores};
 use crate::filter::predicate::Predicate;
-use ann::quantize::{self, Space};
+use ann::quantize::{self, Bits, Space};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -48,6 +49,8 @@ const RETURNED_LEAST: usize = 64;
 const USUAL_DISTANCES: f32 = 1e30;
 /// Codes whose pages are fetched at a time.
 const REFINE_BATCH: usize = 8;
+/// Rows that are read at a time once codes have put them in order.
+const ROW_BATCH: usize = 2;
 /// Lists whose first pages are brought into the processor's cache ahead of the one that is scanned.
 const FETCH_AHEAD: usize = 4;
 /// Lists whose pages the operating system is asked for ahead, once pages turn out not to be in shared buffers.
@@ -56,28 +59,42 @@ const READ_AHEAD: usize = 32;
 const FEW_CANDIDATES: usize = 64;
 const FEW_OF_ALL: usize = 256;
 
+/// What a candidate's distance is known from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Sketch,
+    /// A code whose certain bound is too loose to return the row by.
+    Code,
+    /// The code or, where codes are coarse or missing, the row itself: it can be returned.
+    Refined,
+}
+
 /// A row that may be a result.
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// What candidates are ordered by: the sketch's lower bound of the distance; once refined, the estimate (or, for a row
-    /// whose code says nothing, the bound).
+    /// What candidates are ordered by: a lower bound of the distance; once refined, the estimate (or, for a row whose code
+    /// says nothing, the bound).
     key: f32,
-    /// Lower bound of the distance, statistical: the sketch's, or when `refined` the code's, which holds all but certainly.
+    /// Lower bound of the distance, statistical: the sketch's or the code's, which holds all but certainly when refined.
     lower: f32,
     /// Estimate of the distance.
     estimate: f32,
-    /// When `refined`: upper bound that holds all but certainly.
+    /// When refined: upper bound that holds all but certainly.
     upper: f32,
-    /// When `refined`: certain lower bound.
+    /// Certain lower bound, when codes or row have been looked at.
     certain: f32,
     cell: (u32, u16),
     /// Index into the scanned lists.
     list: u32,
     tid: Tid,
-    refined: bool,
+    stage: Stage,
 }
 
 impl Candidate {
+    fn refined(&self) -> bool {
+        self.stage == Stage::Refined
+    }
+
     fn order(&self, other: &Self) -> Ordering {
         self.key.total_cmp(&other.key).then_with(|| self.tid.cmp(&other.tid))
     }
@@ -179,6 +196,10 @@ pub struct Work {
 /// A search in progress. Owns no PostgreSQL resources between calls.
 pub struct Search {
     rel: pg_sys::Relation,
+    /// Read when there are no codes.
+    table: Table,
+    /// Rows read last came from outside of shared buffers.
+    cold: bool,
     meta: Meta,
     leaf: Layout,
     inner: Layout,
@@ -245,8 +266,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search of `rel` for a query whose `vector` is as the user gave it; `frame` belongs to `info`.
-    pub fn new(rel: pg_sys::Relation, info: &Info, frame: &Frame, mut query: Query) -> Search {
+    /// A search of `rel`, an index of `table`, for a query whose `vector` is as the user gave it; `frame` belongs to `info`.
+    pub fn new(rel: pg_sys::Relation, table: Table, info: &Info, frame: &Frame, mut query: Query) -> Search {
         let original = query.vector.clone();
         query.place(frame);
         let recall = options::target_recall();
@@ -255,6 +276,8 @@ impl Search {
         let work_mem = unsafe { pg_sys::work_mem } as usize * 1024;
         Search {
             rel,
+            table,
+            cold: false,
             meta: info.meta,
             leaf: info.leaf_layout(),
             inner: info.inner_layout(),
@@ -437,14 +460,16 @@ impl Search {
     fn next_refined(&mut self) -> Option<f32> {
         loop {
             let top = self.heap.peek()?;
-            if top.refined {
+            if top.refined() {
                 return Some(top.key);
             }
+            let stage = top.stage;
             let mut batch = std::mem::take(&mut self.batch);
             // The next ones are most likely needed as well; their pages can be fetched meanwhile.
-            while batch.len() < REFINE_BATCH
+            let most = if stage == Stage::Code { ROW_BATCH } else { REFINE_BATCH };
+            while batch.len() < most
                 && let Some(top) = self.heap.peek()
-                && !top.refined
+                && top.stage == stage
                 && (top.key < self.horizon || self.horizon == f32::INFINITY)
             {
                 batch.extend(self.heap.pop());
@@ -459,9 +484,20 @@ impl Search {
         }
     }
 
-    /// Replaces the candidates' bounds by the guaranteed ones of their extended codes, and their estimates.
-    /// Drops those whose code is not theirs any more: they have been moved to another list.
+    /// Moves candidates, all of one stage, to the next: their codes or, if there are none or they have been looked at, the
+    /// rows say more. Rows that cannot be seen are removed.
     fn refine(&mut self, rows: &mut Vec<Candidate>) {
+        match self.leaf.bits {
+            Some(bits) if rows.first().is_some_and(|row| row.stage == Stage::Sketch) => {
+                self.refine_by_codes(bits, rows)
+            }
+            _ => self.refine_by_rows(rows),
+        }
+    }
+
+    /// Replaces the candidates' bounds by those of their codes, and their estimates. Drops those whose code is not theirs any
+    /// more: they have been moved to another list.
+    fn refine_by_codes(&mut self, bits: Bits, rows: &mut Vec<Candidate>) {
         let leaf = self.leaf;
         let mut codes = CodeReader::new(self.rel, &leaf);
         let mut gone = false;
@@ -472,21 +508,30 @@ impl Search {
             for row in rows {
                 let (list, epoch) = &self.scanned[row.list as usize];
                 let read = codes
-                    .dot(row.cell, 0, &self.query.vector)
+                    .dot(row.cell, list.id, &self.query.vector)
                     .and_then(|code| still_its(code, row, list, *epoch, &mut codes, self.rel, &leaf));
                 let Code { factors, dot, .. } = match read {
                     Ok(code) => code,
                     Err(stale) => {
                         self.stale = Some((stale, *epoch));
-                        (row.refined, row.key, gone) = (true, f32::NAN, true);
+                        (row.key, gone) = (f32::NAN, true);
                         continue;
                     }
                 };
                 let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
                 row.certain = self.query.lower_bound(list, &factors, dot);
+                self.work.refined += 1;
                 // A row at the ends of f32's range has a code that says nothing.
-                if factors.error < f32::MAX && distance.is_finite() {
-                    row.estimate = distance;
+                let known = factors.error.is_finite() && distance.is_finite();
+                row.estimate = if known { distance } else { f32::INFINITY };
+                if bits == Bits::Four {
+                    let (norm, padded) = (self.query.norm, leaf.padded);
+                    let likely = quantize::code_likely_bound(self.query.space, &factors, distance, norm, padded);
+                    row.lower = if known { likely.max(row.certain) } else { row.certain };
+                    (row.key, row.stage) = (row.lower, Stage::Code);
+                    continue;
+                }
+                if known {
                     row.key = distance;
                     let spread = self.query.spread(list, &factors, dot);
                     (row.lower, row.upper) = ((distance - spread).max(row.certain), distance + spread);
@@ -495,17 +540,49 @@ impl Search {
                         Space::InnerProduct => distance - row.lower,
                     });
                 } else {
-                    row.estimate = f32::INFINITY;
                     row.key = row.certain;
                     (row.lower, row.upper) = (row.certain, f32::INFINITY);
                 }
-                row.refined = true;
-                self.work.refined += 1;
+                row.stage = Stage::Refined;
             }
         }
         if gone {
             rows.retain(|row| !row.key.is_nan());
         }
+    }
+
+    /// Replaces the candidates' bounds and estimates by their rows' distances; those that cannot be seen are removed.
+    fn refine_by_rows(&mut self, rows: &mut Vec<Candidate>) {
+        if rows.is_empty() {
+            return;
+        }
+        let reads = storage::blocks_read();
+        // In the order of the table: neighbours share pages.
+        rows.sort_unstable_by_key(|row| row.tid);
+        if self.cold {
+            rows.iter().for_each(|row| self.table.read_ahead(row.tid));
+        }
+        let operator = self.query.operator;
+        let mut reader = Rows::of(self.rel, self.table, operator);
+        let mut value = Vec::new();
+        rows.retain_mut(|row| {
+            pgrx::check_for_interrupts!();
+            self.work.refined += u64::from(row.stage == Stage::Sketch);
+            if reader.read(row.tid, &mut value) != rows::Row::Read || value.len() != self.original.len() {
+                return false;
+            }
+            let distance = operator.index_distance(&value, &self.original);
+            (row.estimate, row.certain) = match distance {
+                d if d.is_finite() => (d, d),
+                // Nothing is known of its order.
+                d if d == f32::INFINITY => (d, f32::MAX),
+                _ => (f32::INFINITY, f32::MIN),
+            };
+            (row.key, row.lower, row.upper) = (row.certain, row.certain, row.estimate);
+            row.stage = Stage::Refined;
+            true
+        });
+        self.cold = storage::blocks_read() != reads;
     }
 
     /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
@@ -671,11 +748,11 @@ impl Search {
         let all_lists = self.wanted >= self.meta.lists as usize;
         let few = if all_lists { FEW_OF_ALL } else { FEW_CANDIDATES };
         if self.restriction.is_some() && self.pool.len() <= few {
-            self.pool.sort_unstable_by_key(|row| !row.refined);
-            let refined = self.pool.partition_point(|row| row.refined);
-            let mut rest = self.pool.split_off(refined);
-            self.refine(&mut rest);
-            self.pool.append(&mut rest);
+            for stage in [Stage::Sketch, Stage::Code] {
+                let mut rest: Vec<Candidate> = self.pool.extract_if(.., |row| row.stage == stage).collect();
+                self.refine(&mut rest);
+                self.pool.append(&mut rest);
+            }
         }
     }
 
@@ -760,7 +837,7 @@ impl Search {
                         cell,
                         list: number,
                         tid: block.tid(slot),
-                        refined: false,
+                        stage: Stage::Sketch,
                     });
                 }
             }
@@ -810,6 +887,12 @@ impl Search {
         }
         self.pool.truncate(keep);
         self.refine(&mut batch);
+        if batch.first().is_some_and(|row| row.stage == Stage::Code) && batch.iter().any(|row| row.lower <= self.last) {
+            // Only the row itself can tell whether it comes too late.
+            let mut rows = batch.extract_if(.., |row| row.lower <= self.last).collect();
+            self.refine(&mut rows);
+            batch.append(&mut rows);
+        }
         for row in batch.drain(..) {
             self.nearest = self.nearest.min(row.estimate);
             note(&mut self.best, self.goal, row.estimate);

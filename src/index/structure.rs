@@ -126,16 +126,19 @@ impl OldPages {
 struct OldEntry {
     tid: Tid,
     row: RowKeys,
+    at: Position,
     cell: (u32, u16),
     /// Its factors say nothing.
     unbounded: bool,
 }
 
 impl OldEntry {
-    fn of(block: &page::Block<'_>, slot: usize) -> Option<OldEntry> {
+    fn of(block: &page::Block<'_>, at: Position) -> Option<OldEntry> {
+        let slot = at.slot as usize;
         Some(OldEntry {
             tid: block.tid(slot),
             row: block.row(slot),
+            at,
             cell: block.cell(slot)?,
             unbounded: !block.sketch(slot).constant.is_finite(),
         })
@@ -195,7 +198,9 @@ pub struct Structure {
     frame: Frame,
     leaf: Layout,
     inner: Layout,
+    /// Of rows, and of centroids.
     encoder: Encoder,
+    inner_encoder: Encoder,
     rows: Rows,
     /// The row that was read last.
     value: Vec<f32>,
@@ -209,8 +214,9 @@ impl Structure {
         Structure {
             index,
             _lock: lock,
-            encoder: Encoder::new(frame.operator.space(), frame.padded(), info.meta.filters as usize),
-            rows: Rows::new(index, heap, frame.operator),
+            encoder: Encoder::new(frame.operator.space(), &info.leaf_layout()),
+            inner_encoder: Encoder::new(frame.operator.space(), &info.inner_layout()),
+            rows: Rows::now(index, heap, frame.operator),
             frame,
             leaf: info.leaf_layout(),
             inner: info.inner_layout(),
@@ -316,9 +322,9 @@ impl Structure {
             let buffer = Buffer::write(self.index, next);
             let posting = Posting::open(buffer.page(), &self.leaf, list).or_corrupted(self.index, next);
             old.pages.add(next, &posting);
-            for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+            for (b, block) in (0..posting.blocks()).map(|b| (b, posting.block(b))) {
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
-                    let entry = OldEntry::of(&block, slot);
+                    let entry = OldEntry::of(&block, Position { page: next, block: b as u16, slot: slot as u16 });
                     old.entries.push(entry.unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds)));
                 }
             }
@@ -332,8 +338,18 @@ impl Structure {
         old
     }
 
-    /// Reads the row of an entry, or, where that cannot be, what its code stands for; nothing for a row that is gone.
-    fn read_member(&mut self, entry: &OldEntry, centroid: &[f32], members: &mut Members) {
+    /// Reads a row into the index's coordinates; false where that cannot be, or it has no usual place there.
+    fn read_placed(&mut self, tid: Tid, vector: &mut Vec<f32>) -> bool {
+        if self.rows.read(tid, vector) != Row::Read || vector.len() != self.frame.dims {
+            return false;
+        }
+        vector.resize(self.padded(), 0.0);
+        self.frame.place(vector) == Placed::Usual
+    }
+
+    /// Reads the row of an entry of a list, or, where that cannot be, what its code or sketch stands for; nothing for a row
+    /// that is gone.
+    fn read_member(&mut self, entry: &OldEntry, (list, centroid): (u32, &[f32]), members: &mut Members) {
         let padded = self.padded();
         match self.rows.read(entry.tid, &mut self.value) {
             Row::Dead => return,
@@ -354,10 +370,17 @@ impl Structure {
             members.push(entry, &self.value, f32::INFINITY);
             return;
         }
-        let factors = CodeReader::new(self.index, &self.leaf)
-            .decode(entry.cell, 0, &mut self.value)
-            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
-        members.push(entry, &self.value, factors.error);
+        let error = if self.leaf.bits.is_some() {
+            CodeReader::new(self.index, &self.leaf)
+                .decode(entry.cell, list, &mut self.value)
+                .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
+                .error
+        } else {
+            let mut nibbles = vec![0; self.leaf.groups];
+            let sketch = tree::read_sketch(self.index, &self.leaf, list, entry.at, &mut nibbles);
+            quantize::decode_sketch(self.space(), &sketch, &nibbles, &mut self.value)
+        };
+        members.push(entry, &self.value, error);
     }
 
     /// Encodes `members` relative to `centroid` and writes them as list `id`; returns it as an entry of its parent.
@@ -380,7 +403,7 @@ impl Structure {
             if error == f32::INFINITY {
                 self.encoder.unbind();
             } else if error > 0.0 {
-                self.encoder.code.error = (self.encoder.code.error + error).next_up().min(f32::MAX);
+                self.encoder.widen(error);
             }
             if square.is_finite() {
                 squares += f64::from(square);
@@ -396,9 +419,9 @@ impl Structure {
 
     /// Rounds a centroid to what its code stands for; returns it with its record.
     fn quantize(&mut self, centroid: &mut [f32]) -> Vec<u8> {
-        self.encoder.encode_centroid(centroid, &vec![0.0; centroid.len()]);
-        let mut record = vec![0; encode::record_bytes(centroid.len(), self.leaf.filters)];
-        encode::write_record(&self.encoder, Tid::new(0, 0), &mut record);
+        self.inner_encoder.encode_centroid(centroid, &vec![0.0; centroid.len()]);
+        let mut record = vec![0; encode::record_bytes(&self.inner)];
+        encode::write_record(&self.inner_encoder, Tid::new(0, 0), &mut record);
         record
     }
 
@@ -422,7 +445,7 @@ impl Structure {
         let mut members = Members::default();
         for entry in std::mem::take(&mut old.entries) {
             pgrx::check_for_interrupts!();
-            self.read_member(&entry, &old.centroid, &mut members);
+            self.read_member(&entry, (old.list, &old.centroid), &mut members);
         }
         // It may turn out that many of its rows are dead.
         let pieces = if members.len() * 10 > self.meta.split_at(found.list.radius) * 9 { 2 } else { 1 };
@@ -443,7 +466,7 @@ impl Structure {
         };
         for (mover, home) in &movers {
             let before = members.len();
-            self.read_member(&mover.entry, &mover.from, &mut members);
+            self.read_member(&mover.entry, (mover.list, &mover.from), &mut members);
             homes.extend((members.len() > before).then_some(*home));
         }
         let movers: Vec<Mover> = movers.into_iter().map(|(mover, _)| mover).collect();
@@ -495,7 +518,7 @@ impl Structure {
     }
 
     /// Finds the rows of neighbouring lists that are nearer to one of the new centroids than to their own, or nearly so.
-    fn candidates(&self, old: &Old, centroids: &[Vec<f32>]) -> Vec<Mover> {
+    fn candidates(&mut self, old: &Old, centroids: &[Vec<f32>]) -> Vec<Mover> {
         let (index, leaf, inner) = (self.index, self.leaf, self.inner);
         let query_of = |vector: &[f32]| {
             let mut query = Query::new(self.frame.operator);
@@ -542,25 +565,30 @@ impl Structure {
                         let gain =
                             |c: usize| between[c] + factor * (scores[c + 1].estimate[slot] - scores[0].estimate[slot]);
                         let c = usize::from(gain(1) < gain(0));
+                        let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
                         if gain(c) < NEARLY * between[c]
-                            && let Some(entry) = OldEntry::of(&block, slot)
+                            && let Some(entry) = OldEntry::of(&block, at)
                             && !entry.unbounded
                         {
-                            let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
-                            candidates.push((at, entry));
+                            candidates.push(entry);
                         }
                     }
                 }
             }
+            let list = neighbour.list.id;
             let mut leaf_codes = CodeReader::new(index, &leaf);
             let from = Rc::new(own.vector.clone());
-            for (at, entry) in candidates {
+            for entry in candidates {
                 let mut vector = own.vector.clone();
-                leaf_codes.decode(entry.cell, 0, &mut vector).unwrap_or_else(|stale| damaged(stale));
+                if leaf.bits.is_some() {
+                    leaf_codes.decode(entry.cell, list, &mut vector).unwrap_or_else(|stale| damaged(stale));
+                } else if !self.read_placed(entry.tid, &mut vector) {
+                    continue; // only the row itself says more than the sketch
+                }
                 let distance = ann::distance::l2_squared(&vector, &from);
                 let to = |c: usize| ann::distance::l2_squared(&vector, &centroids[c]);
                 if (0..2).any(|c| to(c) < distance + NEARLY * between[c]) {
-                    found.push(Mover { at, list: neighbour.list.id, entry, from: from.clone(), distance, vector });
+                    found.push(Mover { at: entry.at, list, entry, from: from.clone(), distance, vector });
                 }
             }
         }
@@ -655,7 +683,7 @@ impl Structure {
         for entry in &entries {
             pgrx::check_for_interrupts!();
             let at = members.len();
-            self.read_member(entry, &old.centroid, &mut members);
+            self.read_member(entry, (old.list, &old.centroid), &mut members);
             // What is known by its code only was encoded in the coordinates without the mean.
             if let Some((_, mean)) = &moved
                 && members.errors.get(at).is_some_and(|&error| error > 0.0)
@@ -684,7 +712,7 @@ impl Structure {
             let record = self.quantize(&mut centroid);
             let chosen = (0..members.len()).filter(|&i| usize::from(halves.second[i]) == home);
             let new = self.write_rows(first + 1 + home as u32, &members, chosen, (&centroid, record), &mut cells);
-            push_child(&mut self.encoder, &mut entries, &new);
+            push_child(&mut self.inner_encoder, &mut entries, &new);
             spread += new.child.radius * new.child.radius / 2.0;
         }
         let mut inner_cells = CodeStream::new(self.index, &inner, NO_BLOCK);
@@ -752,10 +780,10 @@ impl Structure {
         // All but the live bits. (Slots of the old entries are live, so they are not taken.)
         let mut added: Vec<Position> = Vec::new();
         for new in news {
-            encode::read_record(&mut self.encoder, &new.record);
+            encode::read_record(&mut self.inner_encoder, &new.record);
             let entry = NewEntry {
                 tid: Tid::new(new.child.head, 0),
-                encoded: &self.encoder,
+                encoded: &self.inner_encoder,
                 child: Some((new.child, &new.summaries)),
                 live: false,
             };
@@ -870,14 +898,14 @@ impl Structure {
             }
         }
         let mut codes = CodeReader::new(index, &inner);
-        let mut encoder = Encoder::new(self.space(), padded, inner.filters);
+        let mut encoder = Encoder::new(self.space(), &inner);
         let mut centroids = vec![0.0; found.len() * padded];
         let mut entries = Vec::new();
         for ((cell, child), centroid) in found.into_iter().zip(centroids.chunks_exact_mut(padded)) {
             codes.read_into(cell, child.list, &mut encoder).unwrap_or_else(|stale| damaged(stale));
             let summaries = codes.summaries(cell).unwrap_or_else(|stale| damaged(stale));
             encoder.decode_centroid(centroid);
-            let mut record = vec![0; encode::record_bytes(padded, inner.filters)];
+            let mut record = vec![0; encode::record_bytes(&inner)];
             encode::write_record(&encoder, Tid::new(0, 0), &mut record);
             entries.push(New { child, summaries, record });
         }
@@ -898,7 +926,7 @@ impl Structure {
         let mut centroid = vec![0.0; padded];
         let mut list = Entries::new(&self.inner);
         for &i in chosen {
-            push_child(&mut self.encoder, &mut list, &entries[i]);
+            push_child(&mut self.inner_encoder, &mut list, &entries[i]);
             centroid.iter_mut().zip(row(i)).for_each(|(c, x)| *c += x / chosen.len() as f32);
         }
         let head = write::write_list(self.index, &self.inner, level as u8, id, &list, cells);
@@ -952,7 +980,7 @@ impl Structure {
         let mut root = Entries::new(&inner);
         for (id, chosen) in (first + 1..).zip(&chosen) {
             let new = self.write_inner(level, id, (&entries, &centroids), chosen, &mut cells);
-            push_child(&mut self.encoder, &mut root, &new);
+            push_child(&mut self.inner_encoder, &mut root, &new);
         }
         let head = write::write_list(self.index, &inner, level as u8 + 1, first, &root, &mut cells);
         let index = self.index;

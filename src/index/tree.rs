@@ -9,7 +9,7 @@ use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
 use super::storage::{self, Buffer, Checked, Stale, blocks, corrupted};
 use crate::filter::predicate::Predicate;
 use ann::filter::Summary;
-use ann::quantize::{self, BLOCK, CodeFactors, ListTerm, QueryTable, Space};
+use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
 
@@ -307,7 +307,7 @@ impl<'l> CodeReader<'l> {
             self.open = None; // release before the next lock
             pgrx::check_for_interrupts!();
             let buffer = Buffer::read(self.rel, number);
-            page::check_code(buffer.page(), self.layout).or_stale(self.rel, number)?;
+            page::check_cells(buffer.page(), self.layout).or_stale(self.rel, number)?;
             self.open = Some(buffer);
         }
         Ok(self.open.as_ref().unwrap())
@@ -320,29 +320,31 @@ impl<'l> CodeReader<'l> {
 
     /// Starts fetching a cell into the processor's cache.
     pub fn prefetch(&self, (number, cell): (u32, u16)) {
-        storage::prefetch(self.rel, number, page::cell_bytes(self.layout, cell as usize));
+        storage::prefetch(self.rel, number, page::cell_bytes(self.layout, cell));
     }
 
     /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch.
-    /// `child`: on inner levels, the child list that the cell must be of.
+    /// `list`: the list that the cell must be of, see [`page::check_cell_of`].
     fn read(
         &mut self,
         (number, cell): (u32, u16),
-        child: u32,
-        mut part: impl FnMut(&CodeFactors, std::ops::Range<usize>, &[i8]),
+        list: u32,
+        mut part: impl FnMut(Bits, &CodeFactors, std::ops::Range<usize>, &[u8]),
     ) -> Result<(CodeFactors, u32), Stale> {
         let (rel, layout) = (self.rel, self.layout);
         let page = self.turn_to(number)?.page();
-        let (factors, code) = page::cell(page, layout, cell as usize).or_corrupted(rel, number);
-        if layout.inner {
-            page::check_child(page, layout, cell as usize, child).or_stale(rel, number)?;
-        }
-        part(&factors, 0..code.len(), code);
+        let bits = layout.bits.expect("a layout with codes");
+        let (factors, code) = page::cell(page, layout, cell).or_stale(rel, number)?;
+        page::check_cell_of(page, layout, cell, list).or_stale(rel, number)?;
+        let mut end = bits.dims(code.len());
+        part(bits, &factors, 0..end, code);
         let page::Opaque { mut next, mut epoch, .. } = page::opaque(page);
         for i in 1..layout.cell_pages {
             let page = self.turn_to(next)?.page();
-            let (range, code) = page::cell_part(page, layout, i);
-            part(&factors, range, code);
+            let code = page::cell_part(page, layout, i);
+            let start = end;
+            end += bits.dims(code.len());
+            part(bits, &factors, start..end, code);
             let opaque = page::opaque(page);
             (next, epoch) = (opaque.next, epoch.max(opaque.epoch));
         }
@@ -350,16 +352,19 @@ impl<'l> CodeReader<'l> {
     }
 
     /// The factors of a cell and the inner product of its code with `q`.
-    pub fn dot(&mut self, cell: (u32, u16), child: u32, q: &[f32]) -> Result<Code, Stale> {
+    pub fn dot(&mut self, cell: (u32, u16), list: u32, q: &[f32]) -> Result<Code, Stale> {
         let mut dot = 0.0;
-        let (factors, epoch) = self.read(cell, child, |_, range, code| dot += quantize::dot_code(&q[range], code))?;
+        let (factors, epoch) =
+            self.read(cell, list, |bits, _, range, code| dot += quantize::dot_code(bits, &q[range], code))?;
         Ok(Code { factors, dot, epoch })
     }
 
     /// Reads a cell's factors and code into `encoder`.
     pub fn read_into(&mut self, cell: (u32, u16), child: u32, encoder: &mut Encoder) -> Result<(), Stale> {
         let codes = &mut encoder.codes;
-        let (factors, _) = self.read(cell, child, |_, range, code| codes[range].copy_from_slice(code))?;
+        let (factors, _) = self.read(cell, child, |bits, _, range, code| {
+            codes[bits.bytes(range.start)..bits.bytes(range.end)].copy_from_slice(code);
+        })?;
         encoder.code = factors;
         Ok(())
     }
@@ -368,23 +373,47 @@ impl<'l> CodeReader<'l> {
     fn may_match(&mut self, (number, cell): (u32, u16), child: u32, filter: &Predicate) -> Result<bool, Stale> {
         let (rel, layout) = (self.rel, self.layout);
         let page = self.turn_to(number)?.page();
-        page::cell(page, layout, cell as usize).or_corrupted(rel, number);
-        page::check_child(page, layout, cell as usize, child).or_stale(rel, number)?;
-        Ok(filter.may_match(|column| page::summary(page, layout, cell as usize, column)))
+        page::cell(page, layout, cell).or_stale(rel, number)?;
+        page::check_cell_of(page, layout, cell, child).or_stale(rel, number)?;
+        Ok(filter.may_match(|column| page::summary(page, layout, cell, column)))
     }
 
     /// The summaries in a cell of an inner level.
     pub fn summaries(&mut self, (number, cell): (u32, u16)) -> Result<Vec<Summary>, Stale> {
         let layout = self.layout;
         let page = self.turn_to(number)?.page();
-        Ok((0..layout.filters).map(|column| page::summary(page, layout, cell as usize, column)).collect())
+        Ok((0..layout.filters).map(|column| page::summary(page, layout, cell, column)).collect())
     }
 
     /// Adds what a cell's code stands for to `centroid` (padded long). Returns the factors.
-    pub fn decode(&mut self, cell: (u32, u16), child: u32, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
-        self.read(cell, child, |factors, range, code| quantize::decode_code(code, factors.scale, &mut centroid[range]))
-            .map(|(factors, _)| factors)
+    pub fn decode(&mut self, cell: (u32, u16), list: u32, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
+        let add = |bits, factors: &CodeFactors, range, code: &[u8]| {
+            quantize::decode_code(bits, code, factors.scale, &mut centroid[range]);
+        };
+        self.read(cell, list, add).map(|(factors, _)| factors)
     }
+}
+
+/// Reads an entry's sketch; its nibbles go to `nibbles` (a byte each). The list must be one that nobody changes.
+pub fn read_sketch(
+    rel: pg_sys::Relation,
+    layout: &Layout,
+    list: u32,
+    at: Position,
+    nibbles: &mut [u8],
+) -> quantize::SketchFactors {
+    let buffer = Buffer::read(rel, at.page);
+    let posting = Posting::open(buffer.page(), layout, list).or_corrupted(rel, at.page);
+    let block = posting.block(at.block as usize);
+    let slot = at.slot as usize;
+    quantize::nibble_column(block.groups(), slot, &mut nibbles[..layout.inline_groups]);
+    for i in 0..layout.sketch_pages {
+        let (part, number) = (layout.part(i), block.sketch_page(i));
+        let buffer = Buffer::read(rel, number);
+        let groups = page::sketch_part(buffer.page(), part.len(), list).or_corrupted(rel, number);
+        quantize::nibble_column(groups, slot, &mut nibbles[part]);
+    }
+    block.sketch(slot)
 }
 
 /// Whether a list (still) has an entry for a row.

@@ -1,7 +1,7 @@
 //! Writes whole lists: during a build, to pages of the new relation that nobody else can see yet and that are logged at the
 //! end; when lists are replaced, to new pages of a living index, each logged as it is written.
 
-use super::page::{self, Child, Kind, Layout, NO_BLOCK, PostingMut, Tid};
+use super::page::{self, Child, Kind, Layout, NO_BLOCK, PostingMut, Run, Tid};
 use super::storage::{Buffer, Change, Checked};
 use ann::filter::{RowKeys, Summary};
 use ann::quantize::{self, BLOCK, CodeFactors, SketchFactors};
@@ -15,8 +15,8 @@ pub struct Entry<'e> {
     pub code: CodeFactors,
     /// One nibble a byte, padded / 2.
     pub nibbles: &'e [u8],
-    /// padded
-    pub codes: &'e [i8],
+    /// As many bytes as the layout's codes have.
+    pub codes: &'e [u8],
     /// On the level of rows, the filter columns.
     pub row: &'e RowKeys,
     /// On inner levels, the child list, and the summaries of its filter columns (none: it is a list of lists).
@@ -26,10 +26,10 @@ pub struct Entry<'e> {
 /// Encoded entries on their way to pages.
 pub struct Entries {
     groups: usize,
-    padded: usize,
+    code_bytes: usize,
     filters: usize,
     nibbles: Vec<u8>,
-    codes: Vec<i8>,
+    codes: Vec<u8>,
     /// Of entries of rows.
     rows: Vec<RowKeys>,
     /// Of entries of lists of rows.
@@ -39,11 +39,9 @@ pub struct Entries {
 
 /// Where the parts of a block are that are not on its posting page.
 struct Parts {
-    /// Slots that have a cell.
+    /// Slots that can be used: those that have a cell, where there are codes.
     slots: usize,
-    /// Cell of slot 0 on the first code page.
-    code_index: usize,
-    code_pages: Vec<u32>,
+    runs: Vec<Run>,
     sketch_pages: Vec<u32>,
 }
 
@@ -52,7 +50,7 @@ impl Entries {
     pub fn new(layout: &Layout) -> Entries {
         Entries {
             groups: layout.groups,
-            padded: layout.padded,
+            code_bytes: layout.code_bytes(),
             filters: layout.filters,
             nibbles: Vec::new(),
             codes: Vec::new(),
@@ -91,9 +89,9 @@ impl Entries {
     }
 
     /// Writes the cell of entry `i`, or part `part` of it.
-    fn write_cell(&self, page: &mut page::Bytes, layout: &Layout, i: usize, cell: usize, part: usize) {
+    fn write_cell(&self, page: &mut page::Bytes, layout: &Layout, i: usize, cell: u16, part: usize) {
         let (_, _, factors, child) = &self.heads[i];
-        let codes = &self.codes[i * self.padded..][..self.padded];
+        let codes = &self.codes[i * self.code_bytes..][..self.code_bytes];
         let summaries = self.summaries.get(i * self.filters..(i + 1) * self.filters).unwrap_or_default();
         page::write_cell(page, layout, cell, part, factors, codes, child.map(|c| (c.list, summaries)));
     }
@@ -101,10 +99,7 @@ impl Entries {
     /// Adds the entries of `range` (at most 32) to a posting page as a block. `groups`: their sketches, interleaved.
     fn write_block(&self, page: &mut page::Bytes, layout: &Layout, range: Range<usize>, parts: &Parts, groups: &[u8]) {
         let mut view = PostingMut::new(page, layout);
-        let b = view.add_block(parts.slots, parts.code_index);
-        for (i, &block) in parts.code_pages.iter().enumerate() {
-            view.set_code_page(b, i, block);
-        }
+        let b = view.add_block(parts.slots, &parts.runs);
         for (i, &block) in parts.sketch_pages.iter().enumerate() {
             view.set_sketch_page(b, i, block);
         }
@@ -123,21 +118,22 @@ impl Entries {
     }
 }
 
-/// Writes lists of one level, one after another. Code pages are shared by lists that follow each other.
+/// Writes lists of one level, one after another. Cells go where a posting or sketch page has room left, the others to code
+/// pages that lists which follow each other share.
 pub struct ListWriter<'l> {
     rel: pg_sys::Relation,
     layout: &'l Layout,
     level: u8,
     list: u32,
     head: u32,
-    /// The list's last page, and the last code page: locked while they are being filled, opened again when needed.
-    posting: Option<Buffer<'l>>,
-    posting_block: u32,
+    /// The list's last page.
+    posting: u32,
+    /// The last code page: locked while it is being filled, opened again when needed.
     code: Option<Buffer<'l>>,
     code_block: u32,
     /// Next cell on `code`.
     cell: usize,
-    /// Entries of the block that is being filled.
+    /// Entries of the page that is being filled.
     waiting: Entries,
     groups: Vec<u8>,
     /// Of the list's rows so far.
@@ -153,8 +149,7 @@ impl<'l> ListWriter<'l> {
             level,
             list: 0,
             head: NO_BLOCK,
-            posting: None,
-            posting_block: NO_BLOCK,
+            posting: NO_BLOCK,
             code: None,
             code_block: NO_BLOCK,
             cell: 0,
@@ -177,28 +172,30 @@ impl<'l> ListWriter<'l> {
         self.list = id;
         self.summaries.fill(Summary::EMPTY);
         let mut head = self.new_page(Kind::Posting);
-        self.head = head.block();
         let block = head.block();
         page::edit_opaque(head.page_unlogged(), |o| (o.head, o.insert_at) = (block, block));
-        self.posting_block = block;
-        self.posting = Some(head);
+        (self.head, self.posting) = (block, block);
     }
 
     /// Unlocks all pages, so that interrupts are answered.
     pub fn unlock(&mut self) {
-        self.posting = None;
         self.code = None;
     }
 
     /// Adds an entry to the list.
     pub fn add(&mut self, entry: &Entry<'_>) {
+        if self.waiting.len() == self.layout.entries_per_page() {
+            self.write_page();
+            let mut next = self.new_page(Kind::Posting);
+            page::edit_opaque(next.page_unlogged(), |o| o.head = self.head);
+            let mut last = Buffer::write(self.rel, self.posting);
+            page::edit_opaque(last.page_unlogged(), |o| o.next = next.block());
+            self.posting = next.block();
+        }
         if entry.child.is_none() {
             entry.row.add_to(&mut self.summaries);
         }
         self.waiting.push(entry);
-        if self.waiting.len() == BLOCK {
-            self.write_block();
-        }
     }
 
     /// What the filter columns of the list's rows hold.
@@ -208,89 +205,123 @@ impl<'l> ListWriter<'l> {
 
     /// Ends the list; returns its head page.
     pub fn end(&mut self) -> u32 {
-        if self.waiting.len() > 0 {
-            self.write_block();
-        }
-        self.posting = None;
-        let last_block = self.posting_block;
+        self.write_page();
         let mut head = Buffer::write(self.rel, self.head);
-        page::edit_opaque(head.page_unlogged(), |o| o.insert_at = last_block);
+        page::edit_opaque(head.page_unlogged(), |o| o.insert_at = self.posting);
         self.head
     }
 
-    fn write_block(&mut self) {
-        let n = self.waiting.len();
+    /// Writes the waiting entries to the last page.
+    fn write_page(&mut self) {
         let layout = self.layout;
-        let mut posting = self.posting.take().unwrap_or_else(|| Buffer::write(self.rel, self.posting_block));
-        if page::opaque(posting.page()).used as usize == layout.blocks {
-            let mut next = self.new_page(Kind::Posting);
-            page::edit_opaque(next.page_unlogged(), |o| o.head = self.head);
-            page::edit_opaque(posting.page_unlogged(), |o| o.next = next.block());
-            posting = next;
-            self.posting_block = posting.block();
+        let waiting = std::mem::replace(&mut self.waiting, Entries::new(layout));
+        let mut posting = Buffer::write(self.rel, self.posting);
+        let blocks = waiting.len().div_ceil(BLOCK);
+        // Pages with cells of inner lists can be closed by themselves: to changes of summaries.
+        let mut room = if layout.inner { 0 } else { layout.cells_behind(blocks) };
+        for b in 0..blocks {
+            let range = b * BLOCK..waiting.len().min((b + 1) * BLOCK);
+            quantize::pack_block(waiting.nibbles(range.clone()), range.len(), &mut self.groups);
+            let mut sketches: Vec<Buffer> = (0..layout.sketch_pages)
+                .map(|i| {
+                    let part = layout.part(i);
+                    let mut buffer = self.new_page(Kind::Sketch);
+                    page::edit_opaque(buffer.page_unlogged(), |o| o.head = self.head);
+                    let groups = page::sketch_part_mut(buffer.page_unlogged(), part.len());
+                    groups.copy_from_slice(&self.groups[16 * part.start..16 * part.end]);
+                    buffer
+                })
+                .collect();
+            let parts = Parts {
+                slots: if layout.bits.is_some() { range.len() } else { BLOCK },
+                runs: self.write_cells(&waiting, range.clone(), &mut posting, &mut room, sketches.last_mut()),
+                sketch_pages: sketches.iter().map(Buffer::block).collect(),
+            };
+            waiting.write_block(posting.page_unlogged(), layout, range, &parts, &self.groups);
         }
-        let (code_index, code_pages) = self.write_codes(n);
-        quantize::pack_block(self.waiting.nibbles(0..n), n, &mut self.groups);
-        let sketch_pages: Vec<u32> = (0..layout.sketch_pages)
-            .map(|i| {
-                let part = layout.part(i);
-                let mut buffer = self.new_page(Kind::Sketch);
-                page::edit_opaque(buffer.page_unlogged(), |o| o.head = self.head);
-                let groups = page::sketch_part_mut(buffer.page_unlogged(), part.len());
-                groups.copy_from_slice(&self.groups[16 * part.start..16 * part.end]);
-                buffer.block()
-            })
-            .collect();
-        let parts = Parts { slots: n, code_index, code_pages, sketch_pages };
-        self.waiting.write_block(posting.page_unlogged(), layout, 0..n, &parts, &self.groups);
-        self.posting = Some(posting);
+        self.waiting = waiting;
         self.waiting.clear();
     }
 
-    /// Writes the cells of the waiting block; returns the cell of slot 0 on its page, and all pages in order.
-    fn write_codes(&mut self, n: usize) -> (usize, Vec<u32>) {
+    /// Writes the cells of some entries: `room` of them at the end of the posting page, as many as fit behind the sketches
+    /// of a sketch page, the others on code pages. Returns where they are.
+    fn write_cells(
+        &mut self,
+        entries: &Entries,
+        range: Range<usize>,
+        posting: &mut Buffer<'l>,
+        room: &mut usize,
+        mut sketch: Option<&mut Buffer<'l>>,
+    ) -> Vec<Run> {
         let layout = self.layout;
-        let mut pages = Vec::new();
-        let mut first = 0;
-        for slot in 0..n {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut sketch_room = if layout.inner { 0 } else { layout.cells_behind_sketches() };
+        for i in if layout.bits.is_some() { range } else { 0..0 } {
             if layout.cell_pages > 1 {
-                let mut parts: Vec<Buffer> = (0..layout.cell_pages).map(|_| self.new_page(Kind::Code)).collect();
-                let blocks: Vec<u32> = parts.iter().map(Buffer::block).collect();
-                for (part, buffer) in parts.iter_mut().enumerate() {
-                    let page = buffer.page_unlogged();
-                    self.waiting.write_cell(page, layout, slot, 0, part);
-                    page::edit_opaque(page, |o| {
-                        o.refs = 1;
-                        o.next = blocks.get(part + 1).copied().unwrap_or(NO_BLOCK);
-                    });
-                }
-                pages.extend(blocks);
+                runs.extend(self.write_spanning(entries, i));
                 continue;
             }
-            if self.code_block == NO_BLOCK || self.cell == layout.cells {
-                self.code = None; // release before the next
-                let fresh = self.new_page(Kind::Code);
-                self.code_block = fresh.block();
-                self.code = Some(fresh);
-                self.cell = 0;
-            } else if self.code.is_none() {
-                self.code = Some(Buffer::write(self.rel, self.code_block));
-            }
-            let cell = self.cell;
-            if slot == 0 {
-                first = cell;
-            }
-            let buffer = self.code.as_mut().unwrap();
+            let (buffer, cell) = if *room > 0 {
+                *room -= 1;
+                (&mut *posting, None)
+            } else if sketch_room > 0
+                && let Some(sketch) = &mut sketch
+            {
+                sketch_room -= 1;
+                (&mut **sketch, None)
+            } else {
+                self.turn_code_page();
+                self.cell += 1;
+                (self.code.as_mut().unwrap(), Some(self.cell as u16 - 1))
+            };
             let block = buffer.block();
             let page = buffer.page_unlogged();
-            if slot == 0 || cell == 0 {
-                pages.push(block);
+            let goes_on = runs.last().is_some_and(|run| run.page == block);
+            if cell.is_some() && !goes_on {
                 page::edit_opaque(page, |o| o.refs += 1);
             }
-            self.waiting.write_cell(page, layout, slot, cell, 0);
-            self.cell += 1;
+            let cell = cell.unwrap_or_else(|| page::add_cell_at_end(page, layout));
+            entries.write_cell(page, layout, i, cell, 0);
+            match runs.last_mut() {
+                Some(run) if goes_on => run.count += 1,
+                _ => runs.push(Run { page: block, first: cell, count: 1 }),
+            }
         }
-        (first, pages)
+        runs
+    }
+
+    /// Makes `code` a page with a free cell.
+    fn turn_code_page(&mut self) {
+        if self.code_block == NO_BLOCK || self.cell == self.layout.cells {
+            self.code = None; // release before the next
+            let fresh = self.new_page(Kind::Code);
+            self.code_block = fresh.block();
+            self.code = Some(fresh);
+            self.cell = 0;
+        } else if self.code.is_none() {
+            self.code = Some(Buffer::write(self.rel, self.code_block));
+        }
+    }
+
+    /// Writes a cell that spans pages.
+    fn write_spanning(&self, entries: &Entries, i: usize) -> Vec<Run> {
+        let layout = self.layout;
+        let mut parts: Vec<Buffer> = (0..layout.cell_pages).map(|_| self.new_page(Kind::Code)).collect();
+        let blocks: Vec<u32> = parts.iter().map(Buffer::block).collect();
+        for (part, buffer) in parts.iter_mut().enumerate() {
+            let page = buffer.page_unlogged();
+            entries.write_cell(page, layout, i, 0, part);
+            page::edit_opaque(page, |o| {
+                (o.refs, o.next) = (1, blocks.get(part + 1).copied().unwrap_or(NO_BLOCK));
+            });
+        }
+        blocks.into_iter().map(|page| Run { page, first: 0, count: 1 }).collect()
+    }
+
+    /// The last code page if it has free cells: open to inserts.
+    pub fn open_page(&self) -> u32 {
+        let open = self.layout.cell_pages == 1 && self.cell < self.layout.cells;
+        if open { self.code_block } else { NO_BLOCK }
     }
 }
 
@@ -320,10 +351,10 @@ impl<'l> CodeStream<'l> {
     /// further page.
     fn write(&mut self, entries: &Entries, range: Range<usize>) -> Parts {
         let layout = self.layout;
-        let mut parts = Parts { slots: range.len(), code_index: 0, code_pages: Vec::new(), sketch_pages: Vec::new() };
-        if layout.cell_pages > 1 {
-            for i in range {
-                parts.code_pages.extend(self.write_spanning(entries, i));
+        let mut parts = Parts { slots: range.len(), runs: Vec::new(), sketch_pages: Vec::new() };
+        if layout.cell_pages != 1 {
+            if layout.bits.is_some() {
+                parts.runs.extend(range.flat_map(|i| self.write_spanning(entries, i)));
             }
             parts.slots = BLOCK; // a further slot's pages are made when it is used
             return parts;
@@ -341,10 +372,7 @@ impl<'l> CodeStream<'l> {
             } else {
                 page::check_code(buffer.page(), layout).or_corrupted(self.rel, self.page);
             }
-            if next == range.start {
-                parts.code_index = self.used;
-            }
-            parts.code_pages.push(self.page);
+            let first = self.used;
             let change = Change::begin(self.rel);
             let page = change.edit(&buffer, fresh);
             if fresh {
@@ -353,7 +381,7 @@ impl<'l> CodeStream<'l> {
             page::edit_opaque(page, |o| o.refs += 1);
             let here = (range.end - next).min(layout.cells - self.used);
             for i in next..next + here {
-                entries.write_cell(page, layout, i, self.used, 0);
+                entries.write_cell(page, layout, i, self.used as u16, 0);
                 self.used += 1;
             }
             next += here;
@@ -363,13 +391,14 @@ impl<'l> CodeStream<'l> {
                 parts.slots += more;
                 page::set_used_cells(page, layout, self.used);
             }
+            parts.runs.push(Run { page: self.page, first: first as u16, count: (self.used - first) as u16 });
             change.commit();
         }
         parts
     }
 
     /// Writes a cell of several pages; returns them.
-    fn write_spanning(&self, entries: &Entries, i: usize) -> Vec<u32> {
+    fn write_spanning(&self, entries: &Entries, i: usize) -> Vec<Run> {
         let layout = self.layout;
         let mut pages = vec![NO_BLOCK; layout.cell_pages];
         let mut next = NO_BLOCK;
@@ -385,7 +414,7 @@ impl<'l> CodeStream<'l> {
             next = buffer.block();
             pages[part] = next;
         }
-        pages
+        pages.into_iter().map(|page| Run { page, first: 0, count: 1 }).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::index::compat;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
 use crate::index::page::{self, Block, Layout, NO_BLOCK, Posting, Tid};
 use crate::index::storage::{Buffer, blocks};
-use crate::index::tree::{CodeReader, List, Query};
+use crate::index::tree::{Code, CodeReader, List, Query};
 use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
 use pgrx::prelude::*;
@@ -259,17 +259,12 @@ impl<'s> Checker<'s> {
             let groups = page::sketch_part(buffer.page(), part.len(), id).map_err(|d| Wrong::page(number, d))?;
             quantize::nibble_column(groups, slot, &mut self.nibbles[part]);
         }
-        let factors = block.factors();
         Ok(Stored {
             tid: block.tid(slot),
             live: block.live() >> slot & 1 == 1,
             list: list.unwrap_or_default(),
             cell: cell_of(&block, slot),
-            sketch: SketchFactors {
-                constant: factors.constant[slot],
-                scale: factors.scale[slot],
-                error: factors.error[slot],
-            },
+            sketch: block.sketch(slot),
             row: if layout.inner { RowKeys::default() } else { block.row(slot) },
         })
     }
@@ -335,7 +330,7 @@ impl<'s> Checker<'s> {
     fn check_sketch(&self, what: &str, sketch: &SketchFactors, code: &CodeFactors, x: &[f32]) -> Result<(), Wrong> {
         let all = [sketch.scale, sketch.error, code.constant, code.scale, code.error];
         // Without bounds: a value at the ends of f32's range.
-        if sketch.constant.is_nan() || code.error == f32::MAX {
+        if sketch.constant.is_nan() || code.error == f32::INFINITY {
             return Ok(());
         }
         ensure!(
@@ -404,16 +399,22 @@ impl<'s> Checker<'s> {
         row.extend_from_slice(raw);
         row.resize(self.frame.padded(), 0.0);
         let placed = self.frame.place(&mut row);
-        let code = CodeReader::new(self.index, &leaf).dot(stored.cell, 0, &row)?;
         if placed == Placed::Usual {
-            self.check_sketch(&what, &stored.sketch, &code.factors, &row)?;
+            let factors = match leaf.bits {
+                Some(_) => self.code(&stored, &row)?.factors,
+                None => self.substitute(&stored.sketch, &row),
+            };
+            self.check_sketch(&what, &stored.sketch, &factors, &row)?;
         }
         self.row = row;
+        if leaf.bits.is_none() {
+            return Ok(());
+        }
         let own = Probe::new(&self.frame, raw);
         let operator = self.frame.operator;
         for probe in probes.iter().chain([&own]) {
             let list = self.list(&probe.query, stored.list)?;
-            let code = CodeReader::new(self.index, &leaf).dot(stored.cell, 0, &probe.query.vector)?;
+            let code = self.code(&stored, &probe.query.vector)?;
             let lower = probe.query.lower_bound(&list, &code.factors, code.dot);
             let bound = operator.order_value(lower, probe.query.underflow);
             let distance = operator.distance(&probe.raw, raw);
@@ -440,6 +441,21 @@ impl<'s> Checker<'s> {
             ensure!(unknown.is_none(), "{what} has a value of filter column {column} that list {id} does not know of.");
         }
         Ok(())
+    }
+
+    /// The code of an entry, multiplied with `x`.
+    fn code(&self, stored: &Stored, x: &[f32]) -> Result<Code, Wrong> {
+        let list = self.structure.lists[stored.list].id;
+        Ok(CodeReader::new(self.index, &self.structure.leaf).dot(stored.cell, list, x)?)
+    }
+
+    /// Stands for the code of an entry without one. A row that a split could not read was encoded anew from its sketch;
+    /// that shows in a deviation greater than a sketch by itself ever has.
+    fn substitute(&self, sketch: &SketchFactors, x: &[f32]) -> CodeFactors {
+        let unit = if self.frame.operator.space() == Space::L2 { 2.0 } else { 1.0 };
+        let error = sketch.error / unit * (x.len() as f32 - 1.0).sqrt();
+        let norm = ann::distance::l2_squared(x, &self.centroid).sqrt();
+        CodeFactors { error: if error > 0.45 * norm { error } else { 0.0 }, ..CodeFactors::default() }
     }
 
     /// Whether two entries of one row must not be: both are still there, and no unfinished change explains them, which

@@ -3,6 +3,7 @@
 use crate::index::meta::Info;
 use crate::index::metric::{Metric, Operator};
 use crate::index::page::Tid;
+use crate::index::rows::Table;
 use crate::index::sample::Reservoir;
 use crate::index::search::Search;
 use crate::index::tree::Query;
@@ -127,7 +128,9 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
         let Some(&(farthest, _)) = nearest.rows.last() else { continue };
         let mut query = Query::new(operator);
         query.vector.extend_from_slice(vector);
-        let mut search = Search::new(index, &info, &frame, query);
+        // SAFETY: a function called from SQL has an active snapshot.
+        let table = Table { heap, snapshot: unsafe { pg_sys::GetActiveSnapshot() } };
+        let mut search = Search::new(index, table, &info, &frame, query);
         search.expect(k + 1);
         let underflow = search.query.underflow;
         let rows: HashSet<Tid> = nearest.rows.iter().map(|r| r.1).chain(nearest.ties.iter().copied()).collect();

@@ -439,59 +439,68 @@ impl Structure {
         Ok(())
     }
 
-    /// The code cells of a block's slots: each on a code page, of one slot only, and written if the slot is live.
+    /// The code cells of a block's slots: each on a code page or on a page of its own list, of one slot only, and written if
+    /// the slot is live.
     fn walk_cells(&mut self, layout: &Layout, block: &Block<'_>, at: u32) -> Result<(), Wrong> {
         let by = format!("block {at}");
-        for i in 0..layout.code_pages {
-            if block.code_page(i) != NO_BLOCK {
-                let page = self.page(block.code_page(i), Kind::Code, &by)?;
-                page.reached = true;
-                page.named = page.named.saturating_add(1);
-                let level = page.level;
-                ensure!(
-                    (level > 0) == layout.inner,
-                    "Block {}, to which block {at} refers, is for codes of level {level}.",
-                    block.code_page(i)
-                );
-            }
+        for number in block.all_code_pages() {
+            let page = self.page(number, Kind::Code, &by)?;
+            page.reached = true;
+            page.named = page.named.saturating_add(1);
+            let level = page.level;
+            ensure!(
+                (level > 0) == layout.inner,
+                "Block {number}, to which block {at} refers, is for codes of level {level}."
+            );
         }
         for slot in 0..block.slots() {
             let live = block.live() >> slot & 1 == 1;
-            let (first, cell) = layout.cell_of(block.code_index(), slot);
-            ensure!(first + layout.cell_pages <= layout.code_pages, "Cells of block {at} go beyond its code pages.");
             for part in 0..layout.cell_pages {
-                let number = block.code_page(first + part);
-                if number == NO_BLOCK {
-                    ensure!(!live, "An entry of block {at} (slot {slot}) has no code page.");
+                let run = |part| block.run(slot * layout.cell_pages + part).page;
+                let place = if layout.cell_pages == 1 { block.cell(slot) } else { Some((run(part), 0)) };
+                let Some((number, cell)) = place.filter(|place| place.0 != NO_BLOCK) else {
+                    ensure!(!live, "An entry of block {at} (slot {slot}) has no code.");
                     continue;
-                }
-                let bit = number as usize * self.most_cells() + cell;
-                if bit >= self.cells.len() {
-                    self.cells.resize((bit + 1).next_power_of_two(), false);
-                }
+                };
+                self.walk_cell(block, at, (number, cell), live)?;
+                let next = if part + 1 < layout.cell_pages { run(part + 1) } else { NO_BLOCK };
                 ensure!(
-                    !self.cells.replace(bit, true),
-                    "Cell {cell} of block {number} belongs to two entries, one in block {at}."
-                );
-                if !live {
-                    continue;
-                }
-                if usize::from(self.pages[number as usize].used) <= cell {
-                    self.look_at(number)?; // written since
-                }
-                let page = self.pages[number as usize];
-                ensure!(
-                    cell < usize::from(page.used),
-                    "Cell {cell} of block {number}, to which an entry of block {at} refers, has not been written."
-                );
-                let next = if part + 1 < layout.cell_pages { block.code_page(first + part + 1) } else { NO_BLOCK };
-                ensure!(
-                    layout.cell_pages == 1 || page.next == next,
+                    !live || layout.cell_pages == 1 || self.pages[number as usize].next == next,
                     "A code's part on block {number} is followed by block {}, but block {at} names {next}.",
-                    page.next
+                    self.pages[number as usize].next
                 );
             }
         }
+        Ok(())
+    }
+
+    /// One cell of a slot.
+    fn walk_cell(&mut self, block: &Block<'_>, at: u32, (number, cell): (u32, u16), live: bool) -> Result<(), Wrong> {
+        let (position, with_list) = page::cell_position(cell);
+        ensure!(
+            !with_list || number == at || block.all_sketch_pages().any(|page| page == number),
+            "A code of block {at} is at the end of block {number}, which is not of its list."
+        );
+        ensure!(position < self.most_cells(), "Block {at} names cell {position} of block {number}.");
+        let bit = number as usize * self.most_cells() + position;
+        if bit >= self.cells.len() {
+            self.cells.resize((bit + 1).next_power_of_two(), false);
+        }
+        ensure!(
+            !self.cells.replace(bit, true),
+            "Cell {position} of block {number} belongs to two entries, one in block {at}."
+        );
+        if !live {
+            return Ok(());
+        }
+        let written = |page: Page| usize::from(if with_list { page.refs } else { page.used });
+        if written(self.pages[number as usize]) <= position {
+            self.look_at(number)?; // written since
+        }
+        ensure!(
+            position < written(self.pages[number as usize]),
+            "Cell {position} of block {number}, to which an entry of block {at} refers, has not been written."
+        );
         Ok(())
     }
 

@@ -2,12 +2,13 @@
 //!
 //! Throughput is in elements: entries of a scan (so 1 / (elements per second) is the time per entry), vectors else. `scan`
 //! reads one block again and again from the first cache; `scan_far` walks through 24 MB of blocks, so that its bytes per
-//! second (divide: an entry has D/4 bytes of sketch and 12 of factors) compare with what the cache or the memory delivers.
+//! second (divide: an entry has D/4 bytes of sketch and 8 of factors) compare with what the cache or the memory delivers.
 //! `read` is that yardstick: the same bytes summed by plain loads.
 
 use ann::quantize::simd::{Kernels, available};
 use ann::quantize::{
-    BLOCK, BlockFactors, DEFAULT_Z, ListTerm, QueryTable, Rotation, Space, decode_code, encode_code, encode_sketch,
+    BLOCK, Bits, BlockFactors, DEFAULT_Z, ListTerm, QueryTable, Rotation, Space, decode_code, encode_code,
+    encode_sketch, factor,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -43,7 +44,8 @@ fn scans(c: &mut Criterion) {
         let blocks = (24 << 20) / block;
         let data = bytes(blocks * block);
         let column: [f32; BLOCK] = numbers(BLOCK).try_into().unwrap();
-        let f = BlockFactors { constant: &column, scale: &column, error: &column };
+        let packed = column.map(|x| factor::pack(x.abs()));
+        let f = BlockFactors { constant: &column, scale: &packed, error: &packed };
         let mut table = QueryTable::new();
         table.build(&numbers(dims), DEFAULT_Z);
 
@@ -86,18 +88,27 @@ fn others(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("vector/{dims}"));
         let mut table = QueryTable::new();
         group.bench_function("table", |b| b.iter(|| table.build(black_box(&q), DEFAULT_Z)));
-        let (mut nibbles, mut code) = (vec![0; dims / 2], vec![0i8; dims]);
+        let mut nibbles = vec![0; dims / 2];
         group.bench_function("encode_sketch", |b| {
             b.iter(|| encode_sketch(Space::L2, black_box(&q), &q, &mut nibbles));
         });
-        group.bench_function("encode_code", |b| b.iter(|| encode_code(Space::L2, black_box(&q), &q, &mut code)));
-        let mut x = q.clone();
-        group.bench_function("decode_code", |b| b.iter(|| decode_code(black_box(&code), 1e-9, &mut x)));
+        for bits in [Bits::Eight, Bits::Four] {
+            let mut code = vec![0; bits.bytes(dims)];
+            group.bench_function(format!("encode_code/{bits:?}"), |b| {
+                b.iter(|| encode_code(bits, Space::L2, black_box(&q), &q, &mut code));
+            });
+            let mut x = q.clone();
+            group.bench_function(format!("decode_code/{bits:?}"), |b| {
+                b.iter(|| decode_code(bits, black_box(&code), 1e-9, &mut x));
+            });
+            for kernels in available() {
+                group.bench_function(format!("dot_code/{bits:?}/{}", kernels.name()), |b| {
+                    b.iter(|| kernels.dot_code(bits, black_box(&q), black_box(&code)));
+                });
+            }
+        }
         let rotation = Rotation::new(dims, 1);
         for kernels in available() {
-            group.bench_function(format!("dot_code/{}", kernels.name()), |b| {
-                b.iter(|| kernels.dot_code(black_box(&q), black_box(&code)));
-            });
             let mut x = q.clone();
             group.bench_function(format!("rotate/{}", kernels.name()), |b| {
                 b.iter(|| rotation.apply_with(kernels, black_box(&mut x)));

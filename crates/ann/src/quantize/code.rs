@@ -1,22 +1,52 @@
-//! The extended code: 8 bits a dimension with a guaranteed bound, read only for entries that the sketch cannot exclude.
+//! The extended code: 8 or 4 bits a dimension with a guaranteed bound, read only for entries that the sketch cannot exclude.
 //!
 //! x̂ = c + s·u, u a vector of i8 and s a step chosen per entry, in the manner of extended RaBitQ (arXiv 2409.09913) but
 //! with plain reconstruction instead of the unbiased estimator, because ‖e‖ = ‖x − x̂‖ is stored and the triangle
 //! inequality then bounds the true distance with certainty.
+//!
+//! With 8 bits u is any of −127..=127 and ‖e‖ about 0.75 % of ‖x − c‖. With 4 bits u is one of 16 levels, the best
+//! quantizer of the normal distribution (Lloyd-Max), and ‖e‖ about 9.7 %. Two 4-bit codes share a byte: the even
+//! dimension has its low half. Of each, bit 3 is the sign (set: negative), the rest the level's number.
 
-use super::{Space, simd};
+use super::{Space, factor, simd};
 
 /// Half a unit in the last place of 1.0: the largest relative error of one rounding to f32.
 const U: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// What an entry stores beside its code.
+/// Bits of a code, a dimension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bits {
+    Four,
+    Eight,
+}
+
+impl Bits {
+    /// Bytes of a code of `dims` coordinates, an even number.
+    pub fn bytes(self, dims: usize) -> usize {
+        match self {
+            Bits::Four => dims / 2,
+            Bits::Eight => dims,
+        }
+    }
+
+    /// Coordinates that so many bytes hold.
+    pub fn dims(self, bytes: usize) -> usize {
+        match self {
+            Bits::Four => 2 * bytes,
+            Bits::Eight => bytes,
+        }
+    }
+}
+
+/// What an entry stores beside its code. `error` is a number that [`factor`] can pack; `scale` needs its digits, for e to be
+/// orthogonal to u.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CodeFactors {
     /// L2: s²‖u‖² + 2s⟨u,c⟩. InnerProduct: 0.
     pub constant: f32,
     /// The step s.
     pub scale: f32,
-    /// ‖x − x̂‖, rounded up. InnerProduct: with the rounding allowance that depends on ‖c‖ and ‖s·u‖ (see
+    /// ‖x − x̂‖, rounded up (infinite where nothing is known). InnerProduct: with the rounding allowance that depends on ‖c‖ and ‖s·u‖ (see
     /// [`code_lower_bound`]), because it is multiplied by ‖q‖ all the same.
     pub error: f32,
 }
@@ -48,25 +78,24 @@ impl ListTerm {
     }
 }
 
-/// Encodes an entry: `residual` = x − c, `centroid` = c and `code` all have `padded` coordinates.
-pub fn encode_code(space: Space, residual: &[f32], centroid: &[f32], code: &mut [i8]) -> CodeFactors {
+/// Encodes an entry: `residual` = x − c and `centroid` = c have `padded` coordinates, `code` the bytes for so many.
+pub fn encode_code(bits: Bits, space: Space, residual: &[f32], centroid: &[f32], code: &mut [u8]) -> CodeFactors {
     assert!(residual.len().is_multiple_of(8));
     assert_eq!(residual.len(), centroid.len());
-    assert_eq!(residual.len(), code.len());
-    simd::best().encode_code(space, residual, centroid, code)
+    assert_eq!(code.len(), bits.bytes(residual.len()));
+    simd::best().encode_code(bits, space, residual, centroid, code)
 }
 
 /// Adds s·u in place: the parent's centroid becomes the child's. The same to the bit on every CPU (a multiplication and an
 /// addition, never fused), so that all who walk down the tree see the same centroid as those who encoded against it.
-pub fn decode_code(code: &[i8], scale: f32, centroid: &mut [f32]) {
-    assert_eq!(code.len(), centroid.len());
-    simd::best().decode_code(code, scale, centroid);
+pub fn decode_code(bits: Bits, code: &[u8], scale: f32, centroid: &mut [f32]) {
+    assert_eq!(code.len(), bits.bytes(centroid.len()));
+    simd::best().decode_code(bits, code, scale, centroid);
 }
 
-/// ⟨q,u⟩. `q` and `code` have `padded` coordinates.
-pub fn dot_code(q: &[f32], code: &[i8]) -> f32 {
-    assert_eq!(q.len(), code.len());
-    simd::best().dot_code(q, code)
+/// ⟨q,u⟩. `q` has the coordinates that `code` is of.
+pub fn dot_code(bits: Bits, q: &[f32], code: &[u8]) -> f32 {
+    simd::best().dot_code(bits, q, code)
 }
 
 /// The distance of the query to x̂ (L2 squared, not below 0; or −⟨x̂,q⟩), `dot` being ⟨q,u⟩. Not a bound.
@@ -75,6 +104,21 @@ pub fn code_distance(space: Space, term: ListTerm, f: &CodeFactors, dot: f32) ->
     match space {
         Space::L2 => (a + constant - 2.0 * s * dot).max(0.0) as f32,
         Space::InnerProduct => (a - s * dot) as f32,
+    }
+}
+
+/// A bound of the true distance that only few entries are below (about 0.6 %, as for the sketch), `distance` being
+/// [`code_distance`]: `DEFAULT_Z` deviations of it, plus the most that it can be biased.
+///
+/// With q' = q or q − x̂, the true distance differs from that of x̂ by ‖e‖² − 2⟨q',e⟩ (inner product: by −⟨q,e⟩). But for its
+/// part along r, which is ‖e‖²/‖r‖ long and which `BIAS` stands for, e points anywhere.
+pub fn code_likely_bound(space: Space, f: &CodeFactors, distance: f32, q_norm: f32, padded: usize) -> f32 {
+    /// ‖e‖/‖r‖ of 4-bit codes, rounded up.
+    const BIAS: f32 = 0.1;
+    let deviations = super::DEFAULT_Z / (padded as f32).sqrt();
+    match space {
+        Space::L2 => (distance - f.error * (2.0 * deviations * distance.max(0.0).sqrt() + f.error)).max(0.0),
+        Space::InnerProduct => distance - f.error * q_norm * (deviations + BIAS),
     }
 }
 
@@ -209,11 +253,18 @@ pub fn exact_code_error(space: Space, residual: &[f32], centroid: &[f32]) -> f32
     let norm = |v: &[f32]| v.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
     let (residual, lengths) = (norm(residual), norm(residual) + norm(centroid));
     let rounding = 1.01 * U * (residual + lengths);
-    round_up(match space {
+    factor::up(round_up(match space {
         Space::L2 => rounding,
         Space::InnerProduct => rounding + (2.0 * gamma(centroid.len()) + 2.0 * eta(centroid.len())) * lengths,
-    })
+    }))
 }
+
+/// The levels of a 4-bit code, by its bits: the best 16 levels for a normal variable (0.1284, 0.3881, 0.6568, 0.9424, 1.256,
+/// 1.618, 2.069, 2.733 deviations), in units of 2.733/127.
+pub(super) const LEVELS: [i8; 16] = [6, 18, 31, 44, 58, 75, 96, 127, -6, -18, -31, -44, -58, -75, -96, -127];
+
+/// Where the next level begins, in deviations.
+const BOUNDARIES: [f32; 7] = [0.2582, 0.5224, 0.7996, 1.099, 1.437, 1.844, 2.401];
 
 /// Steps tried, relative to max|r|/127. Below 1 the largest coordinates are clipped (or rounded down: 127/127.49) and all
 /// others gain.
@@ -222,9 +273,9 @@ const STEPS: [f32; 5] = [1.0, 0.998, 0.9962, 0.99, 0.975];
 /// Residuals whose largest coordinate is below this are stored as zeros (their norm is in the error).
 const SMALLEST: f32 = 1e-30;
 
-/// The encoder's body, compiled once per instruction set.
+/// The 8-bit encoder's body, compiled once per instruction set.
 #[inline(always)]
-pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], code: &mut [i8]) -> CodeFactors {
+pub(super) fn encode8(space: Space, residual: &[f32], centroid: &[f32], code: &mut [u8]) -> CodeFactors {
     let mut maxima = [0f32; 8];
     for r in residual.as_chunks::<8>().0 {
         for j in 0..8 {
@@ -232,10 +283,8 @@ pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], code: &mu
         }
     }
     let max = maxima.iter().fold(0f32, |a, b| a.max(*b));
-    let norm2 = dot64(residual, residual);
     if max < SMALLEST {
-        code.fill(0);
-        return finish(space, norm2, norm2, 0.0, 0.0, dot64(centroid, centroid), 0.0, residual.len());
+        return nothing(space, residual, centroid, code);
     }
 
     // Any step whose grid points minimise ‖r − s·u‖ after s is fitted to u: ‖r‖² − ⟨r,u⟩²/‖u‖².
@@ -264,12 +313,70 @@ pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], code: &mu
         }
     }
     let inverse = best.recip();
+    for (r, code) in residual.as_chunks::<8>().0.iter().zip(code.as_chunks_mut::<8>().0) {
+        for j in 0..8 {
+            code[j] = grid_bits(r[j] * inverse);
+        }
+    }
+    let levels = |code: &[u8; 8]| code.map(|u| f32::from(u as i8));
+    fit(space, residual, centroid, code.as_chunks::<8>().0.iter().map(levels))
+}
+
+/// The 4-bit encoder's body, compiled once per instruction set.
+#[inline(always)]
+pub(super) fn encode4(space: Space, residual: &[f32], centroid: &[f32], code: &mut [u8]) -> CodeFactors {
+    let deviation = (dot64(residual, residual) / residual.len() as f64).sqrt();
+    if deviation < f64::from(SMALLEST) {
+        return nothing(space, residual, centroid, code);
+    }
+    let inverse = (1.0 / deviation) as f32;
+    for (r, code) in residual.as_chunks::<8>().0.iter().zip(code.as_chunks_mut::<4>().0) {
+        let y = r.map(|r| r * inverse);
+        let mut number = y.map(|y| y.to_bits() >> 31 << 3);
+        for boundary in BOUNDARIES {
+            for j in 0..8 {
+                number[j] += u32::from(y[j].abs() > boundary);
+            }
+        }
+        for (j, code) in code.iter_mut().enumerate() {
+            *code = (number[2 * j] | number[2 * j + 1] << 4) as u8;
+        }
+    }
+    fit(space, residual, centroid, code.as_chunks::<4>().0.iter().map(levels4))
+}
+
+/// The levels of eight 4-bit codes.
+#[inline(always)]
+fn levels4(code: &[u8; 4]) -> [f32; 8] {
+    let mut levels = [0.0; 8];
+    for (j, byte) in code.iter().enumerate() {
+        levels[2 * j] = f32::from(LEVELS[usize::from(byte & 15)]);
+        levels[2 * j + 1] = f32::from(LEVELS[usize::from(byte >> 4)]);
+    }
+    levels
+}
+
+/// The factors of a residual that is too small for a code.
+#[inline(always)]
+fn nothing(space: Space, residual: &[f32], centroid: &[f32], code: &mut [u8]) -> CodeFactors {
+    code.fill(0);
+    let norm2 = dot64(residual, residual);
+    finish(space, norm2, norm2, 0.0, 0.0, dot64(centroid, centroid), 0.0, residual.len())
+}
+
+/// The factors of a code, `levels` being its u: s is fitted to it.
+#[inline(always)]
+fn fit(
+    space: Space,
+    residual: &[f32],
+    centroid: &[f32],
+    levels: impl Iterator<Item = [f32; 8]> + Clone,
+) -> CodeFactors {
     let (mut ru, mut uu, mut uc) = ([0f64; 8], [0f64; 8], [0f64; 8]);
     let chunks = residual.as_chunks::<8>().0.iter().zip(centroid.as_chunks::<8>().0);
-    for ((r, c), code) in chunks.zip(code.as_chunks_mut::<8>().0) {
+    for ((r, c), u) in chunks.zip(levels.clone()) {
         for j in 0..8 {
-            let u = f64::from(grid(r[j] * inverse));
-            code[j] = grid_bits(r[j] * inverse);
+            let u = f64::from(u[j]);
             ru[j] += f64::from(r[j]) * u;
             uu[j] += u * u;
             uc[j] += u * f64::from(c[j]);
@@ -278,13 +385,14 @@ pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], code: &mu
     let (ru, uu, uc): (f64, f64, f64) = (ru.iter().sum(), uu.iter().sum(), uc.iter().sum());
     let scale = (ru / uu) as f32;
     let mut errors = [0f64; 8];
-    for (r, code) in residual.as_chunks::<8>().0.iter().zip(code.as_chunks::<8>().0) {
+    for (r, u) in residual.as_chunks::<8>().0.iter().zip(levels) {
         for j in 0..8 {
-            let e = f64::from(r[j]) - f64::from(scale) * f64::from(code[j]);
+            let e = f64::from(r[j]) - f64::from(scale) * f64::from(u[j]);
             errors[j] += e * e;
         }
     }
     let centroid2 = if space == Space::InnerProduct { dot64(centroid, centroid) } else { 0.0 };
+    let norm2 = dot64(residual, residual);
     finish(space, errors.iter().sum(), norm2, f64::from(scale), uc, centroid2, uu, residual.len())
 }
 
@@ -307,12 +415,12 @@ fn finish(
         Space::L2 => CodeFactors {
             constant: super::sketch::finite(s * s * uu + 2.0 * s * uc),
             scale: s as f32,
-            error: round_up(error),
+            error: factor::up(round_up(error)),
         },
         Space::InnerProduct => {
             let lengths = centroid2.sqrt() + s * uu.sqrt() + error;
             let allowance = (2.0 * gamma(padded) + 2.0 * eta(padded)) * lengths;
-            CodeFactors { constant: 0.0, scale: s as f32, error: round_up(error + allowance) }
+            CodeFactors { constant: 0.0, scale: s as f32, error: factor::up(round_up(error + allowance)) }
         }
     }
 }
@@ -329,8 +437,8 @@ fn grid(y: f32) -> f32 {
 
 /// [`grid`] as it is stored.
 #[inline(always)]
-fn grid_bits(y: f32) -> i8 {
-    (grid(y) + MAGIC).to_bits() as i8
+fn grid_bits(y: f32) -> u8 {
+    (grid(y) + MAGIC).to_bits() as u8
 }
 
 /// ⟨a,b⟩ in f64.
@@ -347,8 +455,17 @@ fn dot64(a: &[f32], b: &[f32]) -> f64 {
 
 /// c += s·u, compiled once per instruction set.
 #[inline(always)]
-pub(super) fn decode(code: &[i8], scale: f32, centroid: &mut [f32]) {
+pub(super) fn decode8(code: &[u8], scale: f32, centroid: &mut [f32]) {
     for (c, u) in centroid.iter_mut().zip(code) {
-        *c += scale * f32::from(*u);
+        *c += scale * f32::from(*u as i8);
+    }
+}
+
+/// [`decode8`] for 4 bits.
+#[inline(always)]
+pub(super) fn decode4(code: &[u8], scale: f32, centroid: &mut [f32]) {
+    for (pair, byte) in centroid.as_chunks_mut::<2>().0.iter_mut().zip(code) {
+        pair[0] += scale * f32::from(LEVELS[usize::from(byte & 15)]);
+        pair[1] += scale * f32::from(LEVELS[usize::from(byte >> 4)]);
     }
 }

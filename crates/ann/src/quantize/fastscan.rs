@@ -107,15 +107,16 @@ pub struct ScanTerm {
     pub(super) threshold: f32,
 }
 
-/// The factors of a block's entries as stored (see [`super::SketchFactors`]); no alignment beyond that of f32 is assumed.
+/// The factors of a block's entries as stored (see [`super::SketchFactors`]), scale and error packed by [`super::factor`]; no
+/// alignment beyond that of their types is assumed.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockFactors<'a> {
     /// Each entry's constant.
     pub constant: &'a [f32; BLOCK],
     /// Each entry's scale.
-    pub scale: &'a [f32; BLOCK],
+    pub scale: &'a [u16; BLOCK],
     /// Each entry's error.
-    pub error: &'a [f32; BLOCK],
+    pub error: &'a [u16; BLOCK],
 }
 
 /// Adds to `sums` the table values of a block, or of a part of one: `groups` and `lut` have 16 bytes a group, any number of

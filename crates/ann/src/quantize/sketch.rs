@@ -9,7 +9,7 @@
 //! A nibble holds two consecutive dimensions: bits 0 and 1 the even one, bits 2 and 3 the odd one; the lower bit of each
 //! is the sign (set: negative), the upper one the magnitude (set: large).
 
-use super::{BLOCK, Space, simd};
+use super::{BLOCK, Space, factor, simd};
 
 /// The value of each 2-bit level.
 pub(super) const LEVELS: [f32; 4] = [SMALL, -SMALL, LARGE, -LARGE];
@@ -18,7 +18,8 @@ pub(super) const LARGE: f32 = 1.510;
 /// Above this many deviations a coordinate is large.
 const BOUNDARY: f64 = 0.98;
 
-/// What an entry stores beside its nibbles, all in units of the distance (L2: squared).
+/// What an entry stores beside its nibbles, all in units of the distance (L2: squared). `scale` and `error` are numbers that
+/// [`factor`] can pack.
 ///
 /// estimate = A + `constant` − `scale`·⟨v,q⟩, lower bound = estimate − z·`error`·B, with A and B of the list and the query
 /// (see [`super::ListTerm`]).
@@ -88,15 +89,21 @@ pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], nibbles: 
     let large = f64::from(large.iter().sum::<u32>());
     let (small2, large2) = (f64::from(SMALL).powi(2), f64::from(LARGE).powi(2));
     let v2 = dims * small2 + large * (large2 - small2);
-    let f = norm2 / vr;
+    // Rounded first: the constant goes with what is stored. The relative error of it is one of ⟨r,q−c⟩.
+    let exact = norm2 / vr;
+    let double = factor::nearest(finite(2.0 * exact));
+    let f = f64::from(double) / 2.0;
+    let rounding = f / exact - 1.0;
     // (1 − a²)/a² with a² = ⟨v,r⟩²/(‖v‖²‖r‖²)
     let miss = (v2 * norm2 / (vr * vr) - 1.0).max(0.0);
-    let error = (norm2 * miss / (dims - 1.0)).sqrt();
+    let error = (norm2 * (miss / (dims - 1.0) + rounding * rounding)).sqrt();
     match space {
-        Space::L2 => {
-            SketchFactors { constant: finite(norm2 + 2.0 * f * vc), scale: finite(2.0 * f), error: finite(2.0 * error) }
-        }
-        Space::InnerProduct => SketchFactors { constant: 0.0, scale: finite(f), error: finite(error) },
+        Space::L2 => SketchFactors {
+            constant: finite(norm2 + 2.0 * f * vc),
+            scale: double,
+            error: factor::up(finite(2.0 * error)),
+        },
+        Space::InnerProduct => SketchFactors { constant: 0.0, scale: double / 2.0, error: factor::up(finite(error)) },
     }
 }
 
@@ -126,6 +133,29 @@ pub fn nibble_column(groups: &[u8], slot: usize, nibbles: &mut [u8]) {
 /// The vector v that an entry's nibbles stand for: two coordinates a nibble.
 pub fn sketch_vector(nibbles: &[u8]) -> impl Iterator<Item = f32> {
     nibbles.iter().flat_map(|n| [LEVELS[usize::from(n & 3)], LEVELS[usize::from(n >> 2 & 3)]])
+}
+
+/// Adds to `x` what an entry's sketch says of its residual, the projection of r on v; returns how far from r that is.
+/// In vain for an entry without usable factors: then nothing is added and the result is infinite.
+pub fn decode_sketch(space: Space, f: &SketchFactors, nibbles: &[u8], x: &mut [f32]) -> f32 {
+    assert_eq!(x.len(), 2 * nibbles.len());
+    if f.scale == 0.0 {
+        return if f.error == 0.0 { f.constant.max(0.0).sqrt() } else { f32::INFINITY };
+    }
+    let half = if space == Space::L2 { 0.5 } else { 1.0 };
+    let (factor, error) = (f64::from(f.scale) * half, f64::from(f.error) * half);
+    let v2: f64 = sketch_vector(nibbles).map(|v| f64::from(v) * f64::from(v)).sum();
+    // From f = ‖r‖²/⟨v,r⟩ and error²·(D−1) = ‖r‖²(‖v‖²‖r‖²/⟨v,r⟩² − 1).
+    let vr = v2 * factor - error * error * (x.len() as f64 - 1.0) / factor;
+    let missed = (factor * vr - vr * vr / v2).max(0.0).sqrt();
+    if !(vr > 0.0 && missed.is_finite() && f.constant.is_finite()) {
+        return f32::INFINITY;
+    }
+    let step = (vr / v2) as f32;
+    for (x, v) in x.iter_mut().zip(sketch_vector(nibbles)) {
+        *x += step * v;
+    }
+    missed as f32
 }
 
 /// Interleaves the nibbles of up to 32 entries at once: `nibbles` holds `entries` rows of n nibbles, one row after the

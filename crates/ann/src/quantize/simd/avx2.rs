@@ -2,6 +2,7 @@
 
 use super::{Kernels, compiled_for};
 use crate::quantize::BLOCK;
+use crate::quantize::code::LEVELS as CODE_LEVELS;
 use crate::quantize::fastscan::{BlockFactors, ScanTerm};
 use crate::quantize::sketch::{LARGE, LEVELS};
 use std::arch::x86_64::*;
@@ -12,11 +13,14 @@ pub(super) static KERNELS: Kernels = Kernels {
     bounds,
     scan,
     fill_table,
-    dot_code,
-    decode_code,
+    dot_code8,
+    dot_code4,
+    decode_code8,
+    decode_code4,
     rotate,
     encode_sketch,
-    encode_code,
+    encode_code8,
+    encode_code4,
 };
 
 compiled_for!("avx2,fma");
@@ -44,6 +48,16 @@ fn load8(x: &[f32; BLOCK], at: usize) -> __m256 {
     let x: &[f32; 8] = &x.as_chunks::<8>().0[at];
     // SAFETY: reads exactly the 8 numbers of the array; the instruction takes any alignment.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+/// 8 packed factors (see `factor::unpack`).
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn unpack8(x: &[u16; BLOCK], at: usize) -> __m256 {
+    let x: &[u16; 8] = &x.as_chunks::<8>().0[at];
+    // SAFETY: reads exactly the 8 numbers of the array; the instruction takes any alignment.
+    let bits = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+    _mm256_castsi256_ps(_mm256_slli_epi32::<15>(_mm256_cvtepu16_epi32(bits)))
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -155,7 +169,7 @@ fn bound(
 ) -> u32 {
     let mut mask = 0;
     for (i, sum) in sums.into_iter().enumerate() {
-        let scale = load8(f.scale, i);
+        let scale = unpack8(f.scale, i);
         let dot = _mm256_add_ps(
             _mm256_set1_ps(term.base),
             _mm256_mul_ps(_mm256_set1_ps(term.delta), _mm256_cvtepi32_ps(sum)),
@@ -163,7 +177,7 @@ fn bound(
         let known = _mm256_add_ps(_mm256_set1_ps(term.a), load8(f.constant, i));
         let e = _mm256_sub_ps(known, _mm256_mul_ps(scale, dot));
         let width = _mm256_add_ps(
-            _mm256_mul_ps(load8(f.error, i), _mm256_set1_ps(term.deviations)),
+            _mm256_mul_ps(unpack8(f.error, i), _mm256_set1_ps(term.deviations)),
             _mm256_mul_ps(scale, _mm256_set1_ps(term.slack)),
         );
         let l = _mm256_sub_ps(e, width);
@@ -202,12 +216,22 @@ fn scan(
     bound(term, sum(groups, lut), f, estimate, lower)
 }
 
-/// 32 lanes of 8 codes each widened to f32.
+/// The sum of 32 lanes.
 #[target_feature(enable = "avx2,fma")]
-fn dot_code(q: &[f32], code: &[i8]) -> f32 {
+#[inline]
+fn sum_lanes(lanes: [__m256; 4]) -> f32 {
+    let all = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
+    let x = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)))
+}
+
+/// 32 lanes; codes are widened to f32, 8 at a time.
+#[target_feature(enable = "avx2,fma")]
+fn dot_code8(q: &[f32], code: &[u8]) -> f32 {
     let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<8>(), code.as_chunks::<8>());
     let mut lanes = [_mm256_setzero_ps(); 4];
-    let step = |lane: &mut __m256, q: &[f32; 8], code: &[i8; 8]| {
+    let step = |lane: &mut __m256, q: &[f32; 8], code: &[u8; 8]| {
         // SAFETY: both loads read exactly the 8 elements of an array; the instructions take any alignment.
         let (q, code) = unsafe { (_mm256_loadu_ps(q.as_ptr()), _mm_loadl_epi64(code.as_ptr().cast())) };
         *lane = _mm256_fmadd_ps(q, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(code)), *lane);
@@ -221,12 +245,34 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
     for (i, (q, code)) in q1.iter().zip(code1).enumerate() {
         step(&mut lanes[i], q, code);
     }
-    let all = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
-    let x = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-    let x = _mm_add_ss(x, _mm_shuffle_ps(x, x, 1));
-    let rest: f32 = q_rest.iter().zip(code_rest).map(|(q, u)| q * f32::from(*u)).sum();
-    _mm_cvtss_f32(x) + rest
+    let rest: f32 = q_rest.iter().zip(code_rest).map(|(q, u)| q * f32::from(*u as i8)).sum();
+    sum_lanes(lanes) + rest
+}
+
+/// 32 lanes, as [`dot_code8`]; the levels of 16 codes are looked up by a byte shuffle.
+#[target_feature(enable = "avx2,fma")]
+fn dot_code4(q: &[f32], code: &[u8]) -> f32 {
+    // SAFETY: reads exactly the 16 bytes of the array; the instruction takes any alignment.
+    let table = unsafe { _mm_loadu_si128(CODE_LEVELS.as_ptr().cast()) };
+    let nibble = _mm_set1_epi8(15);
+    let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<16>(), code.as_chunks::<8>());
+    let mut lanes = [_mm256_setzero_ps(); 4];
+    for (i, (q, code)) in q.iter().zip(code).enumerate() {
+        // SAFETY: the loads read exactly the 8 bytes and the 2 × 8 numbers of arrays, at any alignment.
+        let (code, low, high) = unsafe {
+            (_mm_loadl_epi64(code.as_ptr().cast()), _mm256_loadu_ps(q.as_ptr()), _mm256_loadu_ps(q.as_ptr().add(8)))
+        };
+        let (even, odd) = (_mm_and_si128(code, nibble), _mm_and_si128(_mm_srli_epi16::<4>(code), nibble));
+        let u = _mm_shuffle_epi8(table, _mm_unpacklo_epi8(even, odd));
+        let widen = |u| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(u));
+        let at = i % 2 * 2;
+        lanes[at] = _mm256_fmadd_ps(low, widen(u), lanes[at]);
+        lanes[at + 1] = _mm256_fmadd_ps(high, widen(_mm_srli_si128::<8>(u)), lanes[at + 1]);
+    }
+    let rest = |(q, byte): (&[f32], &u8)| {
+        q[0] * f32::from(CODE_LEVELS[usize::from(byte & 15)]) + q[1] * f32::from(CODE_LEVELS[usize::from(byte >> 4)])
+    };
+    sum_lanes(lanes) + q_rest.chunks_exact(2).zip(code_rest).map(rest).sum::<f32>()
 }
 
 /// The same operations in the same order as the portable kernel: 8 values in a register, two groups at a time.

@@ -2,6 +2,7 @@
 
 use super::{Kernels, avx2, compiled_for};
 use crate::quantize::BLOCK;
+use crate::quantize::code::LEVELS;
 use crate::quantize::fastscan::{BlockFactors, ScanTerm};
 use std::arch::x86_64::*;
 
@@ -11,11 +12,14 @@ pub(super) static KERNELS_BW: Kernels = Kernels {
     bounds,
     scan: scan_bw,
     fill_table: avx2::fill_table,
-    dot_code,
-    decode_code,
+    dot_code8,
+    dot_code4,
+    decode_code8,
+    decode_code4,
     rotate,
     encode_sketch,
-    encode_code,
+    encode_code8,
+    encode_code4,
 };
 
 pub(super) static KERNELS_VBMI: Kernels = Kernels {
@@ -24,11 +28,14 @@ pub(super) static KERNELS_VBMI: Kernels = Kernels {
     bounds,
     scan: scan_vbmi,
     fill_table: avx2::fill_table,
-    dot_code,
-    decode_code,
+    dot_code8,
+    dot_code4,
+    decode_code8,
+    decode_code4,
     rotate,
     encode_sketch,
-    encode_code,
+    encode_code8,
+    encode_code4,
 };
 
 compiled_for!("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq");
@@ -58,6 +65,16 @@ fn load16(x: &[f32; BLOCK], at: usize) -> __m512 {
     let x: &[f32; 16] = &x.as_chunks::<16>().0[at];
     // SAFETY: reads exactly the 16 numbers of the array; the instruction takes any alignment.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// 16 packed factors (see `factor::unpack`).
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn unpack16(x: &[u16; BLOCK], at: usize) -> __m512 {
+    let x: &[u16; 16] = &x.as_chunks::<16>().0[at];
+    // SAFETY: reads exactly the 16 numbers of the array; the instruction takes any alignment.
+    let bits = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<15>(_mm512_cvtepu16_epi32(bits)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -209,7 +226,7 @@ fn bound(
 ) -> u32 {
     let mut mask = 0;
     for (i, sum) in sums.into_iter().enumerate() {
-        let scale = load16(f.scale, i);
+        let scale = unpack16(f.scale, i);
         let dot = _mm512_add_ps(
             _mm512_set1_ps(term.base),
             _mm512_mul_ps(_mm512_set1_ps(term.delta), _mm512_cvtepi32_ps(sum)),
@@ -217,7 +234,7 @@ fn bound(
         let known = _mm512_add_ps(_mm512_set1_ps(term.a), load16(f.constant, i));
         let e = _mm512_sub_ps(known, _mm512_mul_ps(scale, dot));
         let width = _mm512_add_ps(
-            _mm512_mul_ps(load16(f.error, i), _mm512_set1_ps(term.deviations)),
+            _mm512_mul_ps(unpack16(f.error, i), _mm512_set1_ps(term.deviations)),
             _mm512_mul_ps(scale, _mm512_set1_ps(term.slack)),
         );
         let l = _mm512_sub_ps(e, width);
@@ -270,9 +287,9 @@ fn scan_vbmi(
 
 /// 64 lanes; codes are widened to f32, 16 at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn dot_code(q: &[f32], code: &[i8]) -> f32 {
+fn dot_code8(q: &[f32], code: &[u8]) -> f32 {
     let mut lanes = [_mm512_setzero_ps(); 4];
-    let step = |lane: &mut __m512, q: &[f32; 16], code: &[i8; 16]| {
+    let step = |lane: &mut __m512, q: &[f32; 16], code: &[u8; 16]| {
         // SAFETY: both loads read exactly the 16 elements of an array; the instructions take any alignment.
         let (q, code) = unsafe { (_mm512_loadu_ps(q.as_ptr()), _mm_loadu_si128(code.as_ptr().cast())) };
         *lane = _mm512_fmadd_ps(q, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(code)), *lane);
@@ -293,5 +310,49 @@ fn dot_code(q: &[f32], code: &[i8]) -> f32 {
         (_mm512_maskz_loadu_ps(mask, q_rest.as_ptr()), _mm_maskz_loadu_epi8(mask, code_rest.as_ptr().cast()))
     };
     lanes[3] = _mm512_fmadd_ps(q, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(code)), lanes[3]);
+    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])))
+}
+
+/// The levels of 32 codes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn levels(code: __m128i) -> [__m512; 2] {
+    // SAFETY: reads exactly the 16 bytes of the array; the instruction takes any alignment.
+    let table = unsafe { _mm_loadu_si128(LEVELS.as_ptr().cast()) };
+    let nibble = _mm_set1_epi8(15);
+    let (even, odd) = (_mm_and_si128(code, nibble), _mm_and_si128(_mm_srli_epi16::<4>(code), nibble));
+    [_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd)]
+        .map(|numbers| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(table, numbers))))
+}
+
+/// 64 lanes, as [`dot_code8`]; the levels are looked up by a byte shuffle.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn dot_code4(q: &[f32], code: &[u8]) -> f32 {
+    let mut lanes = [_mm512_setzero_ps(); 4];
+    let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<32>(), code.as_chunks::<16>());
+    for (i, (q, code)) in q.iter().zip(code).enumerate() {
+        // SAFETY: the loads read exactly the 16 bytes and the 2 × 16 numbers of arrays, at any alignment.
+        let (code, low, high) = unsafe {
+            (_mm_loadu_si128(code.as_ptr().cast()), _mm512_loadu_ps(q.as_ptr()), _mm512_loadu_ps(q.as_ptr().add(16)))
+        };
+        let u = levels(code);
+        let at = i % 2 * 2;
+        lanes[at] = _mm512_fmadd_ps(low, u[0], lanes[at]);
+        lanes[at + 1] = _mm512_fmadd_ps(high, u[1], lanes[at + 1]);
+    }
+    // Fewer than 16 bytes and than 32 numbers.
+    let (bytes, numbers) = ((1u32 << code_rest.len()) - 1, (1u32 << q_rest.len()) - 1);
+    let high = &q_rest[q_rest.len().min(16)..];
+    // SAFETY: the masks keep the instructions from touching anything after the slices' elements.
+    let (code, low, high) = unsafe {
+        (
+            _mm_maskz_loadu_epi8(bytes as u16, code_rest.as_ptr().cast()),
+            _mm512_maskz_loadu_ps(numbers as u16, q_rest.as_ptr()),
+            _mm512_maskz_loadu_ps((numbers >> 16) as u16, high.as_ptr()),
+        )
+    };
+    let u = levels(code);
+    lanes[2] = _mm512_fmadd_ps(low, u[0], lanes[2]);
+    lanes[3] = _mm512_fmadd_ps(high, u[1], lanes[3]);
     _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(lanes[0], lanes[1]), _mm512_add_ps(lanes[2], lanes[3])))
 }

@@ -6,7 +6,7 @@
 
 use super::fastscan::{BlockFactors, ScanTerm};
 use super::sketch::SketchFactors;
-use super::{BLOCK, CodeFactors, Space};
+use super::{BLOCK, Bits, CodeFactors, Space};
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
@@ -33,11 +33,14 @@ pub struct Kernels {
     bounds: Bounds,
     scan: Scan,
     fill_table: unsafe fn(&[f32], f32, &mut [u8]),
-    dot_code: unsafe fn(&[f32], &[i8]) -> f32,
-    decode_code: unsafe fn(&[i8], f32, &mut [f32]),
+    dot_code8: unsafe fn(&[f32], &[u8]) -> f32,
+    dot_code4: unsafe fn(&[f32], &[u8]) -> f32,
+    decode_code8: unsafe fn(&[u8], f32, &mut [f32]),
+    decode_code4: unsafe fn(&[u8], f32, &mut [f32]),
     rotate: unsafe fn(&[f32], &mut [f32]),
     encode_sketch: unsafe fn(Space, &[f32], &[f32], &mut [u8]) -> SketchFactors,
-    encode_code: unsafe fn(Space, &[f32], &[f32], &mut [i8]) -> CodeFactors,
+    encode_code8: unsafe fn(Space, &[f32], &[f32], &mut [u8]) -> CodeFactors,
+    encode_code4: unsafe fn(Space, &[f32], &[f32], &mut [u8]) -> CodeFactors,
 }
 
 impl Kernels {
@@ -107,16 +110,22 @@ impl Kernels {
 
     /// See [`super::dot_code`].
     #[inline]
-    pub fn dot_code(&self, q: &[f32], code: &[i8]) -> f32 {
-        assert_eq!(q.len(), code.len());
+    pub fn dot_code(&self, bits: Bits, q: &[f32], code: &[u8]) -> f32 {
+        assert_eq!(q.len(), bits.dims(code.len()));
         // SAFETY: the CPU has the features (invariant of Kernels).
-        unsafe { (self.dot_code)(q, code) }
+        match bits {
+            Bits::Eight => unsafe { (self.dot_code8)(q, code) },
+            Bits::Four => unsafe { (self.dot_code4)(q, code) },
+        }
     }
 
     /// See [`super::decode_code`].
-    pub fn decode_code(&self, code: &[i8], scale: f32, centroid: &mut [f32]) {
+    pub fn decode_code(&self, bits: Bits, code: &[u8], scale: f32, centroid: &mut [f32]) {
         // SAFETY: the CPU has the features (invariant of Kernels).
-        unsafe { (self.decode_code)(code, scale, centroid) }
+        match bits {
+            Bits::Eight => unsafe { (self.decode_code8)(code, scale, centroid) },
+            Bits::Four => unsafe { (self.decode_code4)(code, scale, centroid) },
+        }
     }
 
     /// See [`super::Rotation::apply`]; `factors` holds `x.len()` factors for each round.
@@ -132,9 +141,12 @@ impl Kernels {
     }
 
     /// See [`super::encode_code`].
-    pub fn encode_code(&self, space: Space, r: &[f32], c: &[f32], code: &mut [i8]) -> CodeFactors {
+    pub fn encode_code(&self, bits: Bits, space: Space, r: &[f32], c: &[f32], code: &mut [u8]) -> CodeFactors {
         // SAFETY: the CPU has the features (invariant of Kernels).
-        unsafe { (self.encode_code)(space, r, c, code) }
+        match bits {
+            Bits::Eight => unsafe { (self.encode_code8)(space, r, c, code) },
+            Bits::Four => unsafe { (self.encode_code4)(space, r, c, code) },
+        }
     }
 }
 
@@ -175,8 +187,12 @@ pub fn best() -> &'static Kernels {
 macro_rules! compiled_for {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn decode_code(code: &[i8], scale: f32, centroid: &mut [f32]) {
-            crate::quantize::code::decode(code, scale, centroid)
+        fn decode_code8(code: &[u8], scale: f32, centroid: &mut [f32]) {
+            crate::quantize::code::decode8(code, scale, centroid)
+        }
+        #[target_feature(enable = $features)]
+        fn decode_code4(code: &[u8], scale: f32, centroid: &mut [f32]) {
+            crate::quantize::code::decode4(code, scale, centroid)
         }
         #[target_feature(enable = $features)]
         fn rotate(factors: &[f32], x: &mut [f32]) {
@@ -192,13 +208,22 @@ macro_rules! compiled_for {
             crate::quantize::sketch::encode(space, r, c, nibbles)
         }
         #[target_feature(enable = $features)]
-        fn encode_code(
+        fn encode_code8(
             space: crate::quantize::Space,
             r: &[f32],
             c: &[f32],
-            code: &mut [i8],
+            code: &mut [u8],
         ) -> crate::quantize::CodeFactors {
-            crate::quantize::code::encode(space, r, c, code)
+            crate::quantize::code::encode8(space, r, c, code)
+        }
+        #[target_feature(enable = $features)]
+        fn encode_code4(
+            space: crate::quantize::Space,
+            r: &[f32],
+            c: &[f32],
+            code: &mut [u8],
+        ) -> crate::quantize::CodeFactors {
+            crate::quantize::code::encode4(space, r, c, code)
         }
     };
 }

@@ -2,6 +2,7 @@
 
 use super::{Kernels, compiled_for, portable};
 use crate::quantize::BLOCK;
+use crate::quantize::code::LEVELS;
 use crate::quantize::fastscan::{self, BlockFactors, ScanTerm};
 use std::arch::aarch64::*;
 
@@ -11,11 +12,14 @@ pub(super) static KERNELS: Kernels = Kernels {
     bounds: portable::bounds,
     scan,
     fill_table: fastscan::fill_table,
-    dot_code: portable::dot_code,
-    decode_code,
+    dot_code8: portable::dot_code8,
+    dot_code4,
+    decode_code8,
+    decode_code4,
     rotate,
     encode_sketch,
-    encode_code,
+    encode_code8,
+    encode_code4,
 };
 
 compiled_for!("neon");
@@ -64,4 +68,37 @@ fn scan(
     let mut sums = [0; BLOCK];
     accumulate(groups, lut, &mut sums);
     portable::bounds(term, &sums, f, estimate, lower)
+}
+
+/// 16 lanes; the levels of 16 codes are looked up by one table instruction.
+#[target_feature(enable = "neon")]
+fn dot_code4(q: &[f32], code: &[u8]) -> f32 {
+    let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<16>(), code.as_chunks::<8>());
+    let mut lanes = [0f32; 16];
+    // SAFETY: NEON is enabled. Every load and store is of as many elements of an array as the instruction moves.
+    #[allow(unused_unsafe)]
+    unsafe {
+        let table = vld1q_s8(LEVELS.as_ptr());
+        let mut sums = [vdupq_n_f32(0.0); 4];
+        for (q, code) in q.iter().zip(code) {
+            let code = vld1_u8(code.as_ptr());
+            let numbers = vzip_u8(vand_u8(code, vdup_n_u8(15)), vshr_n_u8::<4>(code));
+            let u = vqtbl1q_s8(table, vcombine_u8(numbers.0, numbers.1));
+            let halves = [vmovl_s8(vget_low_s8(u)), vmovl_s8(vget_high_s8(u))];
+            for (i, half) in halves.into_iter().enumerate() {
+                let (low, high) = (vmovl_s16(vget_low_s16(half)), vmovl_s16(vget_high_s16(half)));
+                let at = q.as_ptr().add(8 * i);
+                sums[2 * i] = vfmaq_f32(sums[2 * i], vld1q_f32(at), vcvtq_f32_s32(low));
+                sums[2 * i + 1] = vfmaq_f32(sums[2 * i + 1], vld1q_f32(at.add(4)), vcvtq_f32_s32(high));
+            }
+        }
+        for (lanes, sums) in lanes.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+            vst1q_f32(lanes.as_mut_ptr(), sums);
+        }
+    }
+    for ((lane, q), byte) in lanes.as_chunks_mut::<2>().0.iter_mut().zip(q_rest.chunks_exact(2)).zip(code_rest) {
+        lane[0] += q[0] * f32::from(LEVELS[usize::from(byte & 15)]);
+        lane[1] += q[1] * f32::from(LEVELS[usize::from(byte >> 4)]);
+    }
+    lanes.iter().sum()
 }

@@ -1,8 +1,9 @@
 //! The kernels in plain Rust: the reference for all others.
 
 use super::Kernels;
+use crate::quantize::code::{self, LEVELS};
 use crate::quantize::fastscan::{BlockFactors, ScanTerm, fill_table};
-use crate::quantize::{BLOCK, code, rotation, sketch};
+use crate::quantize::{BLOCK, factor, rotation, sketch};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "portable",
@@ -10,11 +11,14 @@ pub(super) static KERNELS: Kernels = Kernels {
     bounds,
     scan,
     fill_table,
-    dot_code,
-    decode_code: code::decode,
+    dot_code8,
+    dot_code4,
+    decode_code8: code::decode8,
+    decode_code4: code::decode4,
     rotate: rotation::rotate,
     encode_sketch: sketch::encode,
-    encode_code: code::encode,
+    encode_code8: code::encode8,
+    encode_code4: code::encode4,
 };
 
 fn accumulate(groups: &[u8], lut: &[u8], sums: &mut [u32; BLOCK]) {
@@ -37,8 +41,9 @@ pub(super) fn bounds(
     for i in 0..BLOCK {
         // As cvtdq2ps reads it; sums are far below 2³¹.
         let dot = term.base + term.delta * (sums[i] as i32 as f32);
-        let e = (term.a + f.constant[i]) - f.scale[i] * dot;
-        let l = e - (f.error[i] * term.deviations + f.scale[i] * term.slack);
+        let (scale, error) = (factor::unpack(f.scale[i]), factor::unpack(f.error[i]));
+        let e = (term.a + f.constant[i]) - scale * dot;
+        let l = e - (error * term.deviations + scale * term.slack);
         // Written as min and max so that a NaN gives the limit.
         let e = if e < f32::MAX { e } else { f32::MAX };
         estimate[i] = if e > f32::MIN { e } else { f32::MIN };
@@ -66,17 +71,38 @@ fn scan(
 }
 
 /// 32 lanes, then halves onto halves.
-pub(super) fn dot_code(q: &[f32], code: &[i8]) -> f32 {
+pub(super) fn dot_code8(q: &[f32], code: &[u8]) -> f32 {
     let mut lanes = [0f32; 32];
     let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<32>(), code.as_chunks::<32>());
     for (q, code) in q.iter().zip(code) {
         for j in 0..32 {
-            lanes[j] += q[j] * f32::from(code[j]);
+            lanes[j] += q[j] * f32::from(code[j] as i8);
         }
     }
     for (lane, (q, u)) in lanes.iter_mut().zip(q_rest.iter().zip(code_rest)) {
-        *lane += q * f32::from(*u);
+        *lane += q * f32::from(*u as i8);
     }
+    sum(lanes)
+}
+
+/// As [`dot_code8`].
+fn dot_code4(q: &[f32], code: &[u8]) -> f32 {
+    let mut lanes = [0f32; 32];
+    let ((q, q_rest), (code, code_rest)) = (q.as_chunks::<32>(), code.as_chunks::<16>());
+    let add = |lanes: &mut [f32], q: &[f32], code: &[u8]| {
+        for ((lanes, q), byte) in lanes.chunks_exact_mut(2).zip(q.chunks_exact(2)).zip(code) {
+            lanes[0] += q[0] * f32::from(LEVELS[usize::from(byte & 15)]);
+            lanes[1] += q[1] * f32::from(LEVELS[usize::from(byte >> 4)]);
+        }
+    };
+    for (q, code) in q.iter().zip(code) {
+        add(&mut lanes, q, code);
+    }
+    add(&mut lanes, q_rest, code_rest);
+    sum(lanes)
+}
+
+fn sum(mut lanes: [f32; 32]) -> f32 {
     let mut width = 16;
     while width > 0 {
         for j in 0..width {
