@@ -11,6 +11,10 @@
 //! 5. Lists that were replaced since the tree named them (splits, merges) are left out when they turn out to be gone. Then
 //!    the tree is asked again; it names the lists that hold their entries now, which are new and so have not been scanned.
 
+mod drive;
+
+pub use drive::{Found, Next};
+
 use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
@@ -34,7 +38,7 @@ const GOAL_GROWTH: usize = 4;
 /// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
 /// measured for LIMITs from 10 to 300, so that recall does not fall.
 const RANK_EXPONENT: f64 = 0.4;
-const LISTS_EXPONENT: f64 = 0.3;
+pub const LISTS_EXPONENT: f64 = 0.3;
 /// Least room for candidates, however small `work_mem` is.
 const LEAST_ROOM: usize = 1024;
 /// Candidates that are collected before the first are refined, for each row of the goal.
@@ -215,6 +219,9 @@ pub struct Search {
     nearer: BinaryHeap<Distance>,
     rank: usize,
     first_goal: usize,
+    /// A driven search for all rows within a distance: that, and the number of rows found by which `rank` was chosen.
+    within: Option<f32>,
+    followed: usize,
     /// Rows returned before the goal grows.
     enough: usize,
     stop: f32,
@@ -273,6 +280,8 @@ impl Search {
             rank: FIRST_GOAL,
             goal: FIRST_GOAL,
             first_goal: FIRST_GOAL,
+            within: None,
+            followed: 0,
             enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
             expected: f64::from(info.expected_probes(recall)),
@@ -302,6 +311,12 @@ impl Search {
         self.rank = rank_of(self.goal);
         // The executor looks at more rows than it returns where codes leave their order open.
         self.enough = self.goal + self.goal / 2;
+    }
+
+    /// Besides the conditions on filter columns: only for rows that pass a test.
+    pub fn restrict_rows(&mut self, rows: Box<dyn Fn(Tid) -> bool>) {
+        assert!(!self.started);
+        self.restriction.rows = Some(rows);
     }
 
     /// The next row.
@@ -565,10 +580,11 @@ impl Search {
 
     /// Scans the lists for the goal.
     fn scan(&mut self) {
-        let more = self.goal as f64 / FIRST_GOAL as f64;
+        let more = if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 };
         let wanted = match self.probes {
             0 => (self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16,
             // Exactly so many, unless many more rows are asked for than had been expected.
+            probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
         };
         if wanted > self.wanted {
@@ -613,6 +629,7 @@ impl Search {
         self.nearer.clear();
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
+        self.followed = 0;
     }
 
     /// Scans, nearest first, the lists that are due by the best found so far. Asks the tree for more lists
@@ -683,12 +700,16 @@ impl Search {
 
     /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
-        farthest_of(&self.best, self.goal)
+        match self.within {
+            Some(within) => within.max(self.stop_distance()),
+            None => farthest_of(&self.best, self.goal),
+        }
     }
 
     /// Beyond this candidates are dropped: a little farther than `near`, for the rows that the executor looks at in addition.
     fn reach(&self) -> f32 {
         match self.near() {
+            near if self.within.is_some() => near,
             f32::INFINITY => f32::INFINITY,
             near => near + REACH * (near - self.nearest),
         }
@@ -759,7 +780,8 @@ impl Search {
             }
         }
         // While little is known, the best of many tell more than the best of each list.
-        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= self.goal * FIRST_LOOK {
+        let first_look = self.goal.saturating_mul(FIRST_LOOK);
+        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= first_look || self.within.is_some() {
             self.refine_near();
         }
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
@@ -796,6 +818,7 @@ impl Search {
         }
         self.batch = batch;
         self.unseen = self.pool.len();
+        self.follow_range();
     }
 
     /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.
