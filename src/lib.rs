@@ -6,6 +6,7 @@ mod filter;
 mod index;
 mod insight;
 pub mod types;
+mod vector_scan;
 
 use pgrx::prelude::*;
 
@@ -18,4 +19,6 @@ pub extern "C-unwind" fn _PG_init() {
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
     filter::planner::register();
     index::limit::register();
+    // Behind the hook of `filter`, whose paths it looks at.
+    vector_scan::register();
 }

@@ -57,7 +57,7 @@ def test_all_rows_in_order(large):
 
 def test_what_the_index_cannot_do(large):
     for statement in ("SELECT id FROM items ORDER BY embedding <=> %b LIMIT 10",
-                      "SELECT id FROM items WHERE embedding <-> %b < 1",
+                      "SELECT id FROM items WHERE embedding <-> %b > 1",
                       "SELECT id FROM items ORDER BY embedding <-> %b DESC LIMIT 10"):
         assert not uses_index(large, statement, (QUERY,))
     assert not uses_index(large, "SELECT count(*) FROM items")

@@ -2,6 +2,7 @@
 
 use super::access_method_oid;
 use super::scan;
+use crate::vector_scan;
 use pgrx::prelude::*;
 use std::sync::OnceLock;
 
@@ -118,6 +119,7 @@ unsafe fn tell(state: *mut pg_sys::PlanState, rows: usize) {
                 (0..node.ms_nplans as usize).for_each(|i| tell(*node.mergeplans.add(i), rows));
             }
             pg_sys::NodeTag::T_ResultState => tell(node.lefttree, rows),
+            pg_sys::NodeTag::T_CustomScanState => vector_scan::expect(state.cast(), rows),
             _ => {}
         }
     }

@@ -122,6 +122,16 @@ impl Operator {
         }
     }
 
+    /// The index's own unit (squared distance, or negative inner product) of a distance that the SQL operator returns.
+    pub fn in_index_unit(self, distance: f64) -> f32 {
+        let value = match self.metric {
+            Metric::L2 => distance * distance.abs(),
+            Metric::Cosine => distance * 2.0,
+            Metric::InnerProduct => distance,
+        };
+        value as f32
+    }
+
     /// As [`Operator::order_value`], rounded up: from an upper bound.
     pub fn order_ceiling(self, bound: f32, underflow: f64) -> f64 {
         let bound = f64::from(bound);

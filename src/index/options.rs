@@ -1,5 +1,6 @@
 //! Index options (`WITH (…)`) and settings (`SET ivflsh.…`).
 
+use crate::vector_scan::Strategy;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,26 @@ pub enum IterativeScan {
     strict_order,
     /// Return it late.
     relaxed_order,
+}
+
+/// Whether queries may be answered by a vector scan, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "the names are the values that users write")]
+pub enum VectorScan {
+    /// The planner chooses.
+    on,
+    off,
+    /// By the strategy *inline*, whatever it costs.
+    inline,
+    /// By the strategy *bitmap* where there is a bitmap, whatever it costs.
+    bitmap,
+    // What a switch can be set to as well.
+    #[name = c"true"]
+    #[hidden = true]
+    yes_true,
+    #[name = c"false"]
+    #[hidden = true]
+    no_false,
 }
 
 static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.95);
@@ -34,6 +55,22 @@ pub fn probes() -> usize {
 /// `ivflsh.iterative_scan`
 pub fn iterative_scan() -> IterativeScan {
     ITERATIVE_SCAN.get()
+}
+
+static VECTOR_SCAN: GucSetting<VectorScan> = GucSetting::<VectorScan>::new(VectorScan::on);
+
+/// `ivflsh.enable_vector_scan`: whether the planner may use it.
+pub fn vector_scan() -> bool {
+    !matches!(VECTOR_SCAN.get(), VectorScan::off | VectorScan::no_false)
+}
+
+/// The only strategy that the planner may use, if `ivflsh.enable_vector_scan` names one.
+pub fn vector_scan_strategy() -> Option<Strategy> {
+    match VECTOR_SCAN.get() {
+        VectorScan::inline => Some(Strategy::Inline),
+        VectorScan::bitmap => Some(Strategy::Bitmap),
+        _ => None,
+    }
 }
 
 static KIND: AtomicU32 = AtomicU32::new(0);
@@ -121,6 +158,14 @@ pub fn register() {
         &ITERATIVE_SCAN,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"ivflsh.enable_vector_scan",
+        c"Enables the planner's use of vector scans, which search an ivflsh index and check the WHERE clause at once.",
+        c"inline and bitmap have this strategy taken wherever it can be, whatever it costs.",
+        &VECTOR_SCAN,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
     );
     #[cfg(not(feature = "pg14"))]
     // SAFETY: a constant, terminated string.

@@ -184,6 +184,22 @@ pub unsafe extern "C-unwind" fn amgettuple(
     }
 }
 
+/// The search of a scan that has been rescanned, for who drives it itself instead of calling `amgettuple`.
+///
+/// # Safety
+/// `scan` is a scan of an ivflsh index that has been rescanned. The search lives until it is rescanned or ended, and
+/// nobody else uses it.
+pub unsafe fn driven_search<'s>(scan: pg_sys::IndexScanDesc) -> &'s mut Search {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe {
+        let state = &mut *(*scan).opaque.cast::<ScanState>();
+        if state.search.is_none() {
+            start(scan, state);
+        }
+        state.search.as_mut().unwrap()
+    }
+}
+
 /// `amendscan`
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {

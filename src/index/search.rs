@@ -11,6 +11,10 @@
 //! 5. Lists that were replaced since the tree named them (splits, merges) are left out when they turn out to be gone. Then
 //!    the tree is asked again; it names the lists that hold their entries now, which are new and so have not been scanned.
 
+mod drive;
+
+pub use drive::{Found, Next};
+
 use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
@@ -35,7 +39,7 @@ const GOAL_GROWTH: usize = 4;
 /// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
 /// measured for LIMITs from 10 to 300, so that recall does not fall.
 const RANK_EXPONENT: f64 = 0.4;
-const LISTS_EXPONENT: f64 = 0.3;
+pub const LISTS_EXPONENT: f64 = 0.3;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
 /// be that of such a goal; but it is not less than this, as a single row says little.
 const LEAST_RANK: usize = 4;
@@ -242,6 +246,9 @@ pub struct Search {
     passing: u64,
     looked_at: u64,
     first_goal: usize,
+    /// A driven search for all rows within a distance: that, and the number of rows found by which `rank` was chosen.
+    within: Option<f32>,
+    followed: usize,
     /// Rows returned before the goal grows.
     enough: usize,
     stop: f32,
@@ -304,6 +311,8 @@ impl Search {
             first_goal: FIRST_GOAL,
             passing: 0,
             looked_at: 0,
+            within: None,
+            followed: 0,
             enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
             expected: f64::from(info.expected_probes(recall)),
@@ -333,6 +342,12 @@ impl Search {
         self.rank = rank_of(self.goal);
         // The executor looks at more rows than it returns where codes leave their order open.
         self.enough = self.goal + self.goal / 2;
+    }
+
+    /// Besides the conditions on filter columns: only for rows that pass a test.
+    pub fn restrict_rows(&mut self, rows: Box<dyn Fn(Tid) -> bool>) {
+        assert!(!self.started);
+        self.restriction.rows = Some(rows);
     }
 
     /// The next row.
@@ -650,10 +665,11 @@ impl Search {
 
     /// Scans the lists for the goal.
     fn scan(&mut self) {
-        let more = self.goal as f64 / FIRST_GOAL as f64;
+        let more = if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 };
         let wanted = match self.probes {
             0 => (self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16,
             // Exactly so many, unless many more rows are asked for than had been expected.
+            probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
         };
         if wanted > self.wanted {
@@ -700,6 +716,7 @@ impl Search {
         (self.passing, self.looked_at) = (0, 0);
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
+        self.followed = 0;
     }
 
     /// Scans, nearest first, the lists that are due by the best found so far. Asks the tree for more lists
@@ -770,12 +787,16 @@ impl Search {
 
     /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
-        farthest_of(&self.best, self.goal)
+        match self.within {
+            Some(within) => within.max(self.stop_distance()),
+            None => farthest_of(&self.best, self.goal),
+        }
     }
 
     /// Beyond this candidates are dropped: a little farther than `near`, for the rows that the executor looks at in addition.
     fn reach(&self) -> f32 {
         match self.near() {
+            near if self.within.is_some() => near,
             f32::INFINITY => f32::INFINITY,
             near => near + REACH * (near - self.nearest),
         }
@@ -848,7 +869,8 @@ impl Search {
             }
         }
         // While little is known, the best of many tell more than the best of each list.
-        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= self.goal * FIRST_LOOK {
+        let first_look = self.goal.saturating_mul(FIRST_LOOK);
+        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= first_look || self.within.is_some() {
             self.refine_near();
         }
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
@@ -904,6 +926,7 @@ impl Search {
         }
         self.batch = batch;
         self.unseen = self.pool.len();
+        self.follow_range();
     }
 
     /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.

@@ -96,7 +96,10 @@ def plan(connection, statement, parameters=None):
 
 
 def uses_index(connection, statement, parameters=None, index="items_embedding_idx"):
-    return f"Index Scan using {index}" in plan(connection, statement, parameters)
+    """By a plain scan of the index, or by a vector scan."""
+    shown = plan(connection, statement, parameters)
+    return f"Index Scan using {index}" in shown or (
+        "Custom Scan (vector scan)" in shown and f"Index: {index.partition(' on ')[0]}\n" in shown)
 
 
 def _search(query, limit=10, metric=L2, table="items", type_name="vector", where=""):

@@ -1,0 +1,155 @@
+//! What the strategies of a vector scan cost: measured times, used by the planner (in its own unit) and at run time.
+//!
+//! All times are processor time in microseconds with everything in shared buffers, measured on one core of a Zen 5; only
+//! their proportions matter. Pages that have to be read are added for the planner.
+
+use crate::index::meta::Info;
+use crate::index::options;
+use crate::index::search::{FIRST_GOAL, LISTS_EXPONENT, Work};
+
+/// Planner's units that one microsecond is worth. A sequential scan that filters rows takes 0.9 µs a unit.
+pub const UNITS_PER_MICROSECOND: f64 = 1.1;
+/// Setting a search up, and the node itself.
+const START: f64 = 20.0;
+/// A list: pinning its pages, locking.
+const LIST: f64 = 0.8;
+/// Scoring an entry's sketch, per dimension.
+const ENTRY: f64 = 0.000_015;
+/// Scoring an entry, whatever its dimension.
+const ENTRY_LEAST: f64 = 0.0015;
+/// Testing whether an entry is among the rows of a bitmap.
+const TEST: f64 = 0.006;
+/// Reading an entry's code.
+const REFINE: f64 = 0.25;
+/// Per dimension.
+const REFINE_DIMENSION: f64 = 0.000_2;
+/// Reading a row of the table by its TID, and seeing whether it matches: in the order of distance, and of the table.
+const FETCH: f64 = 1.4;
+const READ: f64 = 0.5;
+/// Computing a distance, and per dimension.
+const DISTANCE: f64 = 0.1;
+const DISTANCE_DIMENSION: f64 = 0.000_25;
+/// Reading a vector that is stored out of line, and per dimension.
+const DETOAST: f64 = 1.0;
+const DETOAST_DIMENSION: f64 = 0.002;
+/// Codes read for each row wanted: those whose sketches cannot exclude them.
+const REFINED_PER_ROW: f64 = 3.0;
+const REFINED_LEAST: f64 = 60.0;
+
+/// The sizes that costs depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Model {
+    /// Rows in the index, lists, dimensions.
+    pub rows: f64,
+    pub lists: f64,
+    pub dims: f64,
+    /// Lists that a search for FIRST_GOAL rows reads.
+    pub probes: f64,
+    /// Vectors are stored out of line.
+    pub toasted: bool,
+}
+
+impl Model {
+    /// Of an index of `rows` rows.
+    pub fn new(info: &Info, rows: f64, toasted: bool) -> Model {
+        let lists = f64::from(info.meta.lists).max(1.0);
+        let probes = match options::probes() {
+            0 => f64::from(info.expected_probes(options::target_recall())),
+            n => n as f64,
+        };
+        Model { rows: rows.max(1.0), lists, dims: f64::from(info.meta.dims), probes: probes.clamp(1.0, lists), toasted }
+    }
+
+    /// Candidates to search for when `k` are wanted.
+    pub fn goal(k: f64) -> f64 {
+        (k * 1.25 + 4.0).max(FIRST_GOAL as f64)
+    }
+
+    /// Lists read for the nearest `goal` rows.
+    fn lists_for(&self, goal: f64) -> f64 {
+        let share = (goal / self.rows).min(1.0);
+        let few = self.probes * (goal / FIRST_GOAL as f64).max(1.0).powf(LISTS_EXPONENT);
+        // The last rows are in the last list.
+        (few * (1.0 - share) + self.lists * share).clamp(1.0, self.lists)
+    }
+
+    fn entry(&self) -> f64 {
+        ENTRY_LEAST + ENTRY * self.dims
+    }
+
+    fn refine(&self) -> f64 {
+        REFINE + REFINE_DIMENSION * self.dims
+    }
+
+    /// Reading a row and computing its distance.
+    pub fn distance(&self) -> f64 {
+        let detoast = if self.toasted { DETOAST + DETOAST_DIMENSION * self.dims } else { 0.0 };
+        detoast + DISTANCE + DISTANCE_DIMENSION * self.dims
+    }
+
+    /// Finding lists: the root's entries, and the codes of the centroids that may be needed.
+    fn tree(&self, lists: f64) -> f64 {
+        self.lists.min(20_000.0) * self.entry() + (lists * 3.0 + 16.0).min(self.lists) * self.refine()
+    }
+
+    /// The work that a search has done so far, and the rows read for it.
+    pub fn spent(&self, work: &Work, fetched: f64, tested: bool) -> f64 {
+        let entry = if tested { TEST } else { self.entry() };
+        work.lists as f64 * LIST + work.entries as f64 * entry + work.refined as f64 * self.refine() + fetched * FETCH
+    }
+
+    /// Inline: the nearest `k` rows that match, when `share` of all rows do; `qual`: evaluating the WHERE clause once.
+    pub fn inline(&self, k: f64, share: f64, qual: f64) -> Cost {
+        let share = share.clamp(1.0 / self.rows, 1.0);
+        let goal = Model::goal(k / share).min(self.rows);
+        let lists = self.lists_for(goal);
+        let entries = lists * self.rows / self.lists;
+        let refined = (goal * REFINED_PER_ROW + REFINED_LEAST).min(entries);
+        let fetched = (k / share).min(self.rows);
+        let micros = START
+            + self.tree(lists)
+            + lists * LIST
+            + entries * self.entry()
+            + refined * self.refine()
+            + fetched * (FETCH + qual)
+            + k * (FETCH + self.distance() * 0.3);
+        Cost { micros, pages: lists + refined * CODE_PAGES + fetched }
+    }
+
+    /// A search for the nearest `k` of `matching` rows that are known by TID, of which `share` pass the rest of the WHERE
+    /// clause.
+    pub fn restricted(&self, k: f64, matching: f64, share: f64, qual: f64) -> Cost {
+        let matching = matching.clamp(1.0, self.rows);
+        let wanted = Model::goal(k / share.clamp(1.0 / self.rows, 1.0)).min(matching);
+        let goal = wanted * self.rows / matching;
+        let lists = self.lists_for(goal);
+        let entries = lists * self.rows / self.lists;
+        // A block is scored when one of its 32 entries is wanted.
+        let scored = 1.0 - (1.0 - matching / self.rows).powi(32);
+        let refined = (wanted * REFINED_PER_ROW + REFINED_LEAST).min(entries * matching / self.rows);
+        let micros = START
+            + self.tree(lists)
+            + lists * LIST
+            + entries * (TEST + scored * self.entry())
+            + refined * self.refine()
+            + wanted * (FETCH + qual)
+            + k * (FETCH + self.distance() * 0.3);
+        Cost { micros, pages: lists + refined * CODE_PAGES + wanted }
+    }
+
+    /// Reading all of `matching` rows, known by TID, and sorting them.
+    pub fn read_all(&self, matching: f64, share: f64, qual: f64) -> Cost {
+        Cost { micros: START / 2.0 + matching * (READ + qual + share * self.distance()), pages: matching }
+    }
+}
+
+/// Code pages read for each code: neighbours share them.
+const CODE_PAGES: f64 = 0.3;
+
+/// What a strategy costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    pub micros: f64,
+    /// Pages, read from disk if they are in no cache.
+    pub pages: f64,
+}

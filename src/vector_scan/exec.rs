@@ -1,0 +1,897 @@
+//! The plan node at work.
+
+use super::Strategy;
+use super::collect::{Collector, Match, Nearby};
+use super::cost::Model;
+use super::explain;
+use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
+use super::plan::{self, Facts, nodes};
+use super::rows::{Row, Rows};
+use super::tids::{TidList, TidSet};
+use crate::index::meta::Info;
+use crate::index::options::{self, IterativeScan};
+use crate::index::page::Tid;
+use crate::index::scan;
+use crate::index::search::{Found, Next, Search, Work};
+use pgrx::PgMemoryContexts;
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
+use pgrx::prelude::*;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Rows collected at a time when the planner knows no LIMIT.
+const MOST_UNKNOWN: f64 = 1000.0;
+/// Rows looked at between thoughts about another strategy.
+const RETHINK: u64 = 64;
+/// A strategy is given up when it has cost so many times what another is expected to.
+const PATIENCE: f64 = 1.0;
+
+/// PostgreSQL's state of the node, and ours.
+#[repr(C)]
+pub struct NodeState {
+    css: pg_sys::CustomScanState,
+    execution: *mut Execution,
+}
+
+/// Tables of callbacks hold C strings and functions only.
+struct Methods(pg_sys::CustomExecMethods);
+// SAFETY: never changed.
+unsafe impl Sync for Methods {}
+
+static EXEC_METHODS: Methods = Methods(pg_sys::CustomExecMethods {
+    CustomName: CUSTOM_NAME.as_ptr(),
+    BeginCustomScan: Some(begin),
+    ExecCustomScan: Some(execute),
+    EndCustomScan: Some(end),
+    ReScanCustomScan: Some(rescan),
+    MarkPosCustomScan: None,
+    RestrPosCustomScan: None,
+    EstimateDSMCustomScan: None,
+    InitializeDSMCustomScan: None,
+    ReInitializeDSMCustomScan: None,
+    InitializeWorkerCustomScan: None,
+    ShutdownCustomScan: None,
+    ExplainCustomScan: Some(explain::explain),
+});
+
+/// `CreateCustomScanState`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: a zeroed struct that begins as PostgreSQL demands.
+    unsafe {
+        let state: *mut NodeState = pg_sys::palloc0(size_of::<NodeState>()).cast();
+        (*state).css.ss.ps.type_ = pg_sys::NodeTag::T_CustomScanState;
+        (*state).css.methods = &EXEC_METHODS.0;
+        state.cast()
+    }
+}
+
+/// The execution of a node that has begun.
+///
+/// # Safety
+/// `node` is a node of ours.
+pub unsafe fn execution<'e>(node: *mut pg_sys::CustomScanState) -> &'e mut Execution {
+    // SAFETY: by contract: set by `begin`, and lives as long as the node.
+    unsafe { &mut *(*node.cast::<NodeState>()).execution }
+}
+
+/// Tells a node of ours, before it runs, how many rows the LIMIT right above it takes.
+///
+/// # Safety
+/// `node` is a custom scan's state that has been initialised.
+pub unsafe fn expect(node: *mut pg_sys::CustomScanState, rows: usize) {
+    // SAFETY: by contract; nodes of others have other methods.
+    unsafe {
+        if std::ptr::eq((*node).methods, &EXEC_METHODS.0) && rows > 0 {
+            execution(node).facts.limit = Some(rows as f64);
+        }
+    }
+}
+
+/// `BeginCustomScan`
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: std::ffi::c_int,
+) {
+    // SAFETY: PostgreSQL's arguments.
+    unsafe {
+        let css = &mut *node;
+        let plan: *mut pg_sys::CustomScan = css.ss.ps.plan.cast();
+        let (facts, expressions, ranges) = plan::unpack(plan);
+        let table = css.ss.ss_currentRelation;
+        // PostgreSQL has made ready for virtual tuples; rows come as the table stores them.
+        pg_sys::ExecInitScanTupleSlot(estate, &mut css.ss, (*table).rd_att, pg_sys::table_slot_callbacks(table));
+        pg_sys::ExecAssignScanProjectionInfo(&mut css.ss);
+        // The WHERE clause is checked here, before a row is collected, not again when it is returned.
+        css.ss.ps.qual = std::ptr::null_mut();
+        let parent: *mut pg_sys::PlanState = &raw mut css.ss.ps;
+        let quals = nodes::<pg_sys::Expr>((*plan).scan.plan.qual);
+        let qual_in_range = quals
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !ranges.contains(i))
+            .fold(std::ptr::null_mut(), |list, (_, qual)| pg_sys::lappend(list, qual.cast()));
+        let init = |expression| pg_sys::ExecInitExpr(expression, parent);
+        let bitmap =
+            nodes::<pg_sys::Plan>((*plan).custom_plans).first().map(|plan| pg_sys::ExecInitNode(*plan, estate, flags));
+        if let Some(bitmap) = bitmap {
+            css.custom_ps = pg_sys::lappend(css.custom_ps, bitmap.cast());
+        }
+        let qual = pg_sys::ExecInitQual((*plan).scan.plan.qual, parent);
+        let rows = Rows {
+            scan: std::ptr::null_mut(),
+            slot: css.ss.ss_ScanTupleSlot,
+            context: css.ss.ps.ps_ExprContext,
+            qual,
+            qual_in_range: if ranges.is_empty() { qual } else { pg_sys::ExecInitQual(qual_in_range, parent) },
+            distance: init(expressions.distance),
+        };
+        let execution = Execution {
+            node,
+            facts,
+            expressions: Compiled {
+                query: init(expressions.query),
+                query_type: pg_sys::exprType(expressions.query.cast()),
+                radii: expressions.radii.into_iter().map(init).collect(),
+            },
+            conditions: Conditions::default(),
+            rows,
+            bitmap,
+            index: std::ptr::null_mut(),
+            query: std::ptr::null_mut(),
+            model: None,
+            found_by_bitmap: None,
+            run: None,
+            totals: Totals::default(),
+        };
+        (*node.cast::<NodeState>()).execution =
+            PgMemoryContexts::For((*estate).es_query_cxt).leak_and_drop_on_delete(execution);
+    }
+}
+
+/// `ExecCustomScan`
+#[pg_guard]
+unsafe extern "C-unwind" fn execute(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: PostgreSQL's node.
+    unsafe { pg_sys::ExecScan(&mut (*node).ss, Some(next_slot), Some(recheck)) }
+}
+
+/// The next row, for ExecScan.
+#[pg_guard]
+unsafe extern "C-unwind" fn next_slot(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: our node, which begins with a ScanState.
+    unsafe {
+        let execution = execution(node.cast());
+        if execution.next() { execution.rows.slot } else { pg_sys::ExecClearTuple(execution.rows.slot) }
+    }
+}
+
+/// Whether a newer version of a row still matches (READ COMMITTED, after waiting for another transaction).
+#[pg_guard]
+unsafe extern "C-unwind" fn recheck(node: *mut pg_sys::ScanState, slot: *mut pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: our node.
+    unsafe {
+        let execution = execution(node.cast());
+        Rows { slot, ..execution.rows }.check_slot()
+    }
+}
+
+/// `ReScanCustomScan`
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: our node.
+    unsafe {
+        let execution = execution(node);
+        execution.finish_run();
+        if let Some(bitmap) = execution.bitmap {
+            let changed = (*node).ss.ps.chgParam;
+            if !changed.is_null() {
+                pg_sys::UpdateChangedParamSet(bitmap, changed);
+            }
+            // What it found stays good while the parameters that it depends on stay the same.
+            if !(*bitmap).chgParam.is_null() {
+                execution.found_by_bitmap = None;
+            }
+        }
+        pg_sys::ExecScanReScan(&mut (*node).ss);
+    }
+}
+
+/// `EndCustomScan`
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: our node.
+    unsafe {
+        let execution = execution(node);
+        execution.finish_run();
+        execution.found_by_bitmap = None;
+        if let Some(bitmap) = execution.bitmap.take() {
+            pg_sys::ExecEndNode(bitmap);
+        }
+        if !execution.rows.scan.is_null() {
+            pg_sys::index_endscan(execution.rows.scan);
+            pg_sys::index_close(execution.index, pg_sys::NoLock as i32);
+            execution.rows.scan = std::ptr::null_mut();
+        }
+    }
+}
+
+struct Compiled {
+    query: *mut pg_sys::ExprState,
+    query_type: pg_sys::Oid,
+    radii: Vec<*mut pg_sys::ExprState>,
+}
+
+/// What all runs of a node have done, for EXPLAIN ANALYZE.
+#[derive(Clone, Copy, Default)]
+pub struct Totals {
+    pub lists: u64,
+    pub entries: u64,
+    pub refined: u64,
+    pub fetched: u64,
+    /// Runs that ended with a search inline, one restricted to a bitmap, one by reading all rows of a bitmap, or the table.
+    pub inline: u64,
+    pub restricted: u64,
+    pub read_all: u64,
+    pub pass: u64,
+}
+
+/// A node of a running query.
+pub struct Execution {
+    node: *mut pg_sys::CustomScanState,
+    pub facts: Facts,
+    expressions: Compiled,
+    conditions: Conditions,
+    rows: Rows,
+    bitmap: Option<*mut pg_sys::PlanState>,
+    index: pg_sys::Relation,
+    /// The query vector of the run.
+    query: *mut std::ffi::c_void,
+    model: Option<Model>,
+    /// What the bitmap has found, until its parameters change.
+    found_by_bitmap: Option<Bitmap>,
+    run: Option<Run>,
+    pub totals: Totals,
+}
+
+/// Conditions on the index's filter columns.
+#[derive(Clone, Copy)]
+struct Conditions {
+    keys: pg_sys::ScanKey,
+    n: i32,
+    /// Those of their values that are known when the scan begins only.
+    runtime: *mut pg_sys::IndexRuntimeKeyInfo,
+    n_runtime: i32,
+    /// Where these values live.
+    context: *mut pg_sys::ExprContext,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        let (keys, runtime, context) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        Conditions { keys, n: 0, runtime, n_runtime: 0, context }
+    }
+}
+
+// PostgreSQL's own functions of index scans, which pgrx does not declare; called inside a guard.
+unsafe extern "C-unwind" {
+    fn ExecIndexBuildScanKeys(
+        node: *mut pg_sys::PlanState,
+        index: pg_sys::Relation,
+        quals: *mut pg_sys::List,
+        is_order_by: bool,
+        keys: *mut pg_sys::ScanKey,
+        n: *mut std::ffi::c_int,
+        runtime: *mut *mut pg_sys::IndexRuntimeKeyInfo,
+        n_runtime: *mut std::ffi::c_int,
+        arrays: *mut *mut std::ffi::c_void,
+        n_arrays: *mut std::ffi::c_int,
+    );
+    fn ExecIndexEvalRuntimeKeys(
+        context: *mut pg_sys::ExprContext,
+        runtime: *mut pg_sys::IndexRuntimeKeyInfo,
+        n_runtime: std::ffi::c_int,
+    );
+}
+
+impl Conditions {
+    /// Makes them ready to be evaluated.
+    ///
+    /// # Safety
+    /// The node has begun; `quals` are conditions as the index sees them.
+    unsafe fn new(node: *mut pg_sys::CustomScanState, index: pg_sys::Relation, quals: *mut pg_sys::List) -> Conditions {
+        let mut new = Conditions::default();
+        // SAFETY: by contract.
+        unsafe {
+            pg_guard_ffi_boundary(|| {
+                ExecIndexBuildScanKeys(
+                    &raw mut (*node).ss.ps,
+                    index,
+                    quals,
+                    false,
+                    &mut new.keys,
+                    &mut new.n,
+                    &mut new.runtime,
+                    &mut new.n_runtime,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                );
+            });
+            new.context = pg_sys::CreateExprContext((*node).ss.ps.state);
+        }
+        new
+    }
+
+    /// Evaluates the values.
+    unsafe fn evaluate(&self) {
+        if self.n_runtime == 0 {
+            return;
+        }
+        // SAFETY: made by `new`.
+        unsafe {
+            pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            pg_guard_ffi_boundary(|| ExecIndexEvalRuntimeKeys(self.context, self.runtime, self.n_runtime));
+        }
+    }
+}
+
+struct Bitmap {
+    list: Rc<TidList>,
+    set: Option<Rc<TidSet>>,
+}
+
+/// How rows are found just now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// By a search of the index; all candidates are checked.
+    Inline,
+    /// By a search for what the bitmap has found.
+    Restricted,
+    /// All that the bitmap has found have been read.
+    ReadAll,
+    /// The whole table has been read.
+    Pass,
+}
+
+/// The scan with one set of parameters.
+struct Run {
+    mode: Mode,
+    /// ORDER BY NULL: every row, in any order.
+    null_query: bool,
+    /// Rows beyond are not wanted.
+    radius: f64,
+    /// Rows to be returned before more are looked for.
+    goal: usize,
+    returned: usize,
+    matches: Collector,
+    /// Candidates looked at by this search, and those for which it has been asked.
+    looked_at: u64,
+    aimed: u64,
+    /// Rows fetched and rows that passed, by this search.
+    fetched: u64,
+    passed: u64,
+    /// There are no more rows than those collected.
+    exhausted: bool,
+    /// Reading all rows had to leave out some that are farther.
+    overflowed: bool,
+    /// Upper bound of the distance of the row returned last.
+    last: f64,
+    /// Rows returned, when a change of strategy may bring them up again.
+    emitted: HashSet<Tid>,
+}
+
+impl Execution {
+    /// Puts the next row into the slot.
+    fn next(&mut self) -> bool {
+        if self.run.is_none() && !self.start() {
+            return false;
+        }
+        loop {
+            let Some(found) = self.next_match() else { return false };
+            let run = self.run.as_mut().unwrap();
+            run.returned += 1;
+            run.last = run.last.max(found.upper);
+            run.emitted.insert(found.tid);
+            // The snapshot keeps the version.
+            if self.rows.load(found.tid) {
+                return true;
+            }
+        }
+    }
+
+    /// The next row in order.
+    fn next_match(&mut self) -> Option<Match> {
+        loop {
+            let run = self.run.as_mut().unwrap();
+            if run.returned >= run.goal && !run.exhausted {
+                let goal = run.goal.saturating_mul(2);
+                self.settle(goal);
+                continue;
+            }
+            let Some((mut found, next)) = run.matches.take() else {
+                if run.exhausted && !run.overflowed {
+                    return None;
+                }
+                if run.overflowed {
+                    self.read_all_again();
+                } else {
+                    let goal = run.goal.saturating_mul(2);
+                    self.settle(goal);
+                }
+                continue;
+            };
+            if run.null_query {
+                return Some(found);
+            }
+            let behind = found.lower >= run.last;
+            let certain = found.exact || behind && found.upper < next;
+            if self.facts.ordered && !certain {
+                if !self.rows.load(found.tid) {
+                    continue;
+                }
+                // Not in the index are rows without a distance.
+                let Some(distance) = self.rows.distance() else { continue };
+                found = Match::exact(distance, found.tid);
+                self.run.as_mut().unwrap().matches.put_back(found);
+                continue;
+            }
+            if !behind && self.facts.ordered && options::iterative_scan() == IterativeScan::strict_order {
+                continue; // it would come too late
+            }
+            return Some(found);
+        }
+    }
+
+    /// Starts a run: evaluates the query, looks for the first rows. False when there can be none.
+    fn start(&mut self) -> bool {
+        // SAFETY: the node is running; expressions are its own.
+        unsafe {
+            let css = &mut *self.node;
+            if self.rows.scan.is_null() {
+                self.open();
+            }
+            let context = css.ss.ps.ps_ExprContext;
+            // Values live as long as the scan key that holds them: until the next rescan.
+            let (mut query_null, mut radius) = (false, f64::INFINITY);
+            for &expression in &self.expressions.radii {
+                let mut null = false;
+                let value = pg_sys::ExecEvalExprSwitchContext(expression, context, &mut null);
+                if null {
+                    return false;
+                }
+                let value = f64::from_bits(value.value() as u64);
+                // NaN is greater than all numbers.
+                radius = if value.is_nan() { radius } else { radius.min(value) };
+            }
+            let query = pg_sys::ExecEvalExprSwitchContext(self.expressions.query, context, &mut query_null);
+            let query = self.keep_query(query, query_null);
+            if query_null && !self.expressions.radii.is_empty() {
+                return false;
+            }
+            let mut key = pg_sys::ScanKeyData::default();
+            let flags = pg_sys::SK_ORDER_BY | if query_null { pg_sys::SK_ISNULL } else { 0 };
+            key.sk_flags = flags as i32;
+            key.sk_attno = 1;
+            key.sk_strategy = 1;
+            key.sk_subtype = self.expressions.query_type;
+            key.sk_argument = query;
+            self.conditions.evaluate();
+            pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, &mut key, 1);
+            let k = self.first_goal();
+            self.run = Some(Run {
+                mode: Mode::Inline,
+                null_query: query_null,
+                radius,
+                goal: 0,
+                returned: 0,
+                matches: Collector::default(),
+                looked_at: 0,
+                aimed: 0,
+                fetched: 0,
+                passed: 0,
+                exhausted: false,
+                overflowed: false,
+                last: f64::NEG_INFINITY,
+                emitted: HashSet::new(),
+            });
+            // Reading the query may detoast it: in memory that goes with the next row.
+            PgMemoryContexts::For((*context).ecxt_per_tuple_memory).switch_to(|_| {
+                scan::driven_search(self.rows.scan);
+            });
+            if self.facts.strategy == Strategy::Bitmap {
+                self.use_bitmap();
+            } else {
+                self.begin_search();
+            }
+            self.settle(k);
+        }
+        true
+    }
+
+    /// Copies the query to where it lives as long as the run.
+    unsafe fn keep_query(&mut self, query: pg_sys::Datum, null: bool) -> pg_sys::Datum {
+        // SAFETY: a varlena; the copy before is ours.
+        unsafe {
+            if !self.query.is_null() {
+                pg_sys::pfree(self.query);
+                self.query = std::ptr::null_mut();
+            }
+            if null {
+                return query;
+            }
+            let estate = (*self.node).ss.ps.state;
+            let copy = PgMemoryContexts::For((*estate).es_query_cxt)
+                .switch_to(|_| pg_sys::pg_detoast_datum_copy(query.cast_mut_ptr()));
+            self.query = copy.cast();
+            pg_sys::Datum::from(copy)
+        }
+    }
+
+    /// Opens the index.
+    unsafe fn open(&mut self) {
+        // SAFETY: the table is open and locked; the index is locked as an index scan does.
+        unsafe {
+            let css = &mut *self.node;
+            let estate = css.ss.ps.state;
+            let plan: *mut pg_sys::CustomScan = css.ss.ps.plan.cast();
+            let lock = (*pg_sys::exec_rt_fetch((*plan).scan.scanrelid, estate)).rellockmode;
+            self.index = pg_sys::index_open(self.facts.index, lock);
+            let info = Info::of(self.index);
+            self.model = Some(Model::new(&info, self.facts.rows, self.facts.toasted));
+            let (table, snapshot) = (css.ss.ss_currentRelation, (*estate).es_snapshot);
+            let (_, expressions, _) = plan::unpack(plan);
+            PgMemoryContexts::For((*estate).es_query_cxt).switch_to(|_| {
+                if !expressions.conditions.is_null() {
+                    self.conditions = Conditions::new(self.node, self.index, expressions.conditions);
+                }
+                let n = self.conditions.n;
+                #[cfg(not(feature = "pg18"))]
+                {
+                    self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, n, 1);
+                }
+                #[cfg(feature = "pg18")]
+                {
+                    self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, std::ptr::null_mut(), n, 1);
+                }
+            });
+        }
+    }
+
+    /// Rows to be collected first.
+    fn first_goal(&self) -> usize {
+        let in_range = self.facts.in_range.map(|n| (n * self.facts.share).max(UNKNOWN_LIMIT));
+        let goal = match (self.facts.limit, in_range) {
+            (Some(limit), Some(n)) => limit.min(n.max(MOST_UNKNOWN)),
+            (Some(limit), None) => limit,
+            (None, Some(n)) => n.max(MOST_UNKNOWN),
+            (None, None) => UNKNOWN_LIMIT,
+        };
+        goal.clamp(1.0, 1e9) as usize
+    }
+
+    #[allow(clippy::mut_from_ref, reason = "the search belongs to the scan; see SAFETY")]
+    fn search<'s>(&self) -> &'s mut Search {
+        // SAFETY: the scan has been rescanned by `start`; the search is used by one at a time.
+        unsafe { scan::driven_search(self.rows.scan) }
+    }
+
+    fn model(&self) -> Model {
+        self.model.expect("open")
+    }
+
+    /// Starts a new search.
+    fn begin_search(&mut self) {
+        let share = match self.run.as_ref().unwrap().mode {
+            Mode::Restricted => self.facts.share * self.facts.rows / self.matching(),
+            _ => self.facts.share / self.facts.index_share,
+        };
+        let k = self.first_goal() as f64;
+        let search = self.search();
+        let run = self.run.as_mut().unwrap();
+        (run.looked_at, run.fetched, run.passed) = (0, 0, 0);
+        if run.radius < f64::INFINITY && self.facts.limit.is_none() {
+            search.drive_within(run.radius);
+            run.aimed = u64::MAX;
+        } else {
+            let goal = Model::goal(k / share.clamp(1e-9, 1.0)).min(self.facts.rows.max(1.0)).min(MOST_FIRST);
+            search.drive_to(goal as usize);
+            run.aimed = goal as u64;
+        }
+    }
+
+    /// Looks for rows until the next ones to be returned, `goal` in all, are certain.
+    fn settle(&mut self, goal: usize) {
+        let run = self.run.as_mut().unwrap();
+        run.goal = goal;
+        run.matches.want(goal - run.returned);
+        if matches!(run.mode, Mode::ReadAll | Mode::Pass) {
+            return;
+        }
+        let mut rethink = RETHINK;
+        loop {
+            let next = self.search().peek();
+            let run = self.run.as_mut().unwrap();
+            let reach = run.matches.reach();
+            match next {
+                Next::End => {
+                    run.exhausted = true;
+                    return;
+                }
+                Next::Row(rest) | Next::Farther(rest) if rest > run.radius => {
+                    run.exhausted = true;
+                    return;
+                }
+                Next::Row(rest) | Next::Farther(rest) if reach < f64::INFINITY && rest >= reach => return,
+                Next::Row(_) if run.looked_at <= run.aimed.saturating_add(run.aimed / 5) => {
+                    let Some(found) = self.search().next_found() else { continue };
+                    self.look_at(found);
+                    rethink -= 1;
+                    if rethink == 0 {
+                        rethink = RETHINK;
+                        if self.rethink() {
+                            return;
+                        }
+                    }
+                }
+                Next::Row(_) | Next::Farther(_) => self.go_on(),
+            }
+        }
+    }
+
+    /// Has the search go farther, for as many candidates as are needed at the rate at which they have passed so far.
+    fn go_on(&mut self) {
+        let run = self.run.as_mut().unwrap();
+        let missing = (run.goal - run.returned).saturating_sub(run.matches.found()).max(1) as f64;
+        let rate = (run.passed as f64 + 1.0) / (run.looked_at as f64 + 1.0);
+        let known = run.looked_at.max(run.aimed.min(u64::MAX / 16));
+        let goal = Model::goal(run.looked_at as f64 + missing / rate) as u64;
+        run.aimed = goal.clamp(known.saturating_mul(2), known.saturating_mul(8));
+        let aimed = run.aimed;
+        if !self.search().go_on(aimed.min(1 << 40) as usize) {
+            // There is nothing farther: the rest is what is at hand.
+            self.run.as_mut().unwrap().aimed = u64::MAX;
+        }
+    }
+
+    /// Checks a candidate, and collects it if it matches.
+    fn look_at(&mut self, found: Found) {
+        let run = self.run.as_mut().unwrap();
+        run.looked_at += 1;
+        if found.lower > run.radius {
+            return;
+        }
+        run.fetched += 1;
+        match self.rows.check(found.tid, found.upper < run.radius) {
+            Row::Invisible => {}
+            Row::Removed => self.count_removed(),
+            Row::Passed(tid) => {
+                run.passed += 1;
+                if !run.emitted.contains(&tid) {
+                    if run.null_query {
+                        run.matches.add(Match::exact(0.0, tid));
+                    } else if found.upper < f64::INFINITY {
+                        run.matches.add(Match { lower: found.lower, upper: found.upper, exact: false, tid });
+                    } else if let Some(distance) = self.rows.distance() {
+                        run.matches.add(Match::exact(distance, tid));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts a row for "Rows Removed by Filter".
+    fn count_removed(&self) {
+        // SAFETY: the node is running.
+        unsafe {
+            if let Some(counters) = (*self.node).ss.ps.instrument.as_mut() {
+                counters.nfiltered1 += 1.0;
+            }
+        }
+    }
+
+    /// Changes the strategy when the one in use has cost as much as another would from the beginning. True when the new
+    /// one has found all rows.
+    fn rethink(&mut self) -> bool {
+        let (model, facts) = (self.model(), self.facts);
+        let run = self.run.as_ref().unwrap();
+        let k = run.goal as f64;
+        match run.mode {
+            Mode::Inline => {
+                let spent = model.spent(&self.search().work, run.fetched as f64, false);
+                let by_bitmap = if self.bitmap.is_some() {
+                    let rest = (facts.share * facts.rows / facts.matching.max(1.0)).min(1.0);
+                    let search = model.restricted(k, facts.matching, rest, facts.qual_micros);
+                    let all = model.read_all(facts.matching, rest, facts.qual_micros);
+                    facts.bitmap_micros + search.micros.min(all.micros)
+                } else {
+                    f64::INFINITY
+                };
+                if by_bitmap <= facts.pass_micros && spent > PATIENCE * by_bitmap {
+                    self.use_bitmap();
+                    matches!(self.run.as_ref().unwrap().mode, Mode::ReadAll)
+                } else if spent > PATIENCE * facts.pass_micros && !run.null_query {
+                    self.read(Mode::Pass);
+                    true
+                } else {
+                    false
+                }
+            }
+            Mode::Restricted => {
+                let spent = model.spent(&self.search().work, run.fetched as f64, true);
+                let rest = (facts.share * facts.rows / self.matching()).min(1.0);
+                if spent > PATIENCE * model.read_all(self.matching(), rest, facts.qual_micros).micros && !run.null_query
+                {
+                    self.read(Mode::ReadAll);
+                    return true;
+                }
+                false
+            }
+            Mode::ReadAll | Mode::Pass => true,
+        }
+    }
+
+    /// Rows that the bitmap has found.
+    fn matching(&self) -> f64 {
+        self.found_by_bitmap.as_ref().map_or(self.facts.matching, |b| b.list.rows).max(1.0)
+    }
+
+    /// Has the other indexes find the rows, unless they have; then searches among these, or reads them all if they are few.
+    fn use_bitmap(&mut self) {
+        let Some(bitmap) = self.bitmap else {
+            self.begin_search();
+            return;
+        };
+        if self.found_by_bitmap.is_none() {
+            // SAFETY: a bitmap's plan node, which returns a TIDBitmap.
+            let list = unsafe {
+                let tids = pg_sys::MultiExecProcNode(bitmap).cast::<pg_sys::TIDBitmap>();
+                let list = TidList::read(tids, (self.facts.rows / self.facts.pages.max(1.0)).max(1.0));
+                pg_sys::tbm_free(tids);
+                list
+            };
+            self.found_by_bitmap = Some(Bitmap { list: Rc::new(list), set: None });
+        }
+        let (model, facts) = (self.model(), self.facts);
+        let matching = self.matching();
+        let rest = (facts.share * facts.rows / matching).min(1.0);
+        let k = self.run.as_ref().map_or(1, |run| run.goal.max(self.first_goal())) as f64;
+        let search = model.restricted(k, matching, rest, facts.qual_micros);
+        let all = model.read_all(matching, rest, facts.qual_micros);
+        let null_query = self.run.as_ref().unwrap().null_query;
+        if all.micros <= search.micros && !null_query {
+            self.read(Mode::ReadAll);
+            return;
+        }
+        let found = self.found_by_bitmap.as_mut().unwrap();
+        let list = &found.list;
+        let pages = facts.pages as u32;
+        let set = found.set.get_or_insert_with(|| Rc::new(list.to_set(pages))).clone();
+        self.count_work();
+        // SAFETY: the same keys as before: the query has been copied into them.
+        unsafe {
+            let key = (*self.rows.scan).orderByData;
+            pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
+        }
+        let search = self.search();
+        search.restrict_rows(Box::new(move |tid| set.contains(tid)));
+        let run = self.run.as_mut().unwrap();
+        run.mode = Mode::Restricted;
+        run.matches.clear();
+        run.matches.want(run.goal.saturating_sub(run.returned));
+        self.begin_search();
+    }
+
+    /// Reads all rows that match, from the bitmap's list or the table, and keeps the nearest.
+    fn read(&mut self, mode: Mode) {
+        self.count_work();
+        let rows = self.rows;
+        let list = self.found_by_bitmap.as_ref().map(|b| b.list.clone());
+        // SAFETY: a plain setting of the backend, in kB.
+        let room = unsafe { pg_sys::work_mem } as usize * 1024 / size_of::<Match>() / 2;
+        let run = self.run.as_mut().unwrap();
+        run.mode = mode;
+        run.matches.clear();
+        let mut nearby = Nearby::new(room.max(2 * run.goal));
+        let (last, radius) = (run.last, run.radius);
+        let (mut fetched, mut removed) = (0_u64, 0_u64);
+        let mut collect = |tid| {
+            if run.emitted.contains(&tid) {
+                return;
+            }
+            if let Some(distance) = rows.distance()
+                && distance <= radius
+                && distance >= last
+            {
+                nearby.offer(Match::exact(distance, tid));
+            }
+        };
+        if mode == Mode::Pass {
+            rows.all(|| {
+                fetched += 1;
+                if rows.check_slot() {
+                    // SAFETY: a row of the table is in the slot.
+                    collect(Tid::from_item(unsafe { &(*rows.slot).tts_tid }));
+                } else {
+                    removed += 1;
+                }
+            });
+        } else if let Some(list) = list {
+            for (i, tid) in list.iter().enumerate() {
+                if i % 256 == 0 {
+                    pgrx::check_for_interrupts!();
+                }
+                fetched += 1;
+                match rows.check(tid, false) {
+                    Row::Passed(tid) => collect(tid),
+                    Row::Removed => removed += 1,
+                    Row::Invisible => {}
+                }
+            }
+        }
+        run.exhausted = true;
+        run.overflowed = nearby.overflowed;
+        for found in nearby.into_rows() {
+            run.matches.add(found);
+        }
+        (run.looked_at, run.fetched) = (0, fetched);
+        for _ in 0..removed {
+            self.count_removed();
+        }
+    }
+
+    /// Reads all rows again for those that there was no room for.
+    fn read_all_again(&mut self) {
+        let mode = self.run.as_ref().unwrap().mode;
+        self.read(mode);
+    }
+
+    /// Adds the work of the run so far to the totals.
+    fn count_work(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        self.totals.fetched += std::mem::take(&mut run.fetched);
+        if matches!(run.mode, Mode::Inline | Mode::Restricted) {
+            // SAFETY: the scan is open while there is a run.
+            let work = unsafe { std::mem::take(&mut scan::driven_search(self.rows.scan).work) };
+            let Work { lists, entries, refined, .. } = work;
+            self.totals.lists += lists;
+            self.totals.entries += entries;
+            self.totals.refined += refined;
+        }
+    }
+
+    /// Ends the run.
+    fn finish_run(&mut self) {
+        self.count_work();
+        let Some(run) = self.run.take() else { return };
+        match run.mode {
+            Mode::Inline => self.totals.inline += 1,
+            Mode::Restricted => self.totals.restricted += 1,
+            Mode::ReadAll => self.totals.read_all += 1,
+            Mode::Pass => self.totals.pass += 1,
+        }
+    }
+
+    /// Totals, with those of the run that is going on.
+    pub fn totals(&mut self) -> Totals {
+        self.count_work();
+        let mut totals = self.totals;
+        match self.run.as_ref().map(|run| run.mode) {
+            Some(Mode::Inline) => totals.inline += 1,
+            Some(Mode::Restricted) => totals.restricted += 1,
+            Some(Mode::ReadAll) => totals.read_all += 1,
+            Some(Mode::Pass) => totals.pass += 1,
+            None => {}
+        }
+        totals
+    }
+
+    /// Whether there is a bitmap to fall back to.
+    pub fn has_bitmap(&self) -> bool {
+        self.bitmap.is_some()
+    }
+}
+
+/// Candidates that the first lists are chosen for at most.
+const MOST_FIRST: f64 = 20_000.0;

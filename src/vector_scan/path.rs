@@ -1,0 +1,526 @@
+//! The planner's hook: finds scans that a vector scan could answer, and offers it with its cost.
+
+use super::Strategy;
+use super::cost::{Cost, Model, UNITS_PER_MICROSECOND};
+use super::plan::{self, Expressions, Facts, nodes};
+use crate::index::meta::Info;
+use crate::index::{access_method_oid, options};
+use pgrx::prelude::*;
+
+/// The node's name in EXPLAIN.
+pub const CUSTOM_NAME: &std::ffi::CStr = c"vector scan";
+
+/// Rows expected within a distance range: statistics say nothing about that. At least so many, or this share of the table.
+const LEAST_IN_RANGE: f64 = 100.0;
+const SHARE_IN_RANGE: f64 = 0.0005;
+/// Rows expected to be wanted when there is no LIMIT that the planner knows.
+pub const UNKNOWN_LIMIT: f64 = 10.0;
+
+static mut PREVIOUS_HOOK: pg_sys::set_rel_pathlist_hook_type = None;
+
+/// Installs the hook, in front of one that is there already.
+pub fn install_hook() {
+    // SAFETY: called once from _PG_init, in a single thread.
+    unsafe {
+        PREVIOUS_HOOK = pg_sys::set_rel_pathlist_hook;
+        pg_sys::set_rel_pathlist_hook = Some(set_rel_pathlist);
+    }
+}
+
+/// `set_rel_pathlist_hook`
+#[pg_guard]
+unsafe extern "C-unwind" fn set_rel_pathlist(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rti: pg_sys::Index,
+    rte: *mut pg_sys::RangeTblEntry,
+) {
+    // SAFETY: PostgreSQL's arguments.
+    unsafe {
+        if let Some(previous) = PREVIOUS_HOOK {
+            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous(root, rel, rti, rte));
+        }
+        if (*rel).indexlist.is_null()
+            || !options::vector_scan()
+            || !pg_sys::enable_indexscan
+            || !is_plain_table(rel, rte)
+            || pg_sys::is_dummy_rel(rel)
+        {
+            return;
+        }
+        let access_method = access_method_oid();
+        for index in nodes::<pg_sys::IndexOptInfo>((*rel).indexlist) {
+            if (*index).relam != access_method
+                || (*index).hypothetical
+                || !(*index).indpred.is_null() && !(*index).predOK
+            {
+                continue;
+            }
+            Offer { root, rel, rte, index }.all();
+        }
+    }
+}
+
+/// A table or a partition (or materialized view) that is scanned by itself.
+unsafe fn is_plain_table(rel: *mut pg_sys::RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: the planner's nodes.
+    unsafe {
+        ((*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
+            || (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_OTHER_MEMBER_REL)
+            && (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+            && !(*rte).inh
+            && (*rte).tablesample.is_null()
+            && (*rel).lateral_relids.is_null()
+    }
+}
+
+/// `column <op> query` for the column of an index and an ordering operator of its class.
+struct Distance {
+    expression: *mut pg_sys::Expr,
+    query: *mut pg_sys::Expr,
+    /// The btree family that its results are ordered by.
+    order: pg_sys::Oid,
+}
+
+/// An index of a relation, for which paths are made.
+struct Offer {
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rte: *mut pg_sys::RangeTblEntry,
+    index: *mut pg_sys::IndexOptInfo,
+}
+
+impl Offer {
+    /// Offers paths in the order of the query, and for distance ranges in no order.
+    unsafe fn all(&self) {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let ranges: Vec<Range> = self.clauses().into_iter().filter_map(|clause| self.range(clause)).collect();
+            let ordered = self.order();
+            if let Some((distance, pathkeys)) = &ordered {
+                let ranges: Vec<&Range> =
+                    ranges.iter().filter(|r| same(r.distance.expression, distance.expression)).collect();
+                let conditions = self.conditions();
+                let covered = conditions.map_or(0, |path| covered(path, &self.clauses()));
+                // Where the index knows all conditions, a plain scan of it does.
+                if self.clauses().len() > covered {
+                    self.offer(distance, &ranges, *pathkeys, conditions);
+                }
+            }
+            let mut done: Vec<*mut pg_sys::Expr> = ordered.iter().map(|(d, _)| d.expression).collect();
+            for range in &ranges {
+                if done.iter().any(|d| same(*d, range.distance.expression)) {
+                    continue;
+                }
+                done.push(range.distance.expression);
+                let ranges: Vec<&Range> =
+                    ranges.iter().filter(|r| same(r.distance.expression, range.distance.expression)).collect();
+                self.offer(&range.distance, &ranges, std::ptr::null_mut(), None);
+            }
+        }
+    }
+
+    /// WHERE clauses that have to be evaluated for each row: not those that a partial index implies.
+    unsafe fn clauses(&self) -> Vec<*mut pg_sys::RestrictInfo> {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            nodes((*self.index).indrestrictinfo)
+                .into_iter()
+                .filter(|c: &*mut pg_sys::RestrictInfo| !(**c).pseudoconstant)
+                .collect()
+        }
+    }
+
+    /// The query's first ORDER BY, when it is a distance that the index knows; and the pathkeys that a scan has then.
+    unsafe fn order(&self) -> Option<(Distance, *mut pg_sys::List)> {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let pathkey = *nodes::<pg_sys::PathKey>((*self.root).query_pathkeys).first()?;
+            if (*pathkey).pk_strategy != ASCENDING
+                || (*pathkey).pk_nulls_first
+                || (*(*pathkey).pk_eclass).ec_has_volatile
+            {
+                return None;
+            }
+            for expression in members((*pathkey).pk_eclass, (*self.rel).relids) {
+                if let Some(distance) = self.distance(expression)
+                    && distance.order == (*pathkey).pk_opfamily
+                {
+                    return Some((distance, pg_sys::lappend(std::ptr::null_mut(), pathkey.cast())));
+                }
+            }
+            None
+        }
+    }
+
+    /// Takes an expression for a distance.
+    unsafe fn distance(&self, expression: *mut pg_sys::Expr) -> Option<Distance> {
+        // SAFETY: the planner's nodes; an OpExpr with two arguments.
+        unsafe {
+            if !pgrx::is_a(expression.cast(), pg_sys::NodeTag::T_OpExpr) {
+                return None;
+            }
+            let op = expression.cast::<pg_sys::OpExpr>();
+            let arguments: Vec<*mut pg_sys::Expr> = nodes((*op).args);
+            let &[left, right] = &arguments[..] else { return None };
+            let family = *(*self.index).opfamily;
+            let (operator, query) = if pg_sys::match_index_to_operand(left.cast(), 0, self.index) {
+                ((*op).opno, right)
+            } else if pg_sys::match_index_to_operand(right.cast(), 0, self.index) {
+                (pg_sys::get_commutator((*op).opno), left)
+            } else {
+                return None;
+            };
+            if operator == pg_sys::InvalidOid || !self.is_constant(query) {
+                return None;
+            }
+            let order = pg_sys::get_op_opfamily_sortfamily(operator, family);
+            (order != pg_sys::InvalidOid).then_some(Distance { expression, query, order })
+        }
+    }
+
+    /// Whether an expression has one value during a scan.
+    unsafe fn is_constant(&self, expression: *mut pg_sys::Expr) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            pg_sys::pull_varnos(self.root, expression.cast()).is_null()
+                && !pg_sys::contain_volatile_functions(expression.cast())
+        }
+    }
+
+    /// Takes a WHERE clause for a distance range: `distance < radius`, `<=`, or turned round.
+    unsafe fn range(&self, clause: *mut pg_sys::RestrictInfo) -> Option<Range> {
+        // SAFETY: the planner's nodes; a comparison of two float8 has two arguments.
+        unsafe {
+            let expression = (*clause).clause;
+            if !pgrx::is_a(expression.cast(), pg_sys::NodeTag::T_OpExpr) {
+                return None;
+            }
+            let op = expression.cast::<pg_sys::OpExpr>();
+            let arguments: Vec<*mut pg_sys::Expr> = nodes((*op).args);
+            let &[left, right] = &arguments[..] else { return None };
+            let (mut left_type, mut right_type) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+            pg_sys::op_input_types((*op).opno, &mut left_type, &mut right_type);
+            if left_type != pg_sys::FLOAT8OID || right_type != pg_sys::FLOAT8OID {
+                return None;
+            }
+            let (inner, radius, strategies) = match (self.distance(left), self.distance(right)) {
+                (Some(distance), None) => (distance, right, BELOW),
+                (None, Some(distance)) => (distance, left, ABOVE),
+                _ => return None,
+            };
+            if !strategies.contains(&pg_sys::get_op_opfamily_strategy((*op).opno, inner.order))
+                || !self.is_constant(radius)
+            {
+                return None;
+            }
+            Some(Range { clause, distance: inner, radius })
+        }
+    }
+
+    /// Adds a path for a distance, with or without an order, to the relation.
+    /// `conditions`: a plain scan of the index with conditions on its filter columns.
+    unsafe fn offer(
+        &self,
+        distance: &Distance,
+        ranges: &[&Range],
+        pathkeys: *mut pg_sys::List,
+        conditions: Option<*mut pg_sys::IndexPath>,
+    ) {
+        // SAFETY: the planner's nodes; what is made here lives in the planner's memory.
+        unsafe {
+            let (root, rel) = (self.root, self.rel);
+            let ordered = !pathkeys.is_null();
+            let range_clauses: Vec<*mut pg_sys::RestrictInfo> = ranges.iter().map(|r| r.clause).collect();
+            let others: Vec<*mut pg_sys::RestrictInfo> =
+                self.clauses().into_iter().filter(|c| !range_clauses.contains(c)).collect();
+            let rows = (*self.index).tuples.max(1.0);
+            let share = if others.is_empty() { 1.0 } else { self.selectivity(&others) };
+            let index_share = conditions.map_or(1.0, |path| (*path).indexselectivity.clamp(share, 1.0));
+            let model = self.model(rows);
+            let in_range = (!ranges.is_empty()).then(|| LEAST_IN_RANGE.max(rows * SHARE_IN_RANGE).min(rows));
+            let limit = ((*root).limit_tuples > 0.0 && (ordered || (*root).query_pathkeys.is_null()))
+                .then_some((*root).limit_tuples);
+            let within = in_range.map(|n| (n * share).max(1.0));
+            let k = match (limit, within) {
+                (Some(k), Some(n)) => k.min(n),
+                (Some(k), None) => k,
+                (None, Some(n)) => n,
+                (None, None) => UNKNOWN_LIMIT,
+            }
+            .min((rows * share).max(1.0));
+            let mut qual = pg_sys::QualCost::default();
+            pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
+            let qual_micros = qual.per_tuple / UNITS_PER_MICROSECOND;
+            let (mut random, mut sequential) = (0.0, 0.0);
+            pg_sys::get_tablespace_page_costs((*rel).reltablespace, &mut random, &mut sequential);
+            let pass_units =
+                f64::from((*rel).pages) * sequential + (*rel).tuples * (pg_sys::cpu_tuple_cost + qual.per_tuple);
+            let mut facts = Facts {
+                index: (*self.index).indexoid,
+                strategy: Strategy::Inline,
+                limit,
+                share,
+                matching: rows,
+                bitmap_micros: 0.0,
+                qual_micros,
+                pass_micros: pass_units / UNITS_PER_MICROSECOND + rows * share * model.distance(),
+                rows,
+                pages: f64::from((*rel).pages),
+                toasted: model.toasted,
+                ordered,
+                in_range,
+                index_share,
+            };
+            // What the caches hold costs no more than processor time.
+            let all_pages = f64::from((*self.index).pages) + f64::from((*rel).pages);
+            let uncached = 1.0 - (f64::from(pg_sys::effective_cache_size) / 2.0 / all_pages.max(1.0)).min(1.0);
+            let units = |cost: Cost| cost.micros * UNITS_PER_MICROSECOND + cost.pages * uncached * random;
+
+            let by_search = |k: f64| match conditions {
+                Some(_) => model.restricted(k, rows * index_share, share / index_share, qual_micros),
+                None => model.inline(k, share, qual_micros),
+            };
+            let mut cost = units(by_search(k));
+            // All that match (or are in range): for who reads on.
+            let mut all = units(match within {
+                Some(n) => by_search(n),
+                None => by_search(rows * share),
+            });
+            let bitmap = if others.is_empty() { None } else { self.bitmap_path() };
+            if let Some((_, bitmap_units, found)) = bitmap {
+                let matching = (found * (*rel).tuples).clamp(1.0, rows);
+                let rest = (share / found.max(1e-12)).min(1.0);
+                let search = model.restricted(k, matching, rest, qual_micros);
+                let read_all = model.read_all(matching, rest, qual_micros);
+                let best = if search.micros < read_all.micros { search } else { read_all };
+                facts.matching = matching;
+                facts.bitmap_micros = bitmap_units / UNITS_PER_MICROSECOND;
+                let bitmap_cost = bitmap_units + units(best);
+                let forced = options::vector_scan_strategy();
+                if forced == Some(Strategy::Bitmap) || forced.is_none() && bitmap_cost < cost {
+                    facts.strategy = Strategy::Bitmap;
+                    cost = bitmap_cost;
+                    all = bitmap_units + units(read_all);
+                }
+            }
+            let expressions = Expressions {
+                distance: distance.expression,
+                query: distance.query,
+                radii: ranges.iter().map(|r| r.radius).collect(),
+                // Taken from PostgreSQL's plan of the index scan.
+                conditions: std::ptr::null_mut(),
+                conditions_written: std::ptr::null_mut(),
+            };
+            let mut query_cost = pg_sys::QualCost::default();
+            pg_sys::cost_qual_eval_node(&mut query_cost, distance.query.cast(), root);
+            let setup = qual.startup + query_cost.startup + query_cost.per_tuple;
+            let emit = pg_sys::cpu_tuple_cost + (*(*rel).reltarget).cost.per_tuple;
+            let (cost, all) = (cost + k * emit, all.max(cost) + (*rel).rows * emit);
+            // A LIMIT takes its share of what lies between startup and total cost; it shall come to `cost`.
+            let taken = (k / (*rel).rows.max(1.0)).min(0.99);
+            let startup = ((cost - taken * all) / (1.0 - taken)).clamp(0.0, cost);
+            // A strategy that the user has named is taken wherever it can be.
+            let (startup, all) = if options::vector_scan_strategy().is_some() { (0.0, 0.0) } else { (startup, all) };
+
+            let mut path = pgrx::PgBox::<pg_sys::CustomPath>::alloc_node(pg_sys::NodeTag::T_CustomPath);
+            path.path.pathtype = pg_sys::NodeTag::T_CustomScan;
+            path.path.parent = rel;
+            path.path.pathtarget = (*rel).reltarget;
+            path.path.parallel_safe = (*rel).consider_parallel;
+            path.path.rows = (*rel).rows;
+            path.path.startup_cost = setup + startup + (*(*rel).reltarget).cost.startup;
+            path.path.total_cost = setup + all + (*(*rel).reltarget).cost.startup;
+            path.path.pathkeys = pathkeys;
+            #[cfg(not(feature = "pg14"))]
+            {
+                path.flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+            }
+            if let Some(conditions) = conditions {
+                path.custom_paths = pg_sys::lappend(path.custom_paths, conditions.cast());
+            }
+            if let Some((bitmap, _, _)) = bitmap
+                && options::vector_scan_strategy() != Some(Strategy::Inline)
+            {
+                path.custom_paths = pg_sys::lappend(path.custom_paths, bitmap.cast());
+            }
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
+            path.methods = &PATH_METHODS.0;
+            if ordered {
+                self.remove_plain_scans();
+            }
+            pg_sys::add_path(rel, path.into_pg().cast());
+        }
+    }
+
+    /// The plain scan of the index that has most conditions on its filter columns, if any has some.
+    unsafe fn conditions(&self) -> Option<*mut pg_sys::IndexPath> {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            nodes::<pg_sys::IndexPath>((*self.rel).pathlist)
+                .into_iter()
+                .filter(|path| {
+                    (**path).path.type_ == pg_sys::NodeTag::T_IndexPath
+                        && (*(**path).indexinfo).indexoid == (*self.index).indexoid
+                        && (**path).path.param_info.is_null()
+                        && !(**path).indexclauses.is_null()
+                })
+                .max_by_key(|path| nodes::<pg_sys::IndexClause>((**path).indexclauses).len())
+        }
+    }
+
+    /// Removes plain scans of the index: what they do, a vector scan does with the WHERE clause in hand. PostgreSQL's
+    /// formula for their cost would have them chosen wrongly, as it counts a row that fails the WHERE clause for little.
+    unsafe fn remove_plain_scans(&self) {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            for path in nodes::<pg_sys::IndexPath>((*self.rel).pathlist) {
+                if (*path).path.type_ == pg_sys::NodeTag::T_IndexPath
+                    && (*(*path).indexinfo).indexoid == (*self.index).indexoid
+                {
+                    (*self.rel).pathlist = pg_sys::list_delete_ptr((*self.rel).pathlist, path.cast());
+                }
+            }
+        }
+    }
+
+    /// Share of the rows that pass all of some clauses.
+    unsafe fn selectivity(&self, clauses: &[*mut pg_sys::RestrictInfo]) -> f64 {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let list = plan::list_of(clauses);
+            pg_sys::clauselist_selectivity(
+                self.root,
+                list,
+                (*self.rel).relid as i32,
+                pg_sys::JoinType::JOIN_INNER,
+                std::ptr::null_mut(),
+            )
+            .max(1e-12)
+        }
+    }
+
+    unsafe fn model(&self, rows: f64) -> Model {
+        // SAFETY: the planner has the table and its indexes locked.
+        unsafe {
+            let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
+            let info = Info::of(index);
+            pg_sys::index_close(index, pg_sys::NoLock as i32);
+            // The width of a value that is out of line is that of its pointer.
+            let column = *(*self.index).indexkeys;
+            let toasted = column > 0 && {
+                let width = pg_sys::get_attavgwidth((*self.rte).relid, column as i16);
+                width > 0 && (width as f64) < f64::from(info.meta.dims)
+            };
+            Model::new(&info, rows, toasted)
+        }
+    }
+
+    /// The best bitmap of the other indexes for the WHERE clause: its path, its cost, and the share of rows it finds.
+    /// PostgreSQL's own search for index paths is run on a copy of the relation whose indexes can do bitmap scans only.
+    unsafe fn bitmap_path(&self) -> Option<(*mut pg_sys::Path, f64, f64)> {
+        // SAFETY: shallow copies of the planner's nodes, in its memory; they live as long as the paths made of them.
+        unsafe {
+            if !pg_sys::enable_bitmapscan {
+                return None;
+            }
+            let rel: *mut pg_sys::RelOptInfo = copy(self.rel);
+            (*rel).pathlist = std::ptr::null_mut();
+            (*rel).partial_pathlist = std::ptr::null_mut();
+            (*rel).indexlist = std::ptr::null_mut();
+            (*rel).joininfo = std::ptr::null_mut();
+            (*rel).has_eclass_joins = false;
+            (*rel).consider_parallel = false;
+            for index in nodes::<pg_sys::IndexOptInfo>((*self.rel).indexlist) {
+                if (*index).amhasgetbitmap {
+                    let index = copy(index);
+                    (*index).rel = rel;
+                    (*index).amhasgettuple = false;
+                    (*rel).indexlist = pg_sys::lappend((*rel).indexlist, index.cast());
+                }
+            }
+            if (*rel).indexlist.is_null() {
+                return None;
+            }
+            pg_sys::create_index_paths(self.root, rel);
+            let path = nodes::<pg_sys::Path>((*rel).pathlist)
+                .into_iter()
+                .find(|p| (**p).type_ == pg_sys::NodeTag::T_BitmapHeapPath && (**p).param_info.is_null())?;
+            let (mut cost, mut selectivity) = (0.0, 0.0);
+            let qual = (*path.cast::<pg_sys::BitmapHeapPath>()).bitmapqual;
+            pg_sys::cost_bitmap_tree_node(qual, &mut cost, &mut selectivity);
+            Some((path, cost, selectivity))
+        }
+    }
+}
+
+/// How many of the clauses are conditions of an index scan, with no need to be checked again.
+unsafe fn covered(path: *mut pg_sys::IndexPath, clauses: &[*mut pg_sys::RestrictInfo]) -> usize {
+    // SAFETY: the planner's nodes.
+    unsafe {
+        let known = nodes::<pg_sys::IndexClause>((*path).indexclauses);
+        clauses.iter().filter(|clause| known.iter().any(|k| (**k).rinfo == **clause && !(**k).lossy)).count()
+    }
+}
+
+/// A copy of a node in the current memory context.
+unsafe fn copy<T>(node: *mut T) -> *mut T {
+    // SAFETY: a plain C struct of that size.
+    unsafe {
+        let new: *mut T = pg_sys::palloc(size_of::<T>()).cast();
+        std::ptr::copy_nonoverlapping(node, new, 1);
+        new
+    }
+}
+
+/// Strategy numbers of btree.
+const ASCENDING: i32 = pg_sys::BTLessStrategyNumber as i32;
+const BELOW: [i32; 2] = [pg_sys::BTLessStrategyNumber as i32, pg_sys::BTLessEqualStrategyNumber as i32];
+const ABOVE: [i32; 2] = [pg_sys::BTGreaterStrategyNumber as i32, pg_sys::BTGreaterEqualStrategyNumber as i32];
+
+/// A WHERE clause `distance < radius`.
+struct Range {
+    clause: *mut pg_sys::RestrictInfo,
+    distance: Distance,
+    radius: *mut pg_sys::Expr,
+}
+
+/// Whether two expressions are equal.
+unsafe fn same(a: *mut pg_sys::Expr, b: *mut pg_sys::Expr) -> bool {
+    // SAFETY: the planner's nodes.
+    unsafe { pg_sys::equal(a.cast(), b.cast()) }
+}
+
+/// Expressions of an equivalence class over just these relations.
+unsafe fn members(class: *mut pg_sys::EquivalenceClass, relids: pg_sys::Relids) -> Vec<*mut pg_sys::Expr> {
+    // SAFETY: the planner's nodes.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        let all: Vec<*mut pg_sys::EquivalenceMember> = nodes((*class).ec_members);
+        #[cfg(feature = "pg18")]
+        let all: Vec<*mut pg_sys::EquivalenceMember> = {
+            let mut all = Vec::new();
+            let mut iterator = pg_sys::EquivalenceMemberIterator::default();
+            pg_sys::setup_eclass_member_iterator(&mut iterator, class, relids);
+            loop {
+                let member = pg_sys::eclass_member_iterator_next(&mut iterator);
+                if member.is_null() {
+                    break all;
+                }
+                all.push(member);
+            }
+        };
+        all.into_iter().filter(|m| pg_sys::bms_equal((**m).em_relids, relids)).map(|m| (*m).em_expr).collect()
+    }
+}
+
+/// Tables of callbacks hold C strings and functions only.
+struct Methods(pg_sys::CustomPathMethods);
+// SAFETY: never changed.
+unsafe impl Sync for Methods {}
+
+static PATH_METHODS: Methods = Methods(pg_sys::CustomPathMethods {
+    CustomName: CUSTOM_NAME.as_ptr(),
+    PlanCustomPath: Some(plan::plan_path),
+    ReparameterizeCustomPathByChild: None,
+});

@@ -1,0 +1,259 @@
+//! A path becomes a plan node: what it carries, and how that is stored in a form that PostgreSQL can copy and send to
+//! parallel workers.
+
+use super::Strategy;
+use super::exec;
+use super::path::CUSTOM_NAME;
+use pgrx::prelude::*;
+
+/// Numbers that the planner gives to the node.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The vector index.
+    pub index: pg_sys::Oid,
+    pub strategy: Strategy,
+    /// Rows wanted in all, if known.
+    pub limit: Option<f64>,
+    /// Share of all rows that pass the WHERE clause, distance ranges left out.
+    pub share: f64,
+    /// Rows of the table that the bitmap finds, as estimated, and the cost (in microseconds) of finding them.
+    pub matching: f64,
+    pub bitmap_micros: f64,
+    /// Cost of evaluating the WHERE clause on one row, and of a pass over the whole table, in microseconds.
+    pub qual_micros: f64,
+    pub pass_micros: f64,
+    /// Rows and pages of the table.
+    pub rows: f64,
+    pub pages: f64,
+    /// Vectors are stored out of line.
+    pub toasted: bool,
+    /// The rows' order matters.
+    pub ordered: bool,
+    /// Rows expected within the distance range, if there is one.
+    pub in_range: Option<f64>,
+    /// Share of all rows that pass the conditions on the index's own filter columns.
+    pub index_share: f64,
+}
+
+/// How many numbers [`Facts`] are.
+const FACTS: usize = 14;
+
+impl Facts {
+    fn to_numbers(self) -> [f64; FACTS] {
+        [
+            f64::from(self.index.to_u32()),
+            f64::from(self.strategy as i32),
+            self.limit.unwrap_or(-1.0),
+            self.share,
+            self.matching,
+            self.bitmap_micros,
+            self.qual_micros,
+            self.pass_micros,
+            self.rows,
+            self.pages,
+            f64::from(u8::from(self.toasted)),
+            f64::from(u8::from(self.ordered)),
+            self.in_range.unwrap_or(-1.0),
+            self.index_share,
+        ]
+    }
+
+    fn from_numbers(n: [f64; FACTS]) -> Facts {
+        let optional = |x: f64| (x >= 0.0).then_some(x);
+        Facts {
+            index: pg_sys::Oid::from(n[0] as u32),
+            strategy: if n[1] == 0.0 { Strategy::Inline } else { Strategy::Bitmap },
+            limit: optional(n[2]),
+            share: n[3],
+            matching: n[4],
+            bitmap_micros: n[5],
+            qual_micros: n[6],
+            pass_micros: n[7],
+            rows: n[8],
+            pages: n[9],
+            toasted: n[10] != 0.0,
+            ordered: n[11] != 0.0,
+            in_range: optional(n[12]),
+            index_share: n[13],
+        }
+    }
+
+    /// As a list of integers, two for each number: PostgreSQL can copy and print these in all versions.
+    pub fn to_list(self) -> *mut pg_sys::List {
+        let mut list = std::ptr::null_mut();
+        for number in self.to_numbers() {
+            let bits = number.to_bits();
+            // SAFETY: appends to a list made here.
+            unsafe {
+                list = pg_sys::lappend_int(list, (bits >> 32) as i32);
+                list = pg_sys::lappend_int(list, bits as i32);
+            }
+        }
+        list
+    }
+
+    /// Inverse of [`Facts::to_list`].
+    ///
+    /// # Safety
+    /// `list` was made by it.
+    pub unsafe fn from_list(list: *mut pg_sys::List) -> Facts {
+        // SAFETY: by contract.
+        let integers: Vec<i32> = unsafe { pgrx::PgList::<i32>::from_pg(list).iter_int().collect() };
+        let mut numbers = [0.0; FACTS];
+        for (number, halves) in numbers.iter_mut().zip(integers.chunks_exact(2)) {
+            *number = f64::from_bits(u64::from(halves[0] as u32) << 32 | u64::from(halves[1] as u32));
+        }
+        Facts::from_numbers(numbers)
+    }
+}
+
+/// What a node computes, in `custom_exprs`: lists, of which some may be empty.
+pub struct Expressions {
+    /// The distance of a row.
+    pub distance: *mut pg_sys::Expr,
+    pub query: *mut pg_sys::Expr,
+    /// Radii of distance ranges.
+    pub radii: Vec<*mut pg_sys::Expr>,
+    /// Conditions on the index's filter columns, as the index sees them and as they were written.
+    pub conditions: *mut pg_sys::List,
+    pub conditions_written: *mut pg_sys::List,
+}
+
+impl Expressions {
+    pub fn to_list(&self) -> *mut pg_sys::List {
+        let pair = list_of(&[self.distance, self.query]);
+        list_of(&[pair, list_of(&self.radii), self.conditions, self.conditions_written])
+    }
+
+    /// # Safety
+    /// `list` was made by [`Expressions::to_list`] (and perhaps copied or changed by the planner).
+    pub unsafe fn from_list(list: *mut pg_sys::List) -> Expressions {
+        // SAFETY: by contract.
+        unsafe {
+            let lists: Vec<*mut pg_sys::List> = nodes(list);
+            let pair: Vec<*mut pg_sys::Expr> = nodes(lists[0]);
+            Expressions {
+                distance: pair[0],
+                query: pair[1],
+                radii: nodes(lists[1]),
+                conditions: lists[2],
+                conditions_written: lists[3],
+            }
+        }
+    }
+}
+
+/// A list of nodes.
+pub fn list_of<T>(nodes: &[*mut T]) -> *mut pg_sys::List {
+    // SAFETY: appends to a list made here.
+    nodes.iter().fold(std::ptr::null_mut(), |list, node| unsafe { pg_sys::lappend(list, node.cast()) })
+}
+
+/// Of a path, in `custom_private`: facts, expressions, the clauses that are distance ranges.
+pub fn path_private(
+    facts: Facts,
+    expressions: &Expressions,
+    ranges: &[*mut pg_sys::RestrictInfo],
+) -> *mut pg_sys::List {
+    list_of(&[facts.to_list(), expressions.to_list(), list_of(ranges)])
+}
+
+/// Nodes of a list.
+///
+/// # Safety
+/// `list` is a valid list of pointers to T.
+pub unsafe fn nodes<T>(list: *mut pg_sys::List) -> Vec<*mut T> {
+    // SAFETY: by contract.
+    unsafe { pgrx::PgList::<T>::from_pg(list).iter_ptr().collect() }
+}
+
+/// `PlanCustomPath`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn plan_path(
+    _root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::CustomPath,
+    tlist: *mut pg_sys::List,
+    clauses: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
+) -> *mut pg_sys::Plan {
+    // SAFETY: PostgreSQL's arguments; `custom_private` is what `path_private` made.
+    unsafe {
+        let private: Vec<*mut pg_sys::List> = nodes((*path).custom_private);
+        let ranges: Vec<*mut pg_sys::RestrictInfo> = nodes(private[2]);
+        // Places of the distance ranges among the quals.
+        let mut places = std::ptr::null_mut();
+        let mut at = 0;
+        for clause in nodes::<pg_sys::RestrictInfo>(clauses) {
+            if (*clause).pseudoconstant {
+                continue; // PostgreSQL checks these above the scan
+            }
+            if ranges.contains(&clause) {
+                places = pg_sys::lappend_int(places, at);
+            }
+            at += 1;
+        }
+        // PostgreSQL's plan of an index scan has the conditions in the form that the index wants.
+        let mut expressions = Expressions::from_list(private[1]);
+        let mut bitmaps = Vec::new();
+        for plan in nodes::<pg_sys::Plan>(plans) {
+            let scan = below_gates(plan);
+            if (*scan).type_ == pg_sys::NodeTag::T_BitmapHeapScan {
+                bitmaps.push((*scan).lefttree);
+            } else {
+                let scan = scan.cast::<pg_sys::IndexScan>();
+                expressions.conditions = (*scan).indexqual;
+                expressions.conditions_written = (*scan).indexqualorig;
+            }
+        }
+        let mut scan = pgrx::PgBox::<pg_sys::CustomScan>::alloc_node(pg_sys::NodeTag::T_CustomScan);
+        scan.scan.plan.targetlist = tlist;
+        scan.scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
+        scan.scan.scanrelid = (*rel).relid;
+        scan.flags = (*path).flags;
+        scan.custom_exprs = expressions.to_list();
+        scan.custom_private = list_of(&[private[0], places]);
+        scan.custom_plans = list_of(&bitmaps);
+        scan.methods = scan_methods();
+        scan.into_pg().cast()
+    }
+}
+
+/// The scan under a gate for conditions without variables, if there is one.
+unsafe fn below_gates(mut plan: *mut pg_sys::Plan) -> *mut pg_sys::Plan {
+    // SAFETY: a plan that PostgreSQL made of a scan's path.
+    unsafe {
+        while (*plan).type_ == pg_sys::NodeTag::T_Result {
+            plan = (*plan).lefttree;
+        }
+        plan
+    }
+}
+
+/// What a plan node carries in `custom_private`: facts, and places of distance ranges among the quals.
+///
+/// # Safety
+/// `scan` was made by [`plan_path`], or copied.
+pub unsafe fn unpack(scan: *mut pg_sys::CustomScan) -> (Facts, Expressions, Vec<usize>) {
+    // SAFETY: by contract.
+    unsafe {
+        let private: Vec<*mut pg_sys::List> = nodes((*scan).custom_private);
+        let places = pgrx::PgList::<i32>::from_pg(private[1]).iter_int().map(|i| i as usize).collect();
+        (Facts::from_list(private[0]), Expressions::from_list((*scan).custom_exprs), places)
+    }
+}
+
+/// Tables of callbacks hold C strings and functions only.
+struct Methods(pg_sys::CustomScanMethods);
+// SAFETY: never changed.
+unsafe impl Sync for Methods {}
+
+static SCAN_METHODS: Methods = Methods(pg_sys::CustomScanMethods {
+    CustomName: CUSTOM_NAME.as_ptr(),
+    CreateCustomScanState: Some(exec::create_state),
+});
+
+/// Callbacks of the plan node.
+pub fn scan_methods() -> *const pg_sys::CustomScanMethods {
+    &SCAN_METHODS.0
+}

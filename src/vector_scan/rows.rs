@@ -1,0 +1,139 @@
+//! Reading rows of the table: visibility, WHERE clause, distance.
+
+use crate::index::page::Tid;
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
+use pgrx::prelude::*;
+
+/// PostgreSQL's functions without a guard of their own: several calls for a row share one.
+mod unguarded {
+    use super::pg_sys;
+
+    unsafe extern "C-unwind" {
+        pub fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
+        pub fn MemoryContextReset(context: pg_sys::MemoryContext);
+    }
+}
+
+/// How a scan reads rows. All pointers are the executor's and live as long as the node.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    /// The index scan, whose table access is used.
+    pub scan: pg_sys::IndexScanDesc,
+    pub slot: *mut pg_sys::TupleTableSlot,
+    pub context: *mut pg_sys::ExprContext,
+    /// The WHERE clause, and without its distance ranges. NULL: nothing to check.
+    pub qual: *mut pg_sys::ExprState,
+    pub qual_in_range: *mut pg_sys::ExprState,
+    pub distance: *mut pg_sys::ExprState,
+}
+
+/// What was found under a TID.
+pub enum Row {
+    /// No row that the query can see.
+    Invisible,
+    /// It does not pass the WHERE clause.
+    Removed,
+    /// It does; under this TID.
+    Passed(Tid),
+}
+
+impl Rows {
+    /// Reads the row under a TID of the index and checks the WHERE clause. `in_range`: the distance ranges are known to
+    /// be met.
+    pub fn check(&self, tid: Tid, in_range: bool) -> Row {
+        // SAFETY: pointers are valid (see the type). No Rust value that needs dropping lives inside the guard.
+        unsafe {
+            pg_guard_ffi_boundary(|| {
+                let scan = &mut *self.scan;
+                scan.xs_heaptid = tid.item();
+                scan.xs_heap_continue = false;
+                if !unguarded::index_fetch_heap(scan, self.slot) {
+                    return Row::Invisible;
+                }
+                let qual = if in_range { self.qual_in_range } else { self.qual };
+                if self.passes(qual) { Row::Passed(Tid::from_item(&(*self.slot).tts_tid)) } else { Row::Removed }
+            })
+        }
+    }
+
+    /// Whether the row in the slot passes `qual`.
+    ///
+    /// # Safety
+    /// To be called inside a guard, with a row in the slot.
+    unsafe fn passes(&self, qual: *mut pg_sys::ExprState) -> bool {
+        // SAFETY: by contract.
+        unsafe {
+            if qual.is_null() {
+                return true;
+            }
+            let mut null = false;
+            let value = self.evaluate(qual, &mut null);
+            value.value() != 0
+        }
+    }
+
+    /// Evaluates an expression on the row in the slot, in memory that lives until the next row.
+    ///
+    /// # Safety
+    /// As [`Rows::passes`].
+    unsafe fn evaluate(&self, expression: *mut pg_sys::ExprState, null: &mut bool) -> pg_sys::Datum {
+        // SAFETY: by contract; the context is restored (after an ERROR, by the handler).
+        unsafe {
+            let context = &mut *self.context;
+            unguarded::MemoryContextReset(context.ecxt_per_tuple_memory);
+            context.ecxt_scantuple = self.slot;
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = context.ecxt_per_tuple_memory;
+            let value = (*expression).evalfunc.unwrap_unchecked()(expression, context, null);
+            pg_sys::CurrentMemoryContext = before;
+            value
+        }
+    }
+
+    /// Distance of the row in the slot. None: NULL, or not a number.
+    pub fn distance(&self) -> Option<f64> {
+        // SAFETY: a row is in the slot by the caller's order of calls; else the expression meets an empty slot, and
+        // PostgreSQL raises an error.
+        unsafe {
+            pg_guard_ffi_boundary(|| {
+                let mut null = false;
+                let value = self.evaluate(self.distance, &mut null);
+                let value = f64::from_bits(value.value() as u64);
+                (!null && !value.is_nan()).then_some(value)
+            })
+        }
+    }
+
+    /// Checks the row that is in the slot.
+    pub fn check_slot(&self) -> bool {
+        // SAFETY: as in `check`.
+        unsafe { pg_guard_ffi_boundary(|| self.passes(self.qual)) }
+    }
+
+    /// Reads a version of a row again, which `check` has returned.
+    pub fn load(&self, tid: Tid) -> bool {
+        // SAFETY: as in `check`; every table access method has the callback.
+        unsafe {
+            pg_guard_ffi_boundary(|| {
+                let table = (*self.scan).heapRelation;
+                let mut item = tid.item();
+                let fetch = (*(*table).rd_tableam).tuple_fetch_row_version.unwrap_unchecked();
+                fetch(table, &mut item, (*self.scan).xs_snapshot, self.slot)
+            })
+        }
+    }
+
+    /// Calls `visit` for every row of the table that the query can see; the row is in the slot then.
+    pub fn all(&self, mut visit: impl FnMut()) {
+        // SAFETY: as in `check`. After an ERROR the transaction's abort releases the scan.
+        unsafe {
+            let table = (*self.scan).heapRelation;
+            let scan = pg_sys::table_beginscan(table, (*self.scan).xs_snapshot, 0, std::ptr::null_mut());
+            while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                pgrx::check_for_interrupts!();
+                visit();
+            }
+            pg_sys::table_endscan(scan);
+        }
+    }
+}
