@@ -35,6 +35,8 @@ pub const ROOT_ENTRIES: usize = 16_384;
 pub const INNER_ENTRIES: usize = 256;
 /// Rows of the sample for each list, if memory allows.
 const SAMPLE_PER_LIST: usize = 64;
+/// Blocks read to learn how many rows a table has that was never counted.
+const LOOK_BLOCKS: u32 = 32;
 /// However many lists the user asks for, one that holds no more rows than this is not split.
 const LEAST_TARGET: u32 = 32;
 /// An index built on fewer rows has no mean: it is set when the first list is split.
@@ -252,6 +254,12 @@ impl Build {
             let blocks = storage::blocks(self.heap);
             let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
             pg_sys::estimate_rel_size(self.heap, std::ptr::null_mut(), &mut pages, &mut rows, &mut visible);
+            if (*(*self.heap).rd_rel).reltuples < 0.0 && blocks > LOOK_BLOCKS {
+                // Never counted; what PostgreSQL makes of the row's width is far off when vectors are out of line.
+                let mut look = SampleState::new(self, 1);
+                look.scan(self, LOOK_BLOCKS);
+                rows = look.reservoir.seen() as f64 * f64::from(blocks) / f64::from(LOOK_BLOCKS);
+            }
             let asked = options::lists(self.index);
             let lists = if asked > 0 { asked } else { self.list_count(rows, usize::MAX) };
             let fit = Self::memory() * 3 / 4 / (4 * self.padded);

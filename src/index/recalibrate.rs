@@ -3,7 +3,7 @@
 //! Each query searches far more lists than the rule would. What it finds is taken for the true neighbours, and the search
 //! is then simulated on the distances that it saw, under a range of limits, as at build (`calibrate.rs`).
 
-use super::calibrate::{self, RESULTS, Rule};
+use super::calibrate::{self, OTHER_LOSS, RESULTS, Rule};
 use super::compat;
 use super::metric::Frame;
 use super::page::{self, Kind, Layout, Meta, Posting, Tid};
@@ -94,7 +94,7 @@ pub fn measure(
             })
         })
         .collect();
-    Some((Rule::of(&limits, &sums, seen.len(), RESULTS), spread / seen.len() as f32))
+    Some((Rule::of(&limits, &sums, seen.len(), RESULTS, OTHER_LOSS), spread / seen.len() as f32))
 }
 
 /// The row at a place of the index taken at random, if there is one: all rows are equally likely.
