@@ -567,7 +567,8 @@ impl Search {
     fn scan(&mut self) {
         let more = self.goal as f64 / FIRST_GOAL as f64;
         let wanted = match self.probes {
-            0 => (self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16,
+            // At least as many as rows, so that this grows whatever is expected.
+            0 => ((self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16).max(self.goal),
             // Exactly so many, unless many more rows are asked for than had been expected.
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
         };
@@ -586,8 +587,11 @@ impl Search {
 
     /// Starts over with a larger goal, for the rows that have not been returned; false when there are no others.
     fn widen(&mut self) -> bool {
-        let all = self.scanned.len() >= self.lists.len() && self.wanted >= self.meta.lists as usize;
-        if all && self.horizon == f32::INFINITY {
+        pgrx::check_for_interrupts!();
+        if self.horizon == f32::INFINITY
+            && self.wanted >= self.meta.lists as usize
+            && self.lists.iter().all(|list| self.seen.contains(list.id))
+        {
             return false;
         }
         // When this brought no row the last time (more rows than there is room for have one and the same bound, or
@@ -672,8 +676,8 @@ impl Search {
     /// Whether a list may hold rows within a distance.
     fn is_due(&self, list: &List, within: f32) -> bool {
         let needed = self.query.needed_cosine(list, within);
-        // NaN: a list of radius 0 at the query's very place.
-        needed <= self.stop || needed.is_nan()
+        // NaN: a list of radius 0 at the query's very place (or a stopping rule that says nothing).
+        !matches!(needed.partial_cmp(&self.stop), Some(Ordering::Greater))
     }
 
     /// Distance that the stopping rule goes by.
