@@ -122,7 +122,9 @@ impl Rule {
             let (from, to) = (outcomes[before].0, outcomes[after].0);
             let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
             let between = |x: f32, y: f32| x + part * (y - x);
-            rule.cosine[i] = between(limits[before], limits[after]);
+            // Infinite where a list of identical rows is at the very place of the query. Below -1 all lists are alike.
+            let limit = |at: usize| limits[at].clamp(-1.0, 1e6);
+            rule.cosine[i] = between(limit(before), limit(after));
             rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
         }
         rule

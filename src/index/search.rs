@@ -667,7 +667,8 @@ impl Search {
     fn scan(&mut self) {
         let more = if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 };
         let wanted = match self.probes {
-            0 => (self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16,
+            // At least as many as rows, so that this grows whatever is expected.
+            0 => ((self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16).max(self.goal),
             // Exactly so many, unless many more rows are asked for than had been expected.
             probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
@@ -687,8 +688,11 @@ impl Search {
 
     /// Starts over with a larger goal, for the rows that have not been returned; false when there are no others.
     fn widen(&mut self) -> bool {
-        let all = self.scanned.len() >= self.lists.len() && self.wanted >= self.meta.lists as usize;
-        if all && self.horizon == f32::INFINITY {
+        pgrx::check_for_interrupts!();
+        if self.horizon == f32::INFINITY
+            && self.wanted >= self.meta.lists as usize
+            && self.lists.iter().all(|list| self.seen.contains(list.id))
+        {
             return false;
         }
         // When this brought no row the last time (more rows than there is room for have one and the same bound, or
