@@ -700,11 +700,12 @@ impl Search {
         if self.widened_at == self.work.returned {
             self.room = self.room.saturating_mul(GOAL_GROWTH);
         }
-        self.widened_at = self.work.returned;
         pgrx::check_for_interrupts!();
+        self.widened_at = self.work.returned;
         self.goal = self.goal.saturating_mul(GOAL_GROWTH);
         self.enough = self.goal;
-        self.rank = rank_of(self.goal);
+        // More rows than expected means that some of the nearest are not wanted: then the rank of those that are counts.
+        self.rank = self.goal;
         self.forget();
         self.scan();
         true
