@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ bench: ## recall against queries/s, with pgvector and Faiss beside (see docs/ben
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh run $(ARGS)
+
+bench-filters: ## search beside WHERE clauses, with pgvector beside (see docs/bench.md):  make bench-filters ARGS="--quick"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh filters $(ARGS)
 
 bench-report: ## tables and plots from earlier results:  make bench-report ARGS="results.jsonl --docs"
 	@scripts/bench.sh report --report $(ARGS)
