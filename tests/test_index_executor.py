@@ -179,8 +179,9 @@ def test_parallel_workers(items):
             assert nearest(items, QUERIES[0]) == expected
     radius = float(np.median(L2.distances(ROWS, QUERIES[0])))
     statement = "SELECT count(*), avg(embedding) FROM items WHERE embedding <-> %b < %s"
-    alone = items.execute(statement, (Vector(QUERIES[0]), radius)).fetchone()
-    with settings(items, parallel_setup_cost=0, parallel_tuple_cost=0, min_parallel_table_scan_size=0,
+    with settings(items, ivflsh__enable_vector_scan="off"):
+        alone = items.execute(statement, (Vector(QUERIES[0]), radius)).fetchone()
+    with settings(items, ivflsh__enable_vector_scan="off", parallel_setup_cost=0, parallel_tuple_cost=0, min_parallel_table_scan_size=0,
                   max_parallel_workers_per_gather=2):
         assert "Partial Aggregate" in plan(items, statement, (Vector(QUERIES[0]), radius))
         together = items.execute(statement, (Vector(QUERIES[0]), radius)).fetchone()

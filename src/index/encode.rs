@@ -80,7 +80,7 @@ impl Encoder {
     /// its 8-bit code stands for: then a search knows its distance exactly from the code.
     pub fn encode_centroid(&mut self, centroid: &mut [f32], origin: &[f32]) {
         self.encode(centroid, origin);
-        if self.code.error == f32::MAX {
+        if !self.code.constant.is_finite() {
             // Beyond f32's range: the origin takes its place.
             self.code = CodeFactors::default();
         }

@@ -246,9 +246,8 @@ pub struct Search {
     passing: u64,
     looked_at: u64,
     first_goal: usize,
-    /// A driven search for all rows within a distance: that, and the number of rows found by which `rank` was chosen.
+    /// A driven search for all rows within a distance: that.
     within: Option<f32>,
-    followed: usize,
     /// Rows returned before the goal grows.
     enough: usize,
     stop: f32,
@@ -312,7 +311,6 @@ impl Search {
             passing: 0,
             looked_at: 0,
             within: None,
-            followed: 0,
             enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
             expected: f64::from(info.expected_probes(recall)),
@@ -721,7 +719,6 @@ impl Search {
         (self.passing, self.looked_at) = (0, 0);
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
-        self.followed = 0;
     }
 
     /// Scans, nearest first, the lists that are due by the best found so far. Asks the tree for more lists
@@ -787,13 +784,16 @@ impl Search {
 
     /// Distance that the stopping rule goes by.
     fn stop_distance(&self) -> f32 {
+        if let Some(within) = self.within {
+            return within;
+        }
         farthest_of(&self.nearer, self.rank)
     }
 
     /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
         match self.within {
-            Some(within) => within.max(self.stop_distance()),
+            Some(within) => within,
             None => farthest_of(&self.best, self.goal),
         }
     }
@@ -931,7 +931,6 @@ impl Search {
         }
         self.batch = batch;
         self.unseen = self.pool.len();
-        self.follow_range();
     }
 
     /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.

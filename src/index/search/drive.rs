@@ -33,7 +33,7 @@ impl Search {
         self.drive();
     }
 
-    /// Searches for the rows within a distance (the operator's).
+    /// Searches for the rows within a distance (the operator's): lists are due by it, as by the distance of a last result.
     pub fn drive_within(&mut self, distance: f64) {
         assert!(!self.started);
         let distance = self.query.operator.in_index_unit(distance);
@@ -133,20 +133,6 @@ impl Search {
         self.forget();
         self.scan();
         true
-    }
-
-    /// In a search within a distance: the stopping rule goes by as near a row as for as many results as are found.
-    pub(super) fn follow_range(&mut self) {
-        let Some(within) = self.within else { return };
-        if self.best.len() < self.followed + self.followed / 4 + FIRST_GOAL {
-            return;
-        }
-        self.followed = self.best.len();
-        let mut all: Vec<f32> = self.best.iter().map(|d| d.0).collect();
-        let found = all.iter().filter(|d| **d <= within).count();
-        self.rank = rank_of(found + found / 4).clamp(FIRST_GOAL, all.len());
-        all.select_nth_unstable_by(self.rank - 1, f32::total_cmp);
-        self.nearer = all[..self.rank].iter().map(|&d| Distance(d)).collect();
     }
 }
 
