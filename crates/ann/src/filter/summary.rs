@@ -150,10 +150,13 @@ mod tests {
     fn nothing_is_denied_that_was_added() {
         let keys: Vec<u64> = (0..200_u64).map(|i| i.wrapping_mul(0x1234_5678_9ABC_DEF1)).collect();
         let mut summary = Summary::EMPTY;
+        let mut unknown = 0;
         for &key in &keys {
-            assert!(!summary.knows(Some(key)) || key == 0);
+            unknown += usize::from(!summary.knows(Some(key)));
             summary.add(Some(key));
         }
+        // Some seem known before they are added, as the Bloom filter's bits fill up.
+        assert!(unknown > keys.len() / 2, "{unknown} of {} were unknown", keys.len());
         assert!(keys.iter().all(|&key| summary.knows(Some(key))) && !summary.knows(None));
         let summary = Summary::from_bytes(&summary.to_bytes());
         for &key in &keys {
