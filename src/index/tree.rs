@@ -12,6 +12,8 @@ use ann::filter::Summary;
 use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// A query in the index's coordinates.
 pub struct Query {
@@ -95,13 +97,18 @@ impl Query {
     pub fn list(&self, child: &page::Child, factors: &CodeFactors, dot: f32) -> List {
         let origin = self.origin();
         List {
-            term: self.term(quantize::code_distance(self.space, origin.term, factors, dot)),
+            term: self.term(self.centroid_distance(factors, dot)),
             floor: self.lower_bound(&origin, factors, dot),
             head: child.head,
             id: child.list,
             radius: child.radius,
             norm: child.norm2.max(0.0).sqrt(),
         }
+    }
+
+    /// The distance of a centroid, whose code has this inner product with the query.
+    fn centroid_distance(&self, factors: &CodeFactors, dot: f32) -> f32 {
+        quantize::code_distance(self.space, self.root_term(), factors, dot)
     }
 
     /// The terms of a list whose centroid is at `distance`.
@@ -137,6 +144,22 @@ impl Query {
     /// more of its rows are nearer.
     pub fn needed_cosine(&self, list: &List, distance: f32) -> f32 {
         needed_cosine(self.space, list.term, list.radius, distance)
+    }
+
+    /// Whether [`Query::needed_cosine`] may be no more than `stop` for a list whose centroid is at `least ..= most`.
+    fn may_be_due(&self, radius: f32, least: f32, most: f32, distance: f32, stop: f32) -> bool {
+        // Multiplied out, since a square root and a division for each list tell in a profile.
+        let not_due = match self.space {
+            Space::L2 => {
+                // The cosine falls until there, then rises.
+                let a = (radius * radius - distance).max(least).min(most.max(least)).max(0.0);
+                let needed = a + radius * radius - distance;
+                let limit = 4.0 * stop * stop * radius * radius * a;
+                needed > 0.0 && (stop <= 0.0 || needed * needed > limit) || stop < 0.0 && needed * needed < limit
+            }
+            Space::InnerProduct => least - distance > stop * radius * self.norm,
+        };
+        !not_due
     }
 }
 
@@ -465,6 +488,13 @@ pub struct Found {
     pub parent: usize,
 }
 
+impl Found {
+    fn root(query: &Query, meta: &page::Meta) -> Found {
+        let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
+        Found { list: query.root(meta), rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }
+    }
+}
+
 /// Intermediate levels keep this share of the number of lists wanted (and at least `MIN_BEAM`).
 const BEAM_SHARE: usize = 8;
 const MIN_BEAM: usize = 16;
@@ -479,16 +509,22 @@ pub fn walk(
     wanted: usize,
     filter: Option<&Predicate>,
 ) -> Result<Vec<Vec<Found>>, Stale> {
-    let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
-    let mut levels =
-        vec![vec![Found { list: query.root(meta), rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }]];
+    let mut levels = vec![vec![Found::root(query, meta)]];
     for level in (0..meta.height).rev() {
-        let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
-        let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
+        let beam = beam(meta, level, wanted);
         let found = children(rel, meta, inner, query, levels.last().unwrap(), beam, filter.filter(|_| level == 0))?;
         levels.push(found);
     }
     Ok(levels)
+}
+
+/// How many lists of a level (0: of rows) are kept to find the `wanted` nearest lists of rows.
+fn beam(meta: &page::Meta, level: u32, wanted: usize) -> usize {
+    match level {
+        _ if wanted >= meta.lists as usize => usize::MAX,
+        0 => wanted,
+        _ => (wanted / BEAM_SHARE).max(MIN_BEAM),
+    }
 }
 
 /// The lists of rows that [`walk`] finds.
@@ -504,6 +540,156 @@ pub fn nearest_lists(
     Ok(lists.into_iter().map(|f| f.list).collect())
 }
 
+/// The lists of rows, nearest first, found as far as they are asked for: most searches need few of those that they might.
+pub struct Nearest {
+    /// The only one.
+    root: Option<List>,
+    /// Probably the nearest `wanted`, as far as their sketches tell.
+    entries: Vec<Estimated>,
+    /// [`order_key`] of the `least` of each, in order.
+    by_least: Vec<u64>,
+    /// Up to here they have been looked at.
+    looked_at: usize,
+    /// Those of them that were not due, as places in `by_least`.
+    passed_by: Vec<u32>,
+    /// Centroids that have been read: factors and inner product with the query.
+    centroids: Vec<(u32, CodeFactors, f32)>,
+    /// [`order_key`] of the rank of those that have not been handed out, with their place in `centroids`.
+    ranked: BinaryHeap<Reverse<u64>>,
+    /// Ranks of those handed out, as in [`order_key`].
+    handed_out: Vec<u32>,
+    /// How many to hand out at most.
+    most: usize,
+    /// Centroids that are read at a time.
+    batch: usize,
+    order: Vec<u32>,
+}
+
+impl Nearest {
+    /// Of no lists.
+    pub fn none() -> Nearest {
+        Nearest {
+            root: None,
+            entries: Vec::new(),
+            by_least: Vec::new(),
+            looked_at: 0,
+            passed_by: Vec::new(),
+            centroids: Vec::new(),
+            ranked: BinaryHeap::new(),
+            handed_out: Vec::new(),
+            most: 0,
+            batch: CENTROID_BATCH,
+            order: Vec::new(),
+        }
+    }
+
+    /// Prepares for the `wanted` nearest lists; all of them when that is at least their number. `all`: all will be asked for.
+    pub fn find(
+        rel: pg_sys::Relation,
+        meta: &page::Meta,
+        inner: &Layout,
+        query: &Query,
+        wanted: usize,
+        all: bool,
+    ) -> Result<Nearest, Stale> {
+        if meta.height == 0 {
+            return Ok(Nearest { root: Some(query.root(meta)), ..Nearest::none() });
+        }
+        let mut parents = vec![Found::root(query, meta)];
+        for level in (1..meta.height).rev() {
+            parents = children(rel, meta, inner, query, &parents, beam(meta, level, wanted), None)?;
+        }
+        let entries = estimates(rel, meta, inner, query, &parents, beam(meta, 0, wanted))?;
+        let mut by_least: Vec<u64> = entries.iter().zip(0..).map(|(e, i)| order_key(e.least, i)).collect();
+        by_least.sort_unstable();
+        let batch = if all { entries.len() } else { CENTROID_BATCH };
+        Ok(Nearest { entries, by_least, most: wanted, batch, ..Nearest::none() })
+    }
+
+    /// Whether all have been handed out, and none passed by.
+    pub fn is_exhausted(&self) -> bool {
+        self.root.is_none()
+            && (self.handed_out.len() >= self.most
+                || (self.ranked.is_empty() && self.looked_at == self.by_least.len() && self.passed_by.is_empty()))
+    }
+
+    /// Looks again at the lists that were not due.
+    pub fn reconsider(&mut self) {
+        if !self.passed_by.is_empty() {
+            // Those that have been read go before: they are not looked at again.
+            let passed: Vec<u64> = self.passed_by.drain(..).map(|at| self.by_least[at as usize]).collect();
+            let mut is_passed = vec![false; self.entries.len()];
+            passed.iter().for_each(|&key| is_passed[key as u32 as usize] = true);
+            let (read, left): (Vec<u64>, Vec<u64>) =
+                self.by_least[..self.looked_at].iter().partition(|&&key| !is_passed[key as u32 as usize]);
+            self.looked_at = read.len();
+            let rest = self.by_least.split_off(read.len() + left.len());
+            self.by_least = [read, left, rest].concat();
+        }
+    }
+
+    /// Whether an eighth of the lists and more are behind the one that was handed out as number `at`, and so those that were
+    /// not kept need no look.
+    pub fn has_many_behind(&self, at: usize) -> bool {
+        let Some(&rank) = self.handed_out.get(at) else { return !self.by_least.is_empty() };
+        let behind = self.by_least.iter().filter(|&&key| (key >> 32) as u32 > rank).count();
+        behind > self.by_least.len() / 8
+    }
+
+    /// The next list of those that are due within `distance` by the limit `stop` of [`Query::needed_cosine`], and some others.
+    /// Those that hold no row that passes the `filter`, by their summaries, are left out.
+    pub fn next(
+        &mut self,
+        rel: pg_sys::Relation,
+        inner: &Layout,
+        query: &Query,
+        filter: Option<&Predicate>,
+        (distance, stop): (f32, f32),
+    ) -> Result<Option<List>, Stale> {
+        if let Some(root) = self.root.take() {
+            return Ok(Some(root));
+        }
+        if self.handed_out.len() >= self.most {
+            return Ok(None);
+        }
+        let due = |e: &Estimated| {
+            let most = 2.0 * e.estimate - e.least;
+            query.may_be_due(e.child.radius, e.least, most, distance, stop)
+        };
+        loop {
+            // Where a sketch says too much (see DEVIATIONS), the list comes a little late.
+            let next = self.ranked.peek().map_or(u64::MAX, |&Reverse(key)| key >> 32);
+            self.order.clear();
+            while let Some(&key) = self.by_least.get(self.looked_at)
+                && (key >> 32 < next || !self.order.is_empty())
+                && self.order.len() < self.batch
+            {
+                match due(&self.entries[key as u32 as usize]) {
+                    true => self.order.push(key as u32),
+                    false => self.passed_by.push(self.looked_at as u32),
+                }
+                self.looked_at += 1;
+            }
+            if self.order.is_empty() {
+                break;
+            }
+            let (centroids, ranked) = (&mut self.centroids, &mut self.ranked);
+            look_up(rel, inner, query, &self.entries, &mut self.order, filter, |i, e, factors, dot| {
+                let distance = query.centroid_distance(factors, dot);
+                ranked.push(Reverse(order_key(query.rank(&e.child, distance), centroids.len() as u32)));
+                centroids.push((i, *factors, dot));
+            })?;
+        }
+        let Some(Reverse(key)) = self.ranked.pop() else { return Ok(None) };
+        self.handed_out.push((key >> 32) as u32);
+        let (i, factors, dot) = &self.centroids[key as u32 as usize];
+        Ok(Some(query.list(&self.entries[*i as usize].child, factors, *dot)))
+    }
+}
+
+/// Centroids that are read at a time.
+const CENTROID_BATCH: usize = 32;
+
 /// The nearest `wanted` entries of the inner lists `parents`, nearest first. Centroids of all levels are encoded relative to
 /// the origin, the root's centroid.
 fn children(
@@ -515,10 +701,32 @@ fn children(
     wanted: usize,
     filter: Option<&Predicate>,
 ) -> Result<Vec<Found>, Stale> {
+    let best = estimates(rel, meta, layout, query, parents, wanted)?;
+    let mut found = Vec::with_capacity(best.len());
+    let mut order: Vec<u32> = (0..best.len() as u32).collect();
+    look_up(rel, layout, query, &best, &mut order, filter, |_, e, factors, dot| {
+        let list = query.list(&e.child, factors, dot);
+        let rank = query.rank(&e.child, list.term.a);
+        found.push(Found { list, rank, at: e.at, cell: e.cell, parent: e.parent as usize });
+    })?;
+    let mut by_rank: Vec<u64> = found.iter().zip(0_u32..).map(|(f, i)| order_key(f.rank, i)).collect();
+    by_rank.sort_unstable();
+    Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
+}
+
+/// Entries of the inner lists `parents` that are probably among the nearest `wanted`, by their sketches.
+fn estimates(
+    rel: pg_sys::Relation,
+    meta: &page::Meta,
+    layout: &Layout,
+    query: &Query,
+    parents: &[Found],
+    wanted: usize,
+) -> Result<Vec<Estimated>, Stale> {
     let origin = query.origin();
-    let mut best: Vec<Estimated> = Vec::new();
     let mut threshold = f32::INFINITY;
     let mut full = wanted.saturating_mul(2).max(64);
+    let mut best: Vec<Estimated> = Vec::with_capacity(full.min(meta.lists as usize));
     // Where lists are ranked by the distance, the bound tells which entries need no look.
     let bounded = query.space == Space::L2;
     let mut scores = Scores::new();
@@ -564,36 +772,37 @@ fn children(
     if best.len() > wanted {
         keep_nearest(&mut best, wanted);
     }
-    // Cells in page order: neighbours share pages. Keys are sorted instead of the entries, which are large.
-    let mut by_cell: Vec<(u64, u32)> =
-        best.iter().zip(0..).map(|(e, i)| (u64::from(e.cell.0) << 16 | u64::from(e.cell.1), i)).collect();
-    by_cell.sort_unstable();
+    Ok(best)
+}
+
+/// Reads the centroids of those `entries` whose indices `order` has (it is put in order of their cells, as neighbours share
+/// pages), and hands them to `take`: index, entry, factors, and inner product of the code with the query. Lists of rows that
+/// hold none that passes the `filter` are left out.
+fn look_up(
+    rel: pg_sys::Relation,
+    layout: &Layout,
+    query: &Query,
+    entries: &[Estimated],
+    order: &mut [u32],
+    filter: Option<&Predicate>,
+    mut take: impl FnMut(u32, &Estimated, &CodeFactors, f32),
+) -> Result<(), Stale> {
+    order.sort_unstable_by_key(|&i| entries[i as usize].cell);
     let mut codes = CodeReader::new(rel, layout);
-    let mut found = Vec::with_capacity(best.len());
-    for (at, &(_, i)) in by_cell.iter().enumerate() {
-        if let Some(&(_, ahead)) = by_cell.get(at + CELLS_AHEAD) {
-            codes.prefetch(best[ahead as usize].cell);
+    for (at, &i) in order.iter().enumerate() {
+        if let Some(&ahead) = order.get(at + CELLS_AHEAD) {
+            codes.prefetch(entries[ahead as usize].cell);
         }
-        let e = &best[i as usize];
+        let e = &entries[i as usize];
         if let Some(filter) = filter
             && !codes.may_match(e.cell, e.child.list, filter)?
         {
             continue;
         }
         let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
-        let list = query.list(&e.child, &factors, dot);
-        found.push(Found {
-            list,
-            rank: query.rank(&e.child, list.term.a),
-            at: e.at,
-            cell: e.cell,
-            parent: e.parent as usize,
-        });
+        take(i, e, &factors, dot);
     }
-    let mut by_rank: Vec<u64> =
-        found.iter().zip(0_u32..).map(|(f, i)| u64::from(order_key(f.rank)) << 32 | u64::from(i)).collect();
-    by_rank.sort_unstable();
-    Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
+    Ok(())
 }
 
 /// Lists whose sketch says that they are this many deviations too far away are looked at all the same. (All of them are,
@@ -610,10 +819,11 @@ fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
     threshold
 }
 
-/// An integer that orders as `x` does under `f32::total_cmp`.
-fn order_key(x: f32) -> u32 {
+/// A number that orders as `x` does under `f32::total_cmp`, with an index in its low half.
+fn order_key(x: f32, i: u32) -> u64 {
     let bits = x.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+    let key = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(key) << 32 | u64::from(i)
 }
 
 /// A set of lists, by identity.
