@@ -11,11 +11,13 @@
 //! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
 
 pub mod append;
+pub mod assign;
 pub mod build;
 pub mod calibrate;
 pub mod compat;
 pub mod cost;
 pub mod encode;
+pub mod gather;
 pub mod insert;
 pub mod limit;
 pub mod meta;
@@ -28,6 +30,7 @@ pub mod rows;
 pub mod sample;
 pub mod scan;
 pub mod search;
+pub mod sort;
 pub mod storage;
 pub mod structure;
 pub mod threads;
