@@ -144,11 +144,17 @@ impl Search {
         self.followed = self.best.len();
         let mut all: Vec<f32> = self.best.iter().map(|d| d.0).collect();
         let found = all.iter().filter(|d| **d <= within).count();
-        self.rank = rank_of(found + found / 4).clamp(FIRST_GOAL, all.len());
+        self.rank = rank_of_range(found).clamp(FIRST_GOAL, all.len());
         all.select_nth_unstable_by(self.rank - 1, f32::total_cmp);
         self.nearer = all[..self.rank].iter().map(|&d| Distance(d)).collect();
     }
 }
+
+/// The rank whose distance the stopping rule goes by in a range that has so many rows.
+fn rank_of_range(rows: usize) -> usize {
+    (FIRST_GOAL as f64 * (rows as f64 / FIRST_GOAL as f64).powf(RANGE_EXPONENT)) as usize
+}
+const RANGE_EXPONENT: f64 = 0.85;
 
 /// How far the arithmetic of distances may be off.
 const ROUNDING: f32 = 1e-4;
