@@ -36,6 +36,18 @@ const DETOAST_DIMENSION: f64 = 0.002;
 const REFINED_PER_ROW: f64 = 3.0;
 const REFINED_LEAST: f64 = 60.0;
 
+/// A search is chosen outright when it is expected to cost at most this share of what another strategy is sure to cost.
+pub const WORTH: f64 = 0.7;
+/// Else it is given this share, in case that rows that match are near the query.
+pub const CHANCE: f64 = 0.12;
+/// What a strategy is expected to cost when a search is given a chance first, to the strategy alone: sometimes the search succeeds.
+const WITH_CHANCE: f64 = 0.95;
+
+/// Expected cost of a search when there is another strategy to fall back to.
+pub fn with_chance(search: f64, other: f64) -> f64 {
+    if search <= WORTH * other { search } else { search.min(WITH_CHANCE * other + START) }
+}
+
 /// The sizes that costs depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {

@@ -2,7 +2,7 @@
 
 use super::Strategy;
 use super::collect::{Collector, Match, Nearby};
-use super::cost::Model;
+use super::cost::{CHANCE, Model, WORTH};
 use super::explain;
 use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
 use super::plan::{self, Facts, nodes};
@@ -23,8 +23,6 @@ use std::rc::Rc;
 const MOST_UNKNOWN: f64 = 1000.0;
 /// Rows looked at between thoughts about another strategy.
 const RETHINK: u64 = 64;
-/// A strategy is given up when it has cost so many times what another is expected to.
-const PATIENCE: f64 = 1.0;
 
 /// PostgreSQL's state of the node, and ours.
 #[repr(C)]
@@ -107,19 +105,19 @@ unsafe extern "C-unwind" fn begin(
         // The WHERE clause is checked here, before a row is collected, not again when it is returned.
         css.ss.ps.qual = std::ptr::null_mut();
         let parent: *mut pg_sys::PlanState = &raw mut css.ss.ps;
+        // The index may keep a row that does not meet its conditions.
+        let conditions = nodes::<pg_sys::Expr>(expressions.conditions_written);
         let quals = nodes::<pg_sys::Expr>((*plan).scan.plan.qual);
-        let qual_in_range = quals
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| !ranges.contains(i))
-            .fold(std::ptr::null_mut(), |list, (_, qual)| pg_sys::lappend(list, qual.cast()));
+        let others = quals.iter().enumerate().filter(|(i, _)| !ranges.contains(i)).map(|(_, qual)| qual);
+        let qual_in_range = plan::list_of(&conditions.iter().chain(others).copied().collect::<Vec<_>>());
+        let qual = plan::list_of(&conditions.iter().chain(&quals).copied().collect::<Vec<_>>());
         let init = |expression| pg_sys::ExecInitExpr(expression, parent);
         let bitmap =
             nodes::<pg_sys::Plan>((*plan).custom_plans).first().map(|plan| pg_sys::ExecInitNode(*plan, estate, flags));
         if let Some(bitmap) = bitmap {
             css.custom_ps = pg_sys::lappend(css.custom_ps, bitmap.cast());
         }
-        let qual = pg_sys::ExecInitQual((*plan).scan.plan.qual, parent);
+        let qual = pg_sys::ExecInitQual(qual, parent);
         let rows = Rows {
             scan: std::ptr::null_mut(),
             slot: css.ss.ss_ScanTupleSlot,
@@ -691,15 +689,19 @@ impl Execution {
         }
     }
 
-    /// Changes the strategy when the one in use has cost as much as another would from the beginning. True when the new
-    /// one has found all rows.
+    /// Changes the strategy when the one in use has cost more than it was expected to, and not much less than another
+    /// would from the beginning. True when the new one has found all rows.
     fn rethink(&mut self) -> bool {
         let (model, facts) = (self.model(), self.facts);
         let run = self.run.as_ref().unwrap();
+        if run.null_query {
+            return false;
+        }
         let k = run.goal as f64;
         match run.mode {
             Mode::Inline => {
                 let spent = model.spent(&self.search().work, run.fetched as f64, false);
+                let expected = facts.by_search(&model, k);
                 let by_bitmap = if self.bitmap.is_some() {
                     let rest = (facts.share * facts.rows / facts.matching.max(1.0)).min(1.0);
                     let search = model.restricted(k, facts.matching, rest, facts.qual_micros);
@@ -708,10 +710,10 @@ impl Execution {
                 } else {
                     f64::INFINITY
                 };
-                if by_bitmap <= facts.pass_micros && spent > PATIENCE * by_bitmap {
+                if by_bitmap <= facts.pass_micros && spent > budget(expected.micros, by_bitmap) {
                     self.use_bitmap();
-                    matches!(self.run.as_ref().unwrap().mode, Mode::ReadAll)
-                } else if spent > PATIENCE * facts.pass_micros && !run.null_query {
+                    self.run.as_ref().unwrap().mode == Mode::ReadAll
+                } else if spent > budget(expected.micros, facts.pass_micros) {
                     self.read(Mode::Pass);
                     true
                 } else {
@@ -721,8 +723,8 @@ impl Execution {
             Mode::Restricted => {
                 let spent = model.spent(&self.search().work, run.fetched as f64, true);
                 let rest = (facts.share * facts.rows / self.matching()).min(1.0);
-                if spent > PATIENCE * model.read_all(self.matching(), rest, facts.qual_micros).micros && !run.null_query
-                {
+                let expected = model.restricted(k, self.matching(), rest, facts.qual_micros);
+                if spent > budget(expected.micros, model.read_all(self.matching(), rest, facts.qual_micros).micros) {
                     self.read(Mode::ReadAll);
                     return true;
                 }
@@ -808,15 +810,8 @@ impl Execution {
             }
         };
         if mode == Mode::Pass {
-            rows.all(|| {
-                fetched += 1;
-                if rows.check_slot() {
-                    // SAFETY: a row of the table is in the slot.
-                    collect(Tid::from_item(unsafe { &(*rows.slot).tts_tid }));
-                } else {
-                    removed += 1;
-                }
-            });
+            // SAFETY: a row of the table is in the slot.
+            (fetched, removed) = rows.all(|| collect(Tid::from_item(unsafe { &(*rows.slot).tts_tid })));
         } else if let Some(list) = list {
             for (i, tid) in list.iter().enumerate() {
                 if i % 256 == 0 {
@@ -895,3 +890,12 @@ impl Execution {
 
 /// Candidates that the first lists are chosen for at most.
 const MOST_FIRST: f64 = 20_000.0;
+
+/// What a search may cost before another strategy is tried that is sure to cost `other`: somewhat more than `expected`, if
+/// that is less. A search that was not expected to pay is given a small chance all the same, because the planner does not
+/// know whether rows that match are near.
+fn budget(expected: f64, other: f64) -> f64 {
+    let chance = CHANCE * other;
+    if expected <= WORTH * other { (expected * OVERRUN).clamp(chance, other) } else { chance }
+}
+const OVERRUN: f64 = 1.3;

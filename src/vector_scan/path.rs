@@ -1,7 +1,7 @@
 //! The planner's hook: finds scans that a vector scan could answer, and offers it with its cost.
 
 use super::Strategy;
-use super::cost::{Cost, Model, UNITS_PER_MICROSECOND};
+use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, with_chance};
 use super::plan::{self, Expressions, Facts, nodes};
 use crate::index::meta::Info;
 use crate::index::{access_method_oid, options};
@@ -101,9 +101,7 @@ impl Offer {
                 let ranges: Vec<&Range> =
                     ranges.iter().filter(|r| same(r.distance.expression, distance.expression)).collect();
                 let conditions = self.conditions();
-                let covered = conditions.map_or(0, |path| covered(path, &self.clauses()));
-                // Where the index knows all conditions, a plain scan of it does.
-                if self.clauses().len() > covered {
+                if !self.clauses().is_empty() {
                     self.offer(distance, &ranges, *pathkeys, conditions);
                 }
             }
@@ -277,16 +275,13 @@ impl Offer {
             let uncached = 1.0 - (f64::from(pg_sys::effective_cache_size) / 2.0 / all_pages.max(1.0)).min(1.0);
             let units = |cost: Cost| cost.micros * UNITS_PER_MICROSECOND + cost.pages * uncached * random;
 
-            let by_search = |k: f64| match conditions {
-                Some(_) => model.restricted(k, rows * index_share, share / index_share, qual_micros),
-                None => model.inline(k, share, qual_micros),
-            };
-            let mut cost = units(by_search(k));
+            let search = facts.by_search(&model, k);
+            // When too few rows match, the search has to go to the end for sure.
+            let can_fill = rows * share >= 2.0 * k && in_range.is_none();
+            let pass = Cost { micros: facts.pass_micros, pages: 0.0 };
+            let mut cost = if can_fill { with_chance(units(search), units(pass)) } else { units(search) };
             // All that match (or are in range): for who reads on.
-            let mut all = units(match within {
-                Some(n) => by_search(n),
-                None => by_search(rows * share),
-            });
+            let mut all = units(facts.by_search(&model, within.unwrap_or(rows * share)));
             let bitmap = if others.is_empty() { None } else { self.bitmap_path() };
             if let Some((_, bitmap_units, found)) = bitmap {
                 let matching = (found * (*rel).tuples).clamp(1.0, rows);
@@ -451,15 +446,6 @@ impl Offer {
             pg_sys::cost_bitmap_tree_node(qual, &mut cost, &mut selectivity);
             Some((path, cost, selectivity))
         }
-    }
-}
-
-/// How many of the clauses are conditions of an index scan, with no need to be checked again.
-unsafe fn covered(path: *mut pg_sys::IndexPath, clauses: &[*mut pg_sys::RestrictInfo]) -> usize {
-    // SAFETY: the planner's nodes.
-    unsafe {
-        let known = nodes::<pg_sys::IndexClause>((*path).indexclauses);
-        clauses.iter().filter(|clause| known.iter().any(|k| (**k).rinfo == **clause && !(**k).lossy)).count()
     }
 }
 
