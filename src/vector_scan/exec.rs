@@ -105,12 +105,10 @@ unsafe extern "C-unwind" fn begin(
         // The WHERE clause is checked here, before a row is collected, not again when it is returned.
         css.ss.ps.qual = std::ptr::null_mut();
         let parent: *mut pg_sys::PlanState = &raw mut css.ss.ps;
-        // The index may keep a row that does not meet its conditions.
-        let conditions = nodes::<pg_sys::Expr>(expressions.conditions_written);
-        let quals = nodes::<pg_sys::Expr>((*plan).scan.plan.qual);
-        let others = quals.iter().enumerate().filter(|(i, _)| !ranges.contains(i)).map(|(_, qual)| qual);
-        let qual_in_range = plan::list_of(&conditions.iter().chain(others).copied().collect::<Vec<_>>());
-        let qual = plan::list_of(&conditions.iter().chain(&quals).copied().collect::<Vec<_>>());
+        let quals = nodes::<pg_sys::Expr>(expressions.all);
+        let others = quals.iter().enumerate().filter(|(i, _)| !ranges.contains(i)).map(|(_, qual)| *qual);
+        let qual_in_range = plan::list_of(&others.collect::<Vec<_>>());
+        let qual = expressions.all;
         let init = |expression| pg_sys::ExecInitExpr(expression, parent);
         let bitmap =
             nodes::<pg_sys::Plan>((*plan).custom_plans).first().map(|plan| pg_sys::ExecInitNode(*plan, estate, flags));
@@ -376,6 +374,8 @@ struct Run {
     overflowed: bool,
     /// Upper bound of the distance of the row returned last.
     last: f64,
+    /// The work of its search that is in the totals.
+    counted: Work,
     /// Rows returned, when a change of strategy may bring them up again.
     emitted: HashSet<Tid>,
 }
@@ -492,6 +492,7 @@ impl Execution {
                 exhausted: false,
                 overflowed: false,
                 last: f64::NEG_INFINITY,
+                counted: Work::default(),
                 emitted: HashSet::new(),
             });
             // Reading the query may detoast it: in memory that goes with the next row.
@@ -776,6 +777,7 @@ impl Execution {
             let key = (*self.rows.scan).orderByData;
             pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
         }
+        self.run.as_mut().unwrap().counted = Work::default();
         let search = self.search();
         search.restrict_rows(Box::new(move |tid| set.contains(tid)));
         let run = self.run.as_mut().unwrap();
@@ -848,11 +850,11 @@ impl Execution {
         self.totals.fetched += std::mem::take(&mut run.fetched);
         if matches!(run.mode, Mode::Inline | Mode::Restricted) {
             // SAFETY: the scan is open while there is a run.
-            let work = unsafe { std::mem::take(&mut scan::driven_search(self.rows.scan).work) };
-            let Work { lists, entries, refined, .. } = work;
-            self.totals.lists += lists;
-            self.totals.entries += entries;
-            self.totals.refined += refined;
+            let work = unsafe { scan::driven_search(self.rows.scan).work };
+            let counted = std::mem::replace(&mut run.counted, work);
+            self.totals.lists += work.lists - counted.lists;
+            self.totals.entries += work.entries - counted.entries;
+            self.totals.refined += work.refined - counted.refined;
         }
     }
 

@@ -56,7 +56,10 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
             {
                 continue;
             }
-            Offer { root, rel, rte, index }.all();
+            let offer = Offer { root, rel, rte, index };
+            if !offer.wants_null() {
+                offer.all();
+            }
         }
     }
 }
@@ -115,6 +118,19 @@ impl Offer {
                     ranges.iter().filter(|r| same(r.distance.expression, range.distance.expression)).collect();
                 self.offer(&range.distance, &ranges, std::ptr::null_mut(), None);
             }
+        }
+    }
+
+    /// Whether the WHERE clause asks for rows without a vector, which are not in the index.
+    unsafe fn wants_null(&self) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            self.clauses().into_iter().any(|clause| {
+                let test = (*clause).clause.cast::<pg_sys::NullTest>();
+                pgrx::is_a(test.cast(), pg_sys::NodeTag::T_NullTest)
+                    && (*test).nulltesttype == pg_sys::NullTestType::IS_NULL
+                    && pg_sys::match_index_to_operand((*test).arg.cast(), 0, self.index)
+            })
         }
     }
 
@@ -306,6 +322,7 @@ impl Offer {
                 // Taken from PostgreSQL's plan of the index scan.
                 conditions: std::ptr::null_mut(),
                 conditions_written: std::ptr::null_mut(),
+                all: std::ptr::null_mut(),
             };
             let mut query_cost = pg_sys::QualCost::default();
             pg_sys::cost_qual_eval_node(&mut query_cost, distance.query.cast(), root);

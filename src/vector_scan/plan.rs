@@ -130,12 +130,15 @@ pub struct Expressions {
     /// Conditions on the index's filter columns, as the index sees them and as they were written.
     pub conditions: *mut pg_sys::List,
     pub conditions_written: *mut pg_sys::List,
+    /// The whole WHERE clause, in PostgreSQL's order: also what the plan does not show as its filter, because the index
+    /// sees to it. Rows that are found in another way have to be checked against it.
+    pub all: *mut pg_sys::List,
 }
 
 impl Expressions {
     pub fn to_list(&self) -> *mut pg_sys::List {
         let pair = list_of(&[self.distance, self.query]);
-        list_of(&[pair, list_of(&self.radii), self.conditions, self.conditions_written])
+        list_of(&[pair, list_of(&self.radii), self.conditions, self.conditions_written, self.all])
     }
 
     /// # Safety
@@ -151,6 +154,7 @@ impl Expressions {
                 radii: nodes(lists[1]),
                 conditions: lists[2],
                 conditions_written: lists[3],
+                all: lists[4],
             }
         }
     }
@@ -197,7 +201,8 @@ pub unsafe extern "C-unwind" fn plan_path(
         // PostgreSQL's plan of an index scan has the conditions in the form that the index wants.
         let mut expressions = Expressions::from_list(private[1]);
         let mut bitmaps = Vec::new();
-        let mut quals = pg_sys::extract_actual_clauses(clauses, false);
+        expressions.all = pg_sys::extract_actual_clauses(clauses, false);
+        let mut quals = expressions.all;
         for plan in nodes::<pg_sys::Plan>(plans) {
             let scan = below_gates(plan);
             if (*scan).type_ == pg_sys::NodeTag::T_BitmapHeapScan {
@@ -209,8 +214,8 @@ pub unsafe extern "C-unwind" fn plan_path(
                 quals = (*scan).scan.plan.qual; // those that the conditions leave
             }
         }
-        // Places of the distance ranges among the quals.
-        let places = nodes::<pg_sys::Expr>(quals)
+        // Places of the distance ranges in the WHERE clause.
+        let places = nodes::<pg_sys::Expr>(expressions.all)
             .into_iter()
             .enumerate()
             .filter(|(_, qual)| ranges.iter().any(|range| (**range).clause == *qual))
