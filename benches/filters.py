@@ -219,7 +219,7 @@ def matrix(ours, peer, truth, queries, options, log):
                 log(**cell, system="ivflsh", plan=plan_name(plan), **summary(truth, queries, masks, found, micros))
                 if options.forced:
                     for name, settings in FORCED.items():
-                        found, micros, plan = ours.run(sql, settings, 1)
+                        found, micros, plan = ours.run(sql, settings, options.repeats)
                         if plan_name(plan) == name:
                             log(**cell, system="ivflsh forced", plan=name, **summary(truth, queries, masks, found, micros))
                 if peer is None or place == "index" and share < 1:

@@ -104,6 +104,24 @@ impl Rows {
         }
     }
 
+    /// The TID by which an index knows the row in the slot; None where that is not known without reading its page: a
+    /// version that an update has put beside the one in the index, or a table that is stored in another way.
+    ///
+    /// # Safety
+    /// A row of the table is in the slot.
+    pub unsafe fn tid_in_index(&self) -> Option<Tid> {
+        // SAFETY: by contract; a slot is of the kind that its operations say.
+        unsafe {
+            let slot = &*self.slot;
+            if !std::ptr::eq(slot.tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) {
+                return None;
+            }
+            let tuple = (*self.slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple.as_ref()?;
+            let later = u32::from((*tuple.t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
+            (!later).then(|| Tid::from_item(&slot.tts_tid))
+        }
+    }
+
     /// Checks the row that is in the slot.
     pub fn check_slot(&self) -> bool {
         // SAFETY: as in `check`.
@@ -123,8 +141,8 @@ impl Rows {
         }
     }
 
-    /// Reads the whole table: calls `passed` for each row that the query can see and that passes the WHERE clause; it is
-    /// in the slot then. Returns how many there were, and how many did not pass.
+    /// Reads the whole table: calls `passed` for each row that the query can see and that passes the WHERE clause but
+    /// for its distance ranges; it is in the slot then. Returns how many there were, and how many did not pass.
     pub fn all(&self, mut passed: impl FnMut()) -> (u64, u64) {
         let (mut seen, mut removed) = (0, 0);
         // SAFETY: as in `check`. After an ERROR the transaction's abort releases the scan.
@@ -141,7 +159,7 @@ impl Rows {
                             return Pass::End;
                         }
                         seen += 1;
-                        if self.passes(self.qual) {
+                        if self.passes(self.qual_in_range) {
                             return Pass::Row;
                         }
                         removed += 1;
