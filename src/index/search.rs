@@ -807,16 +807,19 @@ impl Search {
 
     /// Distance that the stopping rule goes by.
     fn stop_distance(&self) -> f32 {
-        if let Some(within) = self.within {
-            return within;
-        }
-        farthest_of(&self.nearer, self.rank)
+        self.at_least_within(farthest_of(&self.nearer, self.rank))
+    }
+
+    /// In a search within a distance, that one counts when it is farther: a range with fewer rows than the stopping rule
+    /// goes by has the lists read that hold so many.
+    fn at_least_within(&self, distance: f32) -> f32 {
+        self.within.map_or(distance, |within| within.max(distance))
     }
 
     /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
         match self.within {
-            Some(within) => within,
+            Some(_) => self.stop_distance(),
             None => farthest_of(&self.best, self.goal),
         }
     }
@@ -910,8 +913,9 @@ impl Search {
     /// Goes by a smaller rank when few of the rows pass.
     fn adapt_rank(&mut self) {
         let share = (self.passing as f64 / self.looked_at.max(1) as f64).max(1e-9);
-        let rank = (rank_of((self.goal as f64 / share) as usize) as f64 * share) as usize;
-        self.rank = rank.clamp(LEAST_RANK, rank_of(self.goal));
+        let goal = if self.within.is_some() { FIRST_GOAL } else { self.goal };
+        let rank = (rank_of((goal as f64 / share) as usize) as f64 * share) as usize;
+        self.rank = rank.clamp(LEAST_RANK, rank_of(goal));
         while self.nearer.len() > self.rank {
             self.nearer.pop();
         }
@@ -958,11 +962,13 @@ impl Search {
 
     /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.
     fn likely_near(&mut self) -> f32 {
-        if self.best.len() >= self.goal || self.pool.len() - self.unseen <= self.goal {
+        let goal = if self.within.is_some() { FIRST_GOAL } else { self.goal };
+        if self.best.len() >= goal || self.pool.len() - self.unseen <= goal {
             return f32::INFINITY;
         }
         let mut estimates: Vec<f32> = self.pool[self.unseen..].iter().map(|c| c.estimate).collect();
-        *estimates.select_nth_unstable_by(self.goal, f32::total_cmp).1
+        let likely = *estimates.select_nth_unstable_by(goal, f32::total_cmp).1;
+        self.within.map_or(likely, |within| likely.max(within))
     }
 
     /// Keeps half the room's candidates, those with the smallest bounds, when the room is full.

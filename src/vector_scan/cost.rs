@@ -19,6 +19,8 @@ const ENTRY: f64 = 0.000_015;
 const ENTRY_LEAST: f64 = 0.0015;
 /// Testing whether an entry is among the rows of a bitmap.
 const TEST: f64 = 0.006;
+/// Noting the TID of a row that a pass has found.
+const NOTE: f64 = 0.01;
 /// Reading an entry's code.
 const REFINE: f64 = 0.25;
 /// Per dimension.
@@ -35,6 +37,23 @@ const DETOAST_DIMENSION: f64 = 0.002;
 /// Codes read for each row wanted: those whose sketches cannot exclude them.
 const REFINED_PER_ROW: f64 = 3.0;
 const REFINED_LEAST: f64 = 60.0;
+
+/// A search is chosen outright when it is expected to cost at most this share of what another strategy is sure to cost.
+pub const WORTH: f64 = 0.7;
+/// Else it is given this share, in case that rows that match are near the query.
+pub const CHANCE: f64 = 0.12;
+/// What a strategy is expected to cost when a search is given a chance first, to the strategy alone: sometimes the search succeeds.
+const WITH_CHANCE: f64 = 0.95;
+
+/// Expected cost of a search when there is another strategy to fall back to.
+pub fn with_chance(search: f64, other: f64) -> f64 {
+    if search <= WORTH * other { search } else { search.min(WITH_CHANCE * other + START) }
+}
+
+/// What another strategy costs when a search is tried before.
+pub fn with_try(other: f64) -> f64 {
+    other * (1.0 + CHANCE)
+}
 
 /// The sizes that costs depend on.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +109,16 @@ impl Model {
     /// Finding lists: the root's entries, and the codes of the centroids that may be needed.
     fn tree(&self, lists: f64) -> f64 {
         self.lists.min(20_000.0) * self.entry() + (lists * 3.0 + 16.0).min(self.lists) * self.refine()
+    }
+
+    /// The nearest `k` of `matching` rows, once a pass over the table has found them.
+    pub fn found_by_pass(&self, k: f64, matching: f64, qual: f64) -> f64 {
+        (matching * self.distance()).min(self.restricted(k, matching, 1.0, qual).micros + matching * NOTE)
+    }
+
+    /// Reading a row again that a pass has found.
+    pub fn read(&self) -> f64 {
+        READ
     }
 
     /// The work that a search has done so far, and the rows read for it.

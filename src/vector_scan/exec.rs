@@ -2,7 +2,7 @@
 
 use super::Strategy;
 use super::collect::{Collector, Match, Nearby};
-use super::cost::Model;
+use super::cost::{CHANCE, Model, WORTH};
 use super::explain;
 use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
 use super::plan::{self, Facts, nodes};
@@ -23,8 +23,6 @@ use std::rc::Rc;
 const MOST_UNKNOWN: f64 = 1000.0;
 /// Rows looked at between thoughts about another strategy.
 const RETHINK: u64 = 64;
-/// A strategy is given up when it has cost so many times what another is expected to.
-const PATIENCE: f64 = 1.0;
 
 /// PostgreSQL's state of the node, and ours.
 #[repr(C)]
@@ -107,19 +105,17 @@ unsafe extern "C-unwind" fn begin(
         // The WHERE clause is checked here, before a row is collected, not again when it is returned.
         css.ss.ps.qual = std::ptr::null_mut();
         let parent: *mut pg_sys::PlanState = &raw mut css.ss.ps;
-        let quals = nodes::<pg_sys::Expr>((*plan).scan.plan.qual);
-        let qual_in_range = quals
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| !ranges.contains(i))
-            .fold(std::ptr::null_mut(), |list, (_, qual)| pg_sys::lappend(list, qual.cast()));
+        let quals = nodes::<pg_sys::Expr>(expressions.all);
+        let others = quals.iter().enumerate().filter(|(i, _)| !ranges.contains(i)).map(|(_, qual)| *qual);
+        let qual_in_range = plan::list_of(&others.collect::<Vec<_>>());
+        let qual = expressions.all;
         let init = |expression| pg_sys::ExecInitExpr(expression, parent);
         let bitmap =
             nodes::<pg_sys::Plan>((*plan).custom_plans).first().map(|plan| pg_sys::ExecInitNode(*plan, estate, flags));
         if let Some(bitmap) = bitmap {
             css.custom_ps = pg_sys::lappend(css.custom_ps, bitmap.cast());
         }
-        let qual = pg_sys::ExecInitQual((*plan).scan.plan.qual, parent);
+        let qual = pg_sys::ExecInitQual(qual, parent);
         let rows = Rows {
             scan: std::ptr::null_mut(),
             slot: css.ss.ss_ScanTupleSlot,
@@ -139,10 +135,11 @@ unsafe extern "C-unwind" fn begin(
             conditions: Conditions::default(),
             rows,
             bitmap,
+            volatile: pg_sys::contain_volatile_functions(expressions.all.cast()),
             index: std::ptr::null_mut(),
             query: std::ptr::null_mut(),
             model: None,
-            found_by_bitmap: None,
+            found: None,
             run: None,
             totals: Totals::default(),
         };
@@ -192,8 +189,12 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
             }
             // What it found stays good while the parameters that it depends on stay the same.
             if !(*bitmap).chgParam.is_null() {
-                execution.found_by_bitmap = None;
+                execution.found = None;
             }
+        }
+        // A pass has evaluated the whole WHERE clause.
+        if execution.found.as_ref().is_some_and(|found| found.by_pass) {
+            execution.found = None;
         }
         pg_sys::ExecScanReScan(&mut (*node).ss);
     }
@@ -206,7 +207,7 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     unsafe {
         let execution = execution(node);
         execution.finish_run();
-        execution.found_by_bitmap = None;
+        execution.found = None;
         if let Some(bitmap) = execution.bitmap.take() {
             pg_sys::ExecEndNode(bitmap);
         }
@@ -235,7 +236,21 @@ pub struct Totals {
     pub inline: u64,
     pub restricted: u64,
     pub read_all: u64,
+    pub restricted_by_pass: u64,
     pub pass: u64,
+}
+
+impl Totals {
+    fn count(&mut self, mode: Mode) {
+        let runs = match mode {
+            Mode::Inline => &mut self.inline,
+            Mode::Restricted => &mut self.restricted,
+            Mode::RestrictedByPass => &mut self.restricted_by_pass,
+            Mode::ReadAll => &mut self.read_all,
+            Mode::Pass => &mut self.pass,
+        };
+        *runs += 1;
+    }
 }
 
 /// A node of a running query.
@@ -246,12 +261,14 @@ pub struct Execution {
     conditions: Conditions,
     rows: Rows,
     bitmap: Option<*mut pg_sys::PlanState>,
+    /// The WHERE clause is to be evaluated once for each row.
+    volatile: bool,
     index: pg_sys::Relation,
     /// The query vector of the run.
     query: *mut std::ffi::c_void,
     model: Option<Model>,
-    /// What the bitmap has found, until its parameters change.
-    found_by_bitmap: Option<Bitmap>,
+    /// What the bitmap has found, until its parameters change, or a pass in this run.
+    found: Option<Known>,
     run: Option<Run>,
     pub totals: Totals,
 }
@@ -337,9 +354,14 @@ impl Conditions {
     }
 }
 
-struct Bitmap {
-    list: Rc<TidList>,
+/// Rows that a bitmap, or a pass over the table, has found.
+struct Known {
+    /// How many.
+    rows: f64,
+    /// None when they are so many that reading them all would not pay.
+    list: Option<Rc<TidList>>,
     set: Option<Rc<TidSet>>,
+    by_pass: bool,
 }
 
 /// How rows are found just now.
@@ -349,9 +371,11 @@ enum Mode {
     Inline,
     /// By a search for what the bitmap has found.
     Restricted,
+    /// By a search for what a pass over the table has found.
+    RestrictedByPass,
     /// All that the bitmap has found have been read.
     ReadAll,
-    /// The whole table has been read.
+    /// The distances of all rows of the table that match have been computed.
     Pass,
 }
 
@@ -378,8 +402,47 @@ struct Run {
     overflowed: bool,
     /// Upper bound of the distance of the row returned last.
     last: f64,
+    /// The work of its search that is in the totals.
+    counted: Work,
     /// Rows returned, when a change of strategy may bring them up again.
     emitted: HashSet<Tid>,
+}
+
+impl Mode {
+    /// There is no more than what has been collected.
+    fn has_read_all(self) -> bool {
+        matches!(self, Mode::ReadAll | Mode::Pass)
+    }
+}
+
+impl Run {
+    /// Room for the nearest rows of a pass over many.
+    fn nearby(&mut self) -> Nearby {
+        self.matches.clear();
+        // SAFETY: a plain setting of the backend, in kB.
+        let room = unsafe { pg_sys::work_mem } as usize * 1024 / size_of::<Match>() / 2;
+        Nearby::new(room.max(2 * self.goal))
+    }
+
+    /// Takes the row in the slot, which passes the WHERE clause but perhaps for its distance ranges.
+    fn offer(&self, rows: &Rows, nearby: &mut Nearby, tid: Tid) {
+        if self.emitted.contains(&tid) || self.radius < f64::INFINITY && !rows.check_slot() {
+            return;
+        }
+        if let Some(distance) = rows.distance()
+            && distance >= self.last
+        {
+            nearby.offer(Match::exact(distance, tid));
+        }
+    }
+
+    /// What was nearby is all that there is.
+    fn finish_with(&mut self, nearby: Nearby) {
+        (self.exhausted, self.overflowed, self.looked_at) = (true, nearby.overflowed, 0);
+        for found in nearby.into_rows() {
+            self.matches.add(found);
+        }
+    }
 }
 
 impl Execution {
@@ -494,6 +557,7 @@ impl Execution {
                 exhausted: false,
                 overflowed: false,
                 last: f64::NEG_INFINITY,
+                counted: Work::default(),
                 emitted: HashSet::new(),
             });
             // Reading the query may detoast it: in memory that goes with the next row.
@@ -585,6 +649,7 @@ impl Execution {
     fn begin_search(&mut self) {
         let share = match self.run.as_ref().unwrap().mode {
             Mode::Restricted => self.facts.share * self.facts.rows / self.matching(),
+            Mode::RestrictedByPass => 1.0,
             _ => self.facts.share / self.facts.index_share,
         };
         let k = self.first_goal() as f64;
@@ -606,7 +671,7 @@ impl Execution {
         let run = self.run.as_mut().unwrap();
         run.goal = goal;
         run.matches.want(goal - run.returned);
-        if matches!(run.mode, Mode::ReadAll | Mode::Pass) {
+        if run.mode.has_read_all() {
             return;
         }
         let mut rethink = RETHINK;
@@ -665,7 +730,7 @@ impl Execution {
         run.fetched += 1;
         match self.rows.check(found.tid, found.upper < run.radius) {
             Row::Invisible => {}
-            Row::Removed => self.count_removed(),
+            Row::Removed => self.count_removed(1),
             Row::Passed(tid) => {
                 run.passed += 1;
                 if !run.emitted.contains(&tid) {
@@ -681,25 +746,29 @@ impl Execution {
         }
     }
 
-    /// Counts a row for "Rows Removed by Filter".
-    fn count_removed(&self) {
+    /// Counts rows for "Rows Removed by Filter".
+    fn count_removed(&self, rows: u64) {
         // SAFETY: the node is running.
         unsafe {
             if let Some(counters) = (*self.node).ss.ps.instrument.as_mut() {
-                counters.nfiltered1 += 1.0;
+                counters.nfiltered1 += rows as f64;
             }
         }
     }
 
-    /// Changes the strategy when the one in use has cost as much as another would from the beginning. True when the new
-    /// one has found all rows.
+    /// Changes the strategy when the one in use has cost more than it was expected to, and not much less than another
+    /// would from the beginning. True when the new one has found all rows.
     fn rethink(&mut self) -> bool {
         let (model, facts) = (self.model(), self.facts);
         let run = self.run.as_ref().unwrap();
+        if run.null_query {
+            return false;
+        }
         let k = run.goal as f64;
         match run.mode {
             Mode::Inline => {
                 let spent = model.spent(&self.search().work, run.fetched as f64, false);
+                let expected = facts.by_search(&model, k);
                 let by_bitmap = if self.bitmap.is_some() {
                     let rest = (facts.share * facts.rows / facts.matching.max(1.0)).min(1.0);
                     let search = model.restricted(k, facts.matching, rest, facts.qual_micros);
@@ -708,22 +777,27 @@ impl Execution {
                 } else {
                     f64::INFINITY
                 };
-                if by_bitmap <= facts.pass_micros && spent > PATIENCE * by_bitmap {
+                if by_bitmap <= facts.pass_micros && spent > budget(expected.micros, by_bitmap) {
                     self.use_bitmap();
-                    matches!(self.run.as_ref().unwrap().mode, Mode::ReadAll)
-                } else if spent > PATIENCE * facts.pass_micros && !run.null_query {
-                    self.read(Mode::Pass);
-                    true
+                    self.run.as_ref().unwrap().mode.has_read_all()
+                } else if spent > budget(expected.micros, facts.pass_micros) {
+                    self.pass(self.volatile);
+                    self.run.as_ref().unwrap().mode.has_read_all()
                 } else {
                     false
                 }
             }
-            Mode::Restricted => {
+            Mode::Restricted | Mode::RestrictedByPass => {
+                let found = self.found.as_ref().filter(|found| found.list.is_some());
+                let Some(matching) = found.map(|found| found.rows) else { return false };
                 let spent = model.spent(&self.search().work, run.fetched as f64, true);
-                let rest = (facts.share * facts.rows / self.matching()).min(1.0);
-                if spent > PATIENCE * model.read_all(self.matching(), rest, facts.qual_micros).micros && !run.null_query
-                {
-                    self.read(Mode::ReadAll);
+                let rest = match run.mode {
+                    Mode::Restricted => (facts.share * facts.rows / matching.max(1.0)).min(1.0),
+                    _ => 1.0,
+                };
+                let expected = model.restricted(k, matching, rest, facts.qual_micros);
+                if spent > budget(expected.micros, model.read_all(matching, rest, facts.qual_micros).micros) {
+                    self.read_all();
                     return true;
                 }
                 false
@@ -732,9 +806,9 @@ impl Execution {
         }
     }
 
-    /// Rows that the bitmap has found.
+    /// Rows that the bitmap has found, or is expected to.
     fn matching(&self) -> f64 {
-        self.found_by_bitmap.as_ref().map_or(self.facts.matching, |b| b.list.rows).max(1.0)
+        self.found.as_ref().map_or(self.facts.matching, |found| found.rows).max(1.0)
     }
 
     /// Has the other indexes find the rows, unless they have; then searches among these, or reads them all if they are few.
@@ -743,7 +817,7 @@ impl Execution {
             self.begin_search();
             return;
         };
-        if self.found_by_bitmap.is_none() {
+        if self.found.is_none() {
             // SAFETY: a bitmap's plan node, which returns a TIDBitmap.
             let list = unsafe {
                 let tids = pg_sys::MultiExecProcNode(bitmap).cast::<pg_sys::TIDBitmap>();
@@ -751,125 +825,154 @@ impl Execution {
                 pg_sys::tbm_free(tids);
                 list
             };
-            self.found_by_bitmap = Some(Bitmap { list: Rc::new(list), set: None });
+            self.found = Some(Known { rows: list.rows, list: Some(Rc::new(list)), set: None, by_pass: false });
         }
-        let (model, facts) = (self.model(), self.facts);
+        let rest = (self.facts.share * self.facts.rows / self.matching()).min(1.0);
+        self.search_or_read_all(Mode::Restricted, rest);
+    }
+
+    /// Goes on with what has been found, of which a share of `rest` passes: reads all, if that costs less than a search.
+    fn search_or_read_all(&mut self, mode: Mode, rest: f64) {
+        let (model, qual) = (self.model(), self.facts.qual_micros);
         let matching = self.matching();
-        let rest = (facts.share * facts.rows / matching).min(1.0);
-        let k = self.run.as_ref().map_or(1, |run| run.goal.max(self.first_goal())) as f64;
-        let search = model.restricted(k, matching, rest, facts.qual_micros);
-        let all = model.read_all(matching, rest, facts.qual_micros);
-        let null_query = self.run.as_ref().unwrap().null_query;
-        if all.micros <= search.micros && !null_query {
-            self.read(Mode::ReadAll);
-            return;
+        let run = self.run.as_ref().unwrap();
+        let k = run.goal.max(self.first_goal()) as f64;
+        let search = model.restricted(k, matching, rest, qual).micros;
+        let all = model.read_all(matching, rest, qual).micros;
+        let found = self.found.as_ref().unwrap();
+        if all <= search && found.list.is_some() && !run.null_query {
+            self.read_all();
+        } else {
+            self.search_among(mode);
         }
-        let found = self.found_by_bitmap.as_mut().unwrap();
+    }
+
+    /// Begins a search for the rows that have been found.
+    fn search_among(&mut self, mode: Mode) {
+        let pages = self.facts.pages as u32;
+        let found = self.found.as_mut().unwrap();
         let list = &found.list;
-        let pages = facts.pages as u32;
-        let set = found.set.get_or_insert_with(|| Rc::new(list.to_set(pages))).clone();
+        let set =
+            found.set.get_or_insert_with(|| Rc::new(list.as_ref().expect("a list or a set").to_set(pages))).clone();
         self.count_work();
         // SAFETY: the same keys as before: the query has been copied into them.
         unsafe {
             let key = (*self.rows.scan).orderByData;
             pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
         }
-        let search = self.search();
-        search.restrict_rows(Box::new(move |tid| set.contains(tid)));
+        self.search().restrict_rows(Box::new(move |tid| set.contains(tid)));
         let run = self.run.as_mut().unwrap();
-        run.mode = Mode::Restricted;
+        run.counted = Work::default();
+        run.mode = mode;
         run.matches.clear();
         run.matches.want(run.goal.saturating_sub(run.returned));
         self.begin_search();
     }
 
-    /// Reads all rows that match, from the bitmap's list or the table, and keeps the nearest.
-    fn read(&mut self, mode: Mode) {
+    /// Reads all rows that have been found, and keeps the nearest.
+    fn read_all(&mut self) {
         self.count_work();
         let rows = self.rows;
-        let list = self.found_by_bitmap.as_ref().map(|b| b.list.clone());
-        // SAFETY: a plain setting of the backend, in kB.
-        let room = unsafe { pg_sys::work_mem } as usize * 1024 / size_of::<Match>() / 2;
+        let list = self.found.as_ref().and_then(|found| found.list.clone()).expect("a list");
         let run = self.run.as_mut().unwrap();
-        run.mode = mode;
-        run.matches.clear();
-        let mut nearby = Nearby::new(room.max(2 * run.goal));
-        let (last, radius) = (run.last, run.radius);
-        let (mut fetched, mut removed) = (0_u64, 0_u64);
-        let mut collect = |tid| {
-            if run.emitted.contains(&tid) {
+        run.mode = Mode::ReadAll;
+        let mut nearby = run.nearby();
+        let mut removed = 0;
+        for (i, tid) in list.iter().enumerate() {
+            if i % 256 == 0 {
+                pgrx::check_for_interrupts!();
+            }
+            run.fetched += 1;
+            match rows.check(tid, false) {
+                Row::Passed(tid) => run.offer(&rows, &mut nearby, tid),
+                Row::Removed => removed += 1,
+                Row::Invisible => {}
+            }
+        }
+        run.finish_with(nearby);
+        self.count_removed(removed);
+    }
+
+    /// Reads the whole table for the rows that match. Their distances are computed on the way while they are few; if they
+    /// turn out to be many, a search among them finds the nearest. `all`: all distances are computed in any case.
+    fn pass(&mut self, all: bool) {
+        let (model, facts) = (self.model(), self.facts);
+        let k = self.run.as_ref().unwrap().goal as f64;
+        let expected = (facts.share * facts.rows).max(1.0);
+        // Computing so many distances takes as long as a search.
+        let search = model.restricted(k, expected, 1.0, facts.qual_micros).micros;
+        let few = (search / (model.distance() + model.read())).max(MIN_FEW);
+        let mut at_once = all || expected < 2.0 * few;
+        self.count_work();
+        let rows = self.rows;
+        // SAFETY: the table is open.
+        let blocks = unsafe {
+            pg_sys::RelationGetNumberOfBlocksInFork((*rows.scan).heapRelation, pg_sys::ForkNumber::MAIN_FORKNUM)
+        };
+        let mut set = TidSet::for_table(if all { 0 } else { blocks });
+        let mut list = Some(TidList::default());
+        let mut passed = 0_u64;
+        let run = self.run.as_mut().unwrap();
+        run.mode = Mode::Pass;
+        let mut nearby = run.nearby();
+        let (seen, removed) = rows.all(|| {
+            passed += 1;
+            // SAFETY: a row of the table is in the slot.
+            let (tid, in_index) = unsafe { (Tid::from_item(&(*rows.slot).tts_tid), rows.tid_in_index()) };
+            if at_once {
+                run.offer(&rows, &mut nearby, tid);
+                at_once = all || passed as f64 <= 2.0 * few;
+            }
+            if all {
                 return;
             }
-            if let Some(distance) = rows.distance()
-                && distance <= radius
-                && distance >= last
-            {
-                nearby.offer(Match::exact(distance, tid));
+            let offset = in_index.map_or(0, |tid| tid.offset());
+            set.insert(tid.block(), offset);
+            match &mut list {
+                Some(list) if offset > 0 && list.rows <= 2.0 * few => list.push(tid.block(), offset),
+                list => *list = None,
             }
-        };
-        if mode == Mode::Pass {
-            rows.all(|| {
-                fetched += 1;
-                if rows.check_slot() {
-                    // SAFETY: a row of the table is in the slot.
-                    collect(Tid::from_item(unsafe { &(*rows.slot).tts_tid }));
-                } else {
-                    removed += 1;
-                }
-            });
-        } else if let Some(list) = list {
-            for (i, tid) in list.iter().enumerate() {
-                if i % 256 == 0 {
-                    pgrx::check_for_interrupts!();
-                }
-                fetched += 1;
-                match rows.check(tid, false) {
-                    Row::Passed(tid) => collect(tid),
-                    Row::Removed => removed += 1,
-                    Row::Invisible => {}
-                }
-            }
+        });
+        run.fetched += seen;
+        self.count_removed(removed);
+        if at_once {
+            self.run.as_mut().unwrap().finish_with(nearby);
+            return;
         }
-        run.exhausted = true;
-        run.overflowed = nearby.overflowed;
-        for found in nearby.into_rows() {
-            run.matches.add(found);
-        }
-        (run.looked_at, run.fetched) = (0, fetched);
-        for _ in 0..removed {
-            self.count_removed();
-        }
+        let list = list.map(Rc::new);
+        self.found = Some(Known { rows: passed as f64, list, set: Some(Rc::new(set)), by_pass: true });
+        self.search_or_read_all(Mode::RestrictedByPass, 1.0);
     }
 
     /// Reads all rows again for those that there was no room for.
     fn read_all_again(&mut self) {
-        let mode = self.run.as_ref().unwrap().mode;
-        self.read(mode);
+        let run = self.run.as_mut().unwrap();
+        run.matches.clear();
+        match run.mode {
+            Mode::Pass => self.pass(true),
+            _ => self.read_all(),
+        }
     }
 
     /// Adds the work of the run so far to the totals.
     fn count_work(&mut self) {
         let Some(run) = &mut self.run else { return };
         self.totals.fetched += std::mem::take(&mut run.fetched);
-        if matches!(run.mode, Mode::Inline | Mode::Restricted) {
+        if !run.mode.has_read_all() {
             // SAFETY: the scan is open while there is a run.
-            let work = unsafe { std::mem::take(&mut scan::driven_search(self.rows.scan).work) };
-            let Work { lists, entries, refined, .. } = work;
-            self.totals.lists += lists;
-            self.totals.entries += entries;
-            self.totals.refined += refined;
+            let work = unsafe { scan::driven_search(self.rows.scan).work };
+            let counted = std::mem::replace(&mut run.counted, work);
+            self.totals.lists += work.lists - counted.lists;
+            self.totals.entries += work.entries - counted.entries;
+            self.totals.refined += work.refined - counted.refined;
         }
     }
 
     /// Ends the run.
     fn finish_run(&mut self) {
         self.count_work();
-        let Some(run) = self.run.take() else { return };
-        match run.mode {
-            Mode::Inline => self.totals.inline += 1,
-            Mode::Restricted => self.totals.restricted += 1,
-            Mode::ReadAll => self.totals.read_all += 1,
-            Mode::Pass => self.totals.pass += 1,
+        if let Some(run) = self.run.take() {
+            self.totals.count(run.mode);
         }
     }
 
@@ -877,12 +980,8 @@ impl Execution {
     pub fn totals(&mut self) -> Totals {
         self.count_work();
         let mut totals = self.totals;
-        match self.run.as_ref().map(|run| run.mode) {
-            Some(Mode::Inline) => totals.inline += 1,
-            Some(Mode::Restricted) => totals.restricted += 1,
-            Some(Mode::ReadAll) => totals.read_all += 1,
-            Some(Mode::Pass) => totals.pass += 1,
-            None => {}
+        if let Some(run) = &self.run {
+            totals.count(run.mode);
         }
         totals
     }
@@ -893,5 +992,16 @@ impl Execution {
     }
 }
 
+/// Rows of a pass whose distances are computed at least.
+const MIN_FEW: f64 = 32.0;
 /// Candidates that the first lists are chosen for at most.
 const MOST_FIRST: f64 = 20_000.0;
+
+/// What a search may cost before another strategy is tried that is sure to cost `other`: somewhat more than `expected`, if
+/// that is less. A search that was not expected to pay is given a small chance all the same, because the planner does not
+/// know whether rows that match are near.
+fn budget(expected: f64, other: f64) -> f64 {
+    let chance = CHANCE * other;
+    if expected <= WORTH * other { (expected * OVERRUN).clamp(chance, other) } else { chance }
+}
+const OVERRUN: f64 = 1.3;

@@ -60,6 +60,7 @@ fn searches(totals: &Totals) -> String {
         ("inline", totals.inline),
         ("restricted to the bitmap", totals.restricted),
         ("all rows of the bitmap", totals.read_all),
+        ("restricted to what a pass over the table found", totals.restricted_by_pass),
         ("all rows of the table", totals.pass),
     ];
     let parts: Vec<String> = kinds.iter().filter(|k| k.1 > 0).map(|(name, n)| format!("{n} {name}")).collect();

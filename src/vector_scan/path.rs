@@ -1,7 +1,7 @@
 //! The planner's hook: finds scans that a vector scan could answer, and offers it with its cost.
 
 use super::Strategy;
-use super::cost::{Cost, Model, UNITS_PER_MICROSECOND};
+use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, with_chance, with_try};
 use super::plan::{self, Expressions, Facts, nodes};
 use crate::index::meta::Info;
 use crate::index::{access_method_oid, options};
@@ -13,6 +13,8 @@ pub const CUSTOM_NAME: &std::ffi::CStr = c"vector scan";
 /// Rows expected within a distance range: statistics say nothing about that. At least so many, or this share of the table.
 const LEAST_IN_RANGE: f64 = 100.0;
 const SHARE_IN_RANGE: f64 = 0.0005;
+/// Share of the cost of PostgreSQL's own plan that a faster one is offered for.
+const JUST_LESS: f64 = 0.98;
 /// Rows expected to be wanted when there is no LIMIT that the planner knows.
 pub const UNKNOWN_LIMIT: f64 = 10.0;
 
@@ -56,7 +58,10 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
             {
                 continue;
             }
-            Offer { root, rel, rte, index }.all();
+            let offer = Offer { root, rel, rte, index };
+            if !offer.wants_null() {
+                offer.all();
+            }
         }
     }
 }
@@ -101,9 +106,7 @@ impl Offer {
                 let ranges: Vec<&Range> =
                     ranges.iter().filter(|r| same(r.distance.expression, distance.expression)).collect();
                 let conditions = self.conditions();
-                let covered = conditions.map_or(0, |path| covered(path, &self.clauses()));
-                // Where the index knows all conditions, a plain scan of it does.
-                if self.clauses().len() > covered {
+                if !self.clauses().is_empty() {
                     self.offer(distance, &ranges, *pathkeys, conditions);
                 }
             }
@@ -117,6 +120,19 @@ impl Offer {
                     ranges.iter().filter(|r| same(r.distance.expression, range.distance.expression)).collect();
                 self.offer(&range.distance, &ranges, std::ptr::null_mut(), None);
             }
+        }
+    }
+
+    /// Whether the WHERE clause asks for rows without a vector, which are not in the index.
+    unsafe fn wants_null(&self) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            self.clauses().into_iter().any(|clause| {
+                let test = (*clause).clause.cast::<pg_sys::NullTest>();
+                pgrx::is_a(test.cast(), pg_sys::NodeTag::T_NullTest)
+                    && (*test).nulltesttype == pg_sys::NullTestType::IS_NULL
+                    && pg_sys::match_index_to_operand((*test).arg.cast(), 0, self.index)
+            })
         }
     }
 
@@ -264,7 +280,7 @@ impl Offer {
                 matching: rows,
                 bitmap_micros: 0.0,
                 qual_micros,
-                pass_micros: pass_units / UNITS_PER_MICROSECOND + rows * share * model.distance(),
+                pass_micros: pass_units / UNITS_PER_MICROSECOND + model.found_by_pass(k, rows * share, qual_micros),
                 rows,
                 pages: f64::from((*rel).pages),
                 toasted: model.toasted,
@@ -277,16 +293,17 @@ impl Offer {
             let uncached = 1.0 - (f64::from(pg_sys::effective_cache_size) / 2.0 / all_pages.max(1.0)).min(1.0);
             let units = |cost: Cost| cost.micros * UNITS_PER_MICROSECOND + cost.pages * uncached * random;
 
-            let by_search = |k: f64| match conditions {
-                Some(_) => model.restricted(k, rows * index_share, share / index_share, qual_micros),
-                None => model.inline(k, share, qual_micros),
+            let search = units(facts.by_search(&model, k));
+            // When too few rows match, the search has to go to the end for sure.
+            let can_fill = rows * share >= 2.0 * k;
+            let pass = units(Cost { micros: facts.pass_micros, pages: 0.0 });
+            let mut cost = match in_range {
+                Some(_) => search,
+                None if can_fill => with_chance(search, pass),
+                None => search.min(with_try(pass)),
             };
-            let mut cost = units(by_search(k));
             // All that match (or are in range): for who reads on.
-            let mut all = units(match within {
-                Some(n) => by_search(n),
-                None => by_search(rows * share),
-            });
+            let mut all = units(facts.by_search(&model, within.unwrap_or(rows * share)));
             let bitmap = if others.is_empty() { None } else { self.bitmap_path() };
             if let Some((_, bitmap_units, found)) = bitmap {
                 let matching = (found * (*rel).tuples).clamp(1.0, rows);
@@ -311,12 +328,22 @@ impl Offer {
                 // Taken from PostgreSQL's plan of the index scan.
                 conditions: std::ptr::null_mut(),
                 conditions_written: std::ptr::null_mut(),
+                all: std::ptr::null_mut(),
             };
             let mut query_cost = pg_sys::QualCost::default();
             pg_sys::cost_qual_eval_node(&mut query_cost, distance.query.cast(), root);
             let setup = qual.startup + query_cost.startup + query_cost.per_tuple;
             let emit = pg_sys::cpu_tuple_cost + (*(*rel).reltarget).cost.per_tuple;
-            let (cost, all) = (cost + k * emit, all.max(cost) + (*rel).rows * emit);
+            let mut cost = cost + k * emit;
+            // PostgreSQL's formulas leave out that a vector is read, out of line perhaps: where the planner would compare
+            // what cannot be compared, the node that is expected to be faster is offered for a little less.
+            if let Some((theirs, scanned)) = self.sorted(k)
+                && ordered
+                && cost <= theirs + scanned * model.distance() * UNITS_PER_MICROSECOND
+            {
+                cost = cost.min(JUST_LESS * theirs);
+            }
+            let all = all.max(cost) + (*rel).rows * emit;
             // A LIMIT takes its share of what lies between startup and total cost; it shall come to `cost`.
             let taken = (k / (*rel).rows.max(1.0)).min(0.99);
             let startup = ((cost - taken * all) / (1.0 - taken)).clamp(0.0, cost);
@@ -350,6 +377,22 @@ impl Offer {
                 self.remove_plain_scans();
             }
             pg_sys::add_path(rel, path.into_pg().cast());
+        }
+    }
+
+    /// What PostgreSQL expects the cheapest scan in no order with a sort for `k` rows to cost, and the rows sorted.
+    unsafe fn sorted(&self, k: f64) -> Option<(f64, f64)> {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let cheapest = nodes::<pg_sys::Path>((*self.rel).pathlist)
+                .into_iter()
+                .filter(|path| (**path).param_info.is_null() && (**path).pathkeys.is_null())
+                .min_by(|a, b| (**a).total_cost.total_cmp(&(**b).total_cost))?;
+            let rows = (*cheapest).rows.max(2.0);
+            let kept = if rows > 2.0 * k { 2.0 * k } else { rows };
+            // As in cost_sort; the distance itself is computed by an operator.
+            let sort = 2.0 * pg_sys::cpu_operator_cost * rows * kept.log2() + pg_sys::cpu_operator_cost * rows;
+            Some(((*cheapest).total_cost + sort, rows))
         }
     }
 
@@ -451,15 +494,6 @@ impl Offer {
             pg_sys::cost_bitmap_tree_node(qual, &mut cost, &mut selectivity);
             Some((path, cost, selectivity))
         }
-    }
-}
-
-/// How many of the clauses are conditions of an index scan, with no need to be checked again.
-unsafe fn covered(path: *mut pg_sys::IndexPath, clauses: &[*mut pg_sys::RestrictInfo]) -> usize {
-    // SAFETY: the planner's nodes.
-    unsafe {
-        let known = nodes::<pg_sys::IndexClause>((*path).indexclauses);
-        clauses.iter().filter(|clause| known.iter().any(|k| (**k).rinfo == **clause && !(**k).lossy)).count()
     }
 }
 

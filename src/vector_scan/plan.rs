@@ -2,6 +2,7 @@
 //! parallel workers.
 
 use super::Strategy;
+use super::cost::{Cost, Model};
 use super::exec;
 use super::path::CUSTOM_NAME;
 use pgrx::prelude::*;
@@ -33,6 +34,18 @@ pub struct Facts {
     pub in_range: Option<f64>,
     /// Share of all rows that pass the conditions on the index's own filter columns.
     pub index_share: f64,
+}
+
+impl Facts {
+    /// What the search for the nearest `k` costs, without a bitmap.
+    pub fn by_search(&self, model: &Model, k: f64) -> Cost {
+        if self.index_share < 1.0 {
+            let rest = self.share / self.index_share;
+            model.restricted(k, self.rows * self.index_share, rest, self.qual_micros)
+        } else {
+            model.inline(k, self.share, self.qual_micros)
+        }
+    }
 }
 
 /// How many numbers [`Facts`] are.
@@ -117,12 +130,15 @@ pub struct Expressions {
     /// Conditions on the index's filter columns, as the index sees them and as they were written.
     pub conditions: *mut pg_sys::List,
     pub conditions_written: *mut pg_sys::List,
+    /// The whole WHERE clause, in PostgreSQL's order: also what the plan does not show as its filter, because the index
+    /// sees to it. Rows that are found in another way have to be checked against it.
+    pub all: *mut pg_sys::List,
 }
 
 impl Expressions {
     pub fn to_list(&self) -> *mut pg_sys::List {
         let pair = list_of(&[self.distance, self.query]);
-        list_of(&[pair, list_of(&self.radii), self.conditions, self.conditions_written])
+        list_of(&[pair, list_of(&self.radii), self.conditions, self.conditions_written, self.all])
     }
 
     /// # Safety
@@ -138,6 +154,7 @@ impl Expressions {
                 radii: nodes(lists[1]),
                 conditions: lists[2],
                 conditions_written: lists[3],
+                all: lists[4],
             }
         }
     }
@@ -181,21 +198,11 @@ pub unsafe extern "C-unwind" fn plan_path(
     unsafe {
         let private: Vec<*mut pg_sys::List> = nodes((*path).custom_private);
         let ranges: Vec<*mut pg_sys::RestrictInfo> = nodes(private[2]);
-        // Places of the distance ranges among the quals.
-        let mut places = std::ptr::null_mut();
-        let mut at = 0;
-        for clause in nodes::<pg_sys::RestrictInfo>(clauses) {
-            if (*clause).pseudoconstant {
-                continue; // PostgreSQL checks these above the scan
-            }
-            if ranges.contains(&clause) {
-                places = pg_sys::lappend_int(places, at);
-            }
-            at += 1;
-        }
         // PostgreSQL's plan of an index scan has the conditions in the form that the index wants.
         let mut expressions = Expressions::from_list(private[1]);
         let mut bitmaps = Vec::new();
+        expressions.all = pg_sys::extract_actual_clauses(clauses, false);
+        let mut quals = expressions.all;
         for plan in nodes::<pg_sys::Plan>(plans) {
             let scan = below_gates(plan);
             if (*scan).type_ == pg_sys::NodeTag::T_BitmapHeapScan {
@@ -204,11 +211,18 @@ pub unsafe extern "C-unwind" fn plan_path(
                 let scan = scan.cast::<pg_sys::IndexScan>();
                 expressions.conditions = (*scan).indexqual;
                 expressions.conditions_written = (*scan).indexqualorig;
+                quals = (*scan).scan.plan.qual; // those that the conditions leave
             }
         }
+        // Places of the distance ranges in the WHERE clause.
+        let places = nodes::<pg_sys::Expr>(expressions.all)
+            .into_iter()
+            .enumerate()
+            .filter(|(_, qual)| ranges.iter().any(|range| (**range).clause == *qual))
+            .fold(std::ptr::null_mut(), |list, (at, _)| pg_sys::lappend_int(list, at as i32));
         let mut scan = pgrx::PgBox::<pg_sys::CustomScan>::alloc_node(pg_sys::NodeTag::T_CustomScan);
         scan.scan.plan.targetlist = tlist;
-        scan.scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
+        scan.scan.plan.qual = quals;
         scan.scan.scanrelid = (*rel).relid;
         scan.flags = (*path).flags;
         scan.custom_exprs = expressions.to_list();

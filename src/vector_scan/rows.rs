@@ -104,6 +104,24 @@ impl Rows {
         }
     }
 
+    /// The TID by which an index knows the row in the slot; None where that is not known without reading its page: a
+    /// version that an update has put beside the one in the index, or a table that is stored in another way.
+    ///
+    /// # Safety
+    /// A row of the table is in the slot.
+    pub unsafe fn tid_in_index(&self) -> Option<Tid> {
+        // SAFETY: by contract; a slot is of the kind that its operations say.
+        unsafe {
+            let slot = &*self.slot;
+            if !std::ptr::eq(slot.tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) {
+                return None;
+            }
+            let tuple = (*self.slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple.as_ref()?;
+            let later = u32::from((*tuple.t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
+            (!later).then(|| Tid::from_item(&slot.tts_tid))
+        }
+    }
+
     /// Checks the row that is in the slot.
     pub fn check_slot(&self) -> bool {
         // SAFETY: as in `check`.
@@ -123,17 +141,49 @@ impl Rows {
         }
     }
 
-    /// Calls `visit` for every row of the table that the query can see; the row is in the slot then.
-    pub fn all(&self, mut visit: impl FnMut()) {
+    /// Reads the whole table: calls `passed` for each row that the query can see and that passes the WHERE clause but
+    /// for its distance ranges; it is in the slot then. Returns how many there were, and how many did not pass.
+    pub fn all(&self, mut passed: impl FnMut()) -> (u64, u64) {
+        let (mut seen, mut removed) = (0, 0);
         // SAFETY: as in `check`. After an ERROR the transaction's abort releases the scan.
         unsafe {
             let table = (*self.scan).heapRelation;
             let scan = pg_sys::table_beginscan(table, (*self.scan).xs_snapshot, 0, std::ptr::null_mut());
-            while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+            let next = (*(*table).rd_tableam).scan_getnextslot.expect("a table access method has it");
+            loop {
                 pgrx::check_for_interrupts!();
-                visit();
+                // Up to the next row that passes, so that most rows share a guard.
+                let found = pg_guard_ffi_boundary(|| {
+                    for _ in 0..ROWS_IN_GUARD {
+                        if !next(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                            return Pass::End;
+                        }
+                        seen += 1;
+                        if self.passes(self.qual_in_range) {
+                            return Pass::Row;
+                        }
+                        removed += 1;
+                    }
+                    Pass::Nothing
+                });
+                match found {
+                    Pass::Row => passed(),
+                    Pass::Nothing => {}
+                    Pass::End => break,
+                }
             }
             pg_sys::table_endscan(scan);
         }
+        (seen, removed)
     }
+}
+
+/// Rows read under one guard, between answers to interrupts.
+const ROWS_IN_GUARD: usize = 1000;
+
+/// What a piece of a pass over the table ended with.
+enum Pass {
+    Row,
+    Nothing,
+    End,
 }

@@ -16,13 +16,20 @@ pub struct TidSet {
 }
 
 impl TidSet {
-    fn for_table(blocks: u32) -> TidSet {
+    /// An empty set, for a table of so many blocks.
+    pub fn for_table(blocks: u32) -> TidSet {
         TidSet { words: vec![0; (blocks.max(1) as usize).next_power_of_two().min(MOST_PAGES)] }
     }
 
     fn word(&mut self, block: u32) -> &mut u64 {
         let at = block as usize & (self.words.len() - 1);
         &mut self.words[at]
+    }
+
+    /// Adds a row; offset 0 for all rows of its page.
+    #[inline]
+    pub fn insert(&mut self, block: u32, offset: u16) {
+        *self.word(block) |= if offset == 0 { u64::MAX } else { 1 << (offset & 63) };
     }
 
     /// Whether a row may be in.
@@ -43,6 +50,12 @@ pub struct TidList {
 }
 
 impl TidList {
+    /// Adds a row; offset 0 for all rows of its page.
+    pub fn push(&mut self, block: u32, offset: u16) {
+        self.tids.push((block, offset));
+        self.rows += 1.0;
+    }
+
     /// All of them; those of lossy pages whether or not they exist.
     pub fn iter(&self) -> impl Iterator<Item = Tid> + '_ {
         self.tids.iter().flat_map(|&(block, offset)| {
@@ -55,7 +68,7 @@ impl TidList {
     pub fn to_set(&self, blocks: u32) -> TidSet {
         let mut set = TidSet::for_table(blocks);
         for &(block, offset) in &self.tids {
-            *set.word(block) |= if offset == 0 { u64::MAX } else { 1 << (offset & 63) };
+            set.insert(block, offset);
         }
         set
     }
