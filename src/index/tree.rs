@@ -527,6 +527,18 @@ fn beam(meta: &page::Meta, level: u32, wanted: usize) -> usize {
     }
 }
 
+/// The way to the list of rows at index `at` of what [`walk`] found: the list itself, its parent, and so on to the root.
+/// None for an index out of bounds.
+pub fn path(levels: &[Vec<Found>], mut at: usize) -> Option<Vec<Found>> {
+    let mut path = Vec::with_capacity(levels.len());
+    for level in levels.iter().rev() {
+        let found = *level.get(at)?;
+        path.push(found);
+        at = found.parent;
+    }
+    Some(path)
+}
+
 /// The lists of rows that [`walk`] finds.
 pub fn nearest_lists(
     rel: pg_sys::Relation,
