@@ -611,11 +611,12 @@ impl Nearest {
         for level in (1..meta.height).rev() {
             parents = children(rel, meta, inner, query, &parents, beam(meta, level, wanted), None)?;
         }
-        let entries = estimates(rel, meta, inner, query, &parents, beam(meta, 0, wanted))?;
+        let most = beam(meta, 0, wanted);
+        let entries = estimates(rel, meta, inner, query, &parents, most)?;
         let mut by_least: Vec<u64> = entries.iter().zip(0..).map(|(e, i)| order_key(e.least, i)).collect();
         by_least.sort_unstable();
         let batch = if all { entries.len() } else { CENTROID_BATCH };
-        Ok(Nearest { entries, by_least, most: wanted, batch, ..Nearest::none() })
+        Ok(Nearest { entries, by_least, most, batch, ..Nearest::none() })
     }
 
     /// Whether all have been handed out, and none passed by.
