@@ -603,9 +603,8 @@ impl Search {
     /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
     fn find_lists(&mut self) {
         self.lists.clear();
-        let all = self.probes > 0;
         loop {
-            match Nearest::find(self.rel, &self.meta, &self.inner, &self.query, self.wanted, all) {
+            match Nearest::find(self.rel, &self.meta, &self.inner, &self.query, self.wanted, self.probes > 0) {
                 Ok(coming) => {
                     self.coming = coming;
                     return;
@@ -623,7 +622,7 @@ impl Search {
     fn list_nearest(&mut self, count: usize, within: f32) {
         let filter = self.restriction.predicate.as_ref();
         while self.lists.len() < count && self.stale.is_none() {
-            match self.coming.next(self.rel, &self.inner, &self.query, filter, (within, self.stop)) {
+            match self.coming.next(self.rel, &self.meta, &self.inner, &self.query, filter, (within, self.stop)) {
                 Ok(Some(list)) => self.lists.push(list),
                 Ok(None) => return,
                 Err(stale) => self.stale = Some((stale, self.meta.epoch)),

@@ -553,100 +553,111 @@ pub fn nearest_lists(
 }
 
 /// The lists of rows, nearest first, found as far as they are asked for: most searches need few of those that they might.
+///
+/// The first few come as they are. Then a search knows how far its results are about, and only lists that are due by that are
+/// looked for.
 pub struct Nearest {
-    /// The only one.
-    root: Option<List>,
-    /// Probably the nearest `wanted`, as far as their sketches tell.
+    /// Those of the level above the lists of rows to look in; for a single list: that itself.
+    parents: Vec<Found>,
+    stage: Stage,
+    /// How many lists to look for; all of them will be asked for.
+    wanted: usize,
+    at_once: bool,
+    /// Probably the nearest of those that are due, as far as their sketches tell.
     entries: Vec<Estimated>,
     /// [`order_key`] of the `least` of each, in order.
     by_least: Vec<u64>,
     /// Up to here they have been looked at.
     looked_at: usize,
-    /// Those of them that were not due, as places in `by_least`.
-    passed_by: Vec<u32>,
+    /// Some list was left out because it was not due.
+    passed_by: bool,
     /// Centroids that have been read: factors and inner product with the query.
     centroids: Vec<(u32, CodeFactors, f32)>,
     /// [`order_key`] of the rank of those that have not been handed out, with their place in `centroids`.
     ranked: BinaryHeap<Reverse<u64>>,
     /// Ranks of those handed out, as in [`order_key`].
     handed_out: Vec<u32>,
-    /// How many to hand out at most.
-    most: usize,
+    seen: ListSet,
     /// Centroids that are read at a time.
     batch: usize,
     order: Vec<u32>,
+}
+
+/// What [`Nearest`] has looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There is but one list.
+    Root,
+    /// Nothing yet.
+    Nothing,
+    /// So many that they can be handed out until more is known.
+    Few,
+    /// These have been handed out, or lists that were not due may be so now.
+    More,
+    /// As many as wanted. `all`: no others are due.
+    Wanted { all: bool },
 }
 
 impl Nearest {
     /// Of no lists.
     pub fn none() -> Nearest {
         Nearest {
-            root: None,
+            parents: Vec::new(),
+            stage: Stage::Wanted { all: true },
+            wanted: 0,
+            at_once: false,
             entries: Vec::new(),
             by_least: Vec::new(),
             looked_at: 0,
-            passed_by: Vec::new(),
+            passed_by: false,
             centroids: Vec::new(),
             ranked: BinaryHeap::new(),
             handed_out: Vec::new(),
-            most: 0,
+            seen: ListSet::default(),
             batch: CENTROID_BATCH,
             order: Vec::new(),
         }
     }
 
-    /// Prepares for the `wanted` nearest lists; all of them when that is at least their number. `all`: all will be asked for.
+    /// Prepares for the `wanted` nearest lists; all of them when that is at least their number. `at_once`: however far they
+    /// are, all will be asked for.
     pub fn find(
         rel: pg_sys::Relation,
         meta: &page::Meta,
         inner: &Layout,
         query: &Query,
         wanted: usize,
-        all: bool,
+        at_once: bool,
     ) -> Result<Nearest, Stale> {
-        if meta.height == 0 {
-            return Ok(Nearest { root: Some(query.root(meta)), ..Nearest::none() });
-        }
         let mut parents = vec![Found::root(query, meta)];
         for level in (1..meta.height).rev() {
             parents = children(rel, meta, inner, query, &parents, beam(meta, level, wanted), None)?;
         }
-        let most = beam(meta, 0, wanted);
-        let entries = estimates(rel, meta, inner, query, &parents, most)?;
-        let mut by_least: Vec<u64> = entries.iter().zip(0..).map(|(e, i)| order_key(e.least, i)).collect();
-        by_least.sort_unstable();
-        let batch = if all { entries.len() } else { CENTROID_BATCH };
-        Ok(Nearest { entries, by_least, most, batch, ..Nearest::none() })
+        let stage = if meta.height == 0 { Stage::Root } else { Stage::Nothing };
+        Ok(Nearest { parents, stage, wanted, at_once, ..Nearest::none() })
     }
 
     /// Whether all have been handed out, and none passed by.
     pub fn is_exhausted(&self) -> bool {
-        self.root.is_none()
-            && (self.handed_out.len() >= self.most
-                || (self.ranked.is_empty() && self.looked_at == self.by_least.len() && self.passed_by.is_empty()))
+        self.stage == Stage::Wanted { all: true }
+            && self.ranked.is_empty()
+            && self.looked_at == self.by_least.len()
+            && !self.passed_by
     }
 
     /// Looks again at the lists that were not due.
     pub fn reconsider(&mut self) {
-        if !self.passed_by.is_empty() {
-            // Those that have been read go before: they are not looked at again.
-            let passed: Vec<u64> = self.passed_by.drain(..).map(|at| self.by_least[at as usize]).collect();
-            let mut is_passed = vec![false; self.entries.len()];
-            passed.iter().for_each(|&key| is_passed[key as u32 as usize] = true);
-            let (read, left): (Vec<u64>, Vec<u64>) =
-                self.by_least[..self.looked_at].iter().partition(|&&key| !is_passed[key as u32 as usize]);
-            self.looked_at = read.len();
-            let rest = self.by_least.split_off(read.len() + left.len());
-            self.by_least = [read, left, rest].concat();
+        if self.passed_by {
+            self.stage = Stage::More;
         }
     }
 
     /// Whether an eighth of the lists and more are behind the one that was handed out as number `at`, and so those that were
     /// not kept need no look.
     pub fn has_many_behind(&self, at: usize) -> bool {
-        let Some(&rank) = self.handed_out.get(at) else { return !self.by_least.is_empty() };
+        let Some(&rank) = self.handed_out.get(at) else { return !self.parents.is_empty() };
         let behind = self.by_least.iter().filter(|&&key| (key >> 32) as u32 > rank).count();
-        behind > self.by_least.len() / 8
+        self.stage == Stage::Wanted { all: true } || behind > self.by_least.len() / 8
     }
 
     /// The next list of those that are due within `distance` by the limit `stop` of [`Query::needed_cosine`], and some others.
@@ -654,22 +665,31 @@ impl Nearest {
     pub fn next(
         &mut self,
         rel: pg_sys::Relation,
+        meta: &page::Meta,
         inner: &Layout,
         query: &Query,
         filter: Option<&Predicate>,
         (distance, stop): (f32, f32),
     ) -> Result<Option<List>, Stale> {
-        if let Some(root) = self.root.take() {
-            return Ok(Some(root));
-        }
-        if self.handed_out.len() >= self.most {
-            return Ok(None);
-        }
-        let due = |e: &Estimated| {
-            let most = 2.0 * e.estimate - e.least;
-            query.may_be_due(e.child.radius, e.least, most, distance, stop)
+        let due = |radius: f32, estimate: f32, least: f32| {
+            query.may_be_due(radius, least, 2.0 * estimate - least, distance, stop)
         };
         loop {
+            match self.stage {
+                Stage::Root => {
+                    self.stage = Stage::Wanted { all: true };
+                    return Ok(Some(query.root(meta)));
+                }
+                Stage::Few if self.handed_out.len() < FEW_LISTS => {}
+                // Of more levels, those that are not due tell how much of the tree was looked at.
+                Stage::Nothing | Stage::Few | Stage::More => {
+                    let few = self.stage == Stage::Nothing && !self.at_once && self.wanted > 2 * FEW_LISTS;
+                    self.look_for(rel, meta, inner, query, few, |child, estimate, least| {
+                        meta.height > 1 || due(child.radius, estimate, least)
+                    })?;
+                }
+                Stage::Wanted { .. } => {}
+            }
             // Where a sketch says too much (see DEVIATIONS), the list comes a little late.
             let next = self.ranked.peek().map_or(u64::MAX, |&Reverse(key)| key >> 32);
             self.order.clear();
@@ -677,29 +697,75 @@ impl Nearest {
                 && (key >> 32 < next || !self.order.is_empty())
                 && self.order.len() < self.batch
             {
-                match due(&self.entries[key as u32 as usize]) {
+                let e = &self.entries[key as u32 as usize];
+                match due(e.child.radius, e.estimate, e.least) {
                     true => self.order.push(key as u32),
-                    false => self.passed_by.push(self.looked_at as u32),
+                    false => self.passed_by = true,
                 }
                 self.looked_at += 1;
             }
-            if self.order.is_empty() {
-                break;
+            if !self.order.is_empty() {
+                let (centroids, ranked) = (&mut self.centroids, &mut self.ranked);
+                look_up(rel, inner, query, &self.entries, &mut self.order, filter, |i, e, factors, dot| {
+                    let distance = query.centroid_distance(factors, dot);
+                    ranked.push(Reverse(order_key(query.rank(&e.child, distance), centroids.len() as u32)));
+                    centroids.push((i, *factors, dot));
+                })?;
+                continue;
             }
-            let (centroids, ranked) = (&mut self.centroids, &mut self.ranked);
-            look_up(rel, inner, query, &self.entries, &mut self.order, filter, |i, e, factors, dot| {
-                let distance = query.centroid_distance(factors, dot);
-                ranked.push(Reverse(order_key(query.rank(&e.child, distance), centroids.len() as u32)));
-                centroids.push((i, *factors, dot));
-            })?;
+            if let Some(Reverse(key)) = self.ranked.pop() {
+                self.handed_out.push((key >> 32) as u32);
+                let (i, factors, dot) = &self.centroids[key as u32 as usize];
+                let child = &self.entries[*i as usize].child;
+                self.seen.insert(child.list);
+                return Ok(Some(query.list(child, factors, *dot)));
+            }
+            match self.stage {
+                Stage::Few => self.stage = Stage::More,
+                _ => return Ok(None),
+            }
         }
-        let Some(Reverse(key)) = self.ranked.pop() else { return Ok(None) };
-        self.handed_out.push((key >> 32) as u32);
-        let (i, factors, dot) = &self.centroids[key as u32 as usize];
-        Ok(Some(query.list(&self.entries[*i as usize].child, factors, *dot)))
+    }
+
+    /// Looks for lists that have not been handed out.
+    fn look_for(
+        &mut self,
+        rel: pg_sys::Relation,
+        meta: &page::Meta,
+        inner: &Layout,
+        query: &Query,
+        few: bool,
+        due: impl Fn(&page::Child, f32, f32) -> bool,
+    ) -> Result<(), Stale> {
+        let most = if few { FEW_LISTS } else { beam(meta, 0, self.wanted) };
+        let (seen, mut passed_by) = (&self.seen, false);
+        let (entries, all) = estimates(rel, meta, inner, query, &self.parents, most, |child, estimate, least| {
+            let due = due(child, estimate, least);
+            passed_by |= !due;
+            due && !seen.contains(child.list)
+        })?;
+        self.passed_by = passed_by;
+        self.entries = entries;
+        self.by_least.clear();
+        self.by_least.extend(self.entries.iter().zip(0..).map(|(e, i)| order_key(e.least, i)));
+        self.by_least.sort_unstable();
+        self.looked_at = 0;
+        self.centroids.clear();
+        self.ranked.clear();
+        self.batch = match (few, self.at_once) {
+            (true, _) => FEW_LISTS,
+            (_, true) => self.entries.len(),
+            _ => CENTROID_BATCH,
+        };
+        // Of more levels, there may be others below other parents.
+        let all = all && (meta.height == 1 || most == usize::MAX);
+        self.stage = if few { Stage::Few } else { Stage::Wanted { all } };
+        Ok(())
     }
 }
 
+/// Lists that are found first, for a search to learn how far its results are.
+const FEW_LISTS: usize = 24;
 /// Centroids that are read at a time.
 const CENTROID_BATCH: usize = 32;
 
@@ -714,7 +780,7 @@ fn children(
     wanted: usize,
     filter: Option<&Predicate>,
 ) -> Result<Vec<Found>, Stale> {
-    let best = estimates(rel, meta, layout, query, parents, wanted)?;
+    let (best, _) = estimates(rel, meta, layout, query, parents, wanted, |_, _, _| true)?;
     let mut found = Vec::with_capacity(best.len());
     let mut order: Vec<u32> = (0..best.len() as u32).collect();
     look_up(rel, layout, query, &best, &mut order, filter, |_, e, factors, dot| {
@@ -727,7 +793,8 @@ fn children(
     Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
 }
 
-/// Entries of the inner lists `parents` that are probably among the nearest `wanted`, by their sketches.
+/// Entries of the inner lists `parents` that are probably among the nearest `wanted` of those that are `due`, by their sketches;
+/// and whether these are all of them. `due` gets entry, estimate, and the latter less some deviations.
 fn estimates(
     rel: pg_sys::Relation,
     meta: &page::Meta,
@@ -735,11 +802,13 @@ fn estimates(
     query: &Query,
     parents: &[Found],
     wanted: usize,
-) -> Result<Vec<Estimated>, Stale> {
+    mut due: impl FnMut(&page::Child, f32, f32) -> bool,
+) -> Result<(Vec<Estimated>, bool), Stale> {
     let origin = query.origin();
     let mut threshold = f32::INFINITY;
     let mut full = wanted.saturating_mul(2).max(64);
     let mut best: Vec<Estimated> = Vec::with_capacity(full.min(meta.lists as usize));
+    let mut all = true;
     // Where lists are ranked by the distance, the bound tells which entries need no look.
     let bounded = query.space == Space::L2;
     let mut scores = Scores::new();
@@ -755,9 +824,6 @@ fn estimates(
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;
-                    let Some(cell) = block.cell(slot) else {
-                        corrupted(rel, buffer.block(), Damage::Bounds);
-                    };
                     let child = block.child(slot);
                     if child.list > meta.last_list {
                         // Made after the walk began.
@@ -766,12 +832,16 @@ fn estimates(
                     let (estimate, lower) = (scores.estimate[slot], scores.lower[slot]);
                     let least = estimate - (estimate - lower) * (DEVIATIONS / quantize::DEFAULT_Z);
                     let (estimate, least) = (query.rank(&child, estimate), query.rank(&child, least));
-                    if least >= threshold {
+                    if least >= threshold || !due(&child, estimate, least) {
                         continue;
                     }
+                    let Some(cell) = block.cell(slot) else {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    };
                     let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
                     best.push(Estimated { estimate, least, parent: p as u32, cell, at, child });
                     if best.len() >= full {
+                        all = false;
                         threshold = keep_nearest(&mut best, wanted);
                         full = full.max(2 * best.len());
                     }
@@ -783,9 +853,10 @@ fn estimates(
         }
     }
     if best.len() > wanted {
+        all = false;
         keep_nearest(&mut best, wanted);
     }
-    Ok(best)
+    Ok((best, all))
 }
 
 /// Reads the centroids of those `entries` whose indices `order` has (it is put in order of their cells, as neighbours share
