@@ -246,6 +246,8 @@ pub struct Search {
     passing: u64,
     looked_at: u64,
     first_goal: usize,
+    /// Share of the rows that are expected to pass the restriction.
+    share: f64,
     /// A driven search for all rows within a distance: that.
     within: Option<f32>,
     /// Rows returned before the goal grows.
@@ -310,6 +312,7 @@ impl Search {
             first_goal: FIRST_GOAL,
             passing: 0,
             looked_at: 0,
+            share: 1.0,
             within: None,
             enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
@@ -663,7 +666,7 @@ impl Search {
 
     /// Scans the lists for the goal.
     fn scan(&mut self) {
-        let more = if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 };
+        let more = if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 } / self.share;
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
             0 => ((self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16).max(self.goal),
