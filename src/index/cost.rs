@@ -93,7 +93,7 @@ const FALSE_MATCHES: f64 = 0.1;
 const FARTHER: f64 = 0.6;
 
 /// What the conditions of a path mean for its cost.
-struct Filter {
+pub struct Filter {
     /// Share of the rows that pass.
     selectivity: f64,
     /// Of the conditions by which the summaries of lists tell whether the list must be read.
@@ -107,7 +107,7 @@ struct Filter {
 impl Filter {
     /// # Safety
     /// `path` is a path of an index of this access method.
-    unsafe fn of_path(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::IndexPath) -> Filter {
+    pub unsafe fn of_path(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::IndexPath) -> Filter {
         let mut filter = Filter { selectivity: 1.0, by_summary: 1.0, startup: 0.0, impossible: false };
         // SAFETY: by contract; the lists' elements are of the types that the planner puts there.
         unsafe {
@@ -152,7 +152,7 @@ impl Filter {
     }
 
     /// Share of the lists, of `rows` rows each, that must be read.
-    fn lists_read(&self, rows: f64) -> f64 {
+    pub fn lists_read(&self, rows: f64) -> f64 {
         if self.by_summary >= 1.0 {
             return 1.0;
         }

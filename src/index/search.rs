@@ -247,6 +247,8 @@ pub struct Search {
     passing: u64,
     looked_at: u64,
     first_goal: usize,
+    /// Share of the rows that are expected to pass the restriction.
+    share: f64,
     /// A driven search for all rows within a distance: that.
     within: Option<f32>,
     /// Rows returned before the goal grows.
@@ -312,6 +314,7 @@ impl Search {
             first_goal: FIRST_GOAL,
             passing: 0,
             looked_at: 0,
+            share: 1.0,
             within: None,
             enough: FIRST_GOAL,
             stop: info.stopping_cosine(recall),
@@ -632,7 +635,7 @@ impl Search {
 
     /// How many times the usual goal the search is for.
     fn more(&self) -> f64 {
-        if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 }
+        (if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 }) / self.share
     }
 
     /// Reads the meta page again. Damage is reported if what is `stale` is so without a structural change.

@@ -10,15 +10,18 @@ use crate::index::search::{FIRST_GOAL, LISTS_EXPONENT, Work};
 /// Planner's units that one microsecond is worth. A sequential scan that filters rows takes 0.9 µs a unit.
 pub const UNITS_PER_MICROSECOND: f64 = 1.1;
 /// Setting a search up, and the node itself.
-const START: f64 = 20.0;
+const START: f64 = 30.0;
 /// A list: pinning its pages, locking.
-const LIST: f64 = 0.8;
+const LIST: f64 = 1.3;
 /// Scoring an entry's sketch, per dimension.
 const ENTRY: f64 = 0.000_015;
 /// Scoring an entry, whatever its dimension.
 const ENTRY_LEAST: f64 = 0.0015;
 /// Testing whether an entry is among the rows of a bitmap.
 const TEST: f64 = 0.006;
+/// Testing an entry against conditions on filter columns, and a list's summaries.
+const PREDICATE: f64 = 0.001;
+const SUMMARY: f64 = 0.08;
 /// Noting the TID of a row that a pass has found.
 const NOTE: f64 = 0.01;
 /// Reading an entry's code.
@@ -108,7 +111,7 @@ impl Model {
 
     /// Finding lists: the root's entries, and the codes of the centroids that may be needed.
     fn tree(&self, lists: f64) -> f64 {
-        self.lists.min(20_000.0) * self.entry() + (lists * 3.0 + 16.0).min(self.lists) * self.refine()
+        self.lists.min(20_000.0) * self.entry() + (lists * 3.0 + 16.0).min(self.lists) * self.refine() * 0.3
     }
 
     /// The nearest `k` of `matching` rows, once a pass over the table has found them.
@@ -130,19 +133,34 @@ impl Model {
     /// Inline: the nearest `k` rows that match, when `share` of all rows do; `qual`: evaluating the WHERE clause once.
     pub fn inline(&self, k: f64, share: f64, qual: f64) -> Cost {
         let share = share.clamp(1.0 / self.rows, 1.0);
-        let goal = Model::goal(k / share).min(self.rows);
+        let mut cost = self.candidates((k / share).min(self.rows), qual);
+        cost.micros += k * self.result();
+        cost
+    }
+
+    /// The search for the nearest `n` rows, and checking whether they match.
+    pub fn candidates(&self, n: f64, qual: f64) -> Cost {
+        let goal = Model::goal(n).min(self.rows);
         let lists = self.lists_for(goal);
         let entries = lists * self.rows / self.lists;
         let refined = (goal * REFINED_PER_ROW + REFINED_LEAST).min(entries);
-        let fetched = (k / share).min(self.rows);
         let micros = START
             + self.tree(lists)
             + lists * LIST
             + entries * self.entry()
             + refined * self.refine()
-            + fetched * (FETCH + qual)
-            + k * (FETCH + self.distance() * 0.3);
-        Cost { micros, pages: lists + refined * CODE_PAGES + fetched }
+            + n * (FETCH + qual);
+        Cost { micros, pages: lists + refined * CODE_PAGES + n }
+    }
+
+    /// Checking one more candidate of those that the search has found.
+    pub fn candidate(&self, qual: f64) -> f64 {
+        FETCH + qual + REFINED_PER_ROW * self.refine()
+    }
+
+    /// Putting a row in its place, and returning it.
+    fn result(&self) -> f64 {
+        FETCH + self.distance() * 0.3
     }
 
     /// A search for the nearest `k` of `matching` rows that are known by TID, of which `share` pass the rest of the WHERE
@@ -162,8 +180,31 @@ impl Model {
             + entries * (TEST + scored * self.entry())
             + refined * self.refine()
             + wanted * (FETCH + qual)
-            + k * (FETCH + self.distance() * 0.3);
+            + k * self.result();
         Cost { micros, pages: lists + refined * CODE_PAGES + wanted }
+    }
+
+    /// A search for the nearest `k` of `matching` rows that pass conditions on filter columns, which leave `lists_read` of
+    /// the lists; a share of them passes the rest of the WHERE clause.
+    pub fn filtered(&self, k: f64, matching: f64, share: f64, lists_read: f64, qual: f64) -> Cost {
+        let matching = matching.clamp(1.0, self.rows);
+        let wanted = Model::goal(k / share.clamp(1.0 / self.rows, 1.0)).min(matching);
+        let lists = self.lists_for(wanted * self.rows / matching);
+        let read = lists * lists_read;
+        let entries = read * self.rows / self.lists;
+        // Of the lists that are read.
+        let passing = (matching / self.rows / lists_read).min(1.0);
+        let scored = 1.0 - (1.0 - passing).powi(32);
+        let refined = (wanted * REFINED_PER_ROW + REFINED_LEAST).min(entries * passing);
+        let micros = START
+            + self.tree(lists)
+            + (lists * 3.0).min(self.lists) * SUMMARY
+            + read * LIST
+            + entries * (PREDICATE + scored * self.entry())
+            + refined * self.refine()
+            + wanted * (FETCH + qual)
+            + k * self.result();
+        Cost { micros, pages: read + refined * CODE_PAGES + wanted }
     }
 
     /// Reading all of `matching` rows, known by TID, and sorting them.

@@ -647,20 +647,34 @@ impl Execution {
 
     /// Starts a new search.
     fn begin_search(&mut self) {
-        let share = match self.run.as_ref().unwrap().mode {
-            Mode::Restricted => self.facts.share * self.facts.rows / self.matching(),
-            Mode::RestrictedByPass => 1.0,
-            _ => self.facts.share / self.facts.index_share,
+        // Of all rows those that the search is restricted to, and of these those that match.
+        let (restricted, share) = match self.run.as_ref().unwrap().mode {
+            Mode::Restricted => {
+                (self.matching() / self.facts.rows, self.facts.share * self.facts.rows / self.matching())
+            }
+            Mode::RestrictedByPass => (self.matching() / self.facts.rows, 1.0),
+            _ => (self.facts.index_share, self.facts.share / self.facts.index_share),
         };
         let k = self.first_goal() as f64;
+        let (model, facts, other) = (self.model(), self.facts, self.alternative());
         let search = self.search();
+        search.expect_share(restricted);
         let run = self.run.as_mut().unwrap();
         (run.looked_at, run.fetched, run.passed) = (0, 0, 0);
         if run.radius < f64::INFINITY && self.facts.limit.is_none() {
             search.drive_within(run.radius);
             run.aimed = u64::MAX;
         } else {
-            let goal = Model::goal(k / share.clamp(1e-9, 1.0)).min(self.facts.rows.max(1.0)).min(MOST_FIRST);
+            let mut goal = Model::goal(k / share.clamp(1e-9, 1.0)).min(self.facts.rows.max(1.0)).min(MOST_FIRST);
+            // A search that is not expected to pay goes no farther at first than it may.
+            if run.mode == Mode::Inline && !run.null_query {
+                let cost = |goal| facts.candidates(&model, goal);
+                if cost(goal) > WORTH * other {
+                    while goal > 2.0 * Model::goal(k) && cost(goal) > CHANCE * other {
+                        goal /= 2.0;
+                    }
+                }
+            }
             search.drive_to(goal as usize);
             run.aimed = goal as u64;
         }
@@ -700,7 +714,15 @@ impl Execution {
                         }
                     }
                 }
-                Next::Row(_) | Next::Farther(_) => self.go_on(),
+                Next::Row(_) | Next::Farther(_) => {
+                    let mode = run.mode;
+                    if self.rethink() {
+                        return;
+                    }
+                    if self.run.as_ref().unwrap().mode == mode {
+                        self.go_on();
+                    }
+                }
             }
         }
     }
@@ -761,31 +783,23 @@ impl Execution {
     fn rethink(&mut self) -> bool {
         let (model, facts) = (self.model(), self.facts);
         let run = self.run.as_ref().unwrap();
-        if run.null_query {
+        // How many rows are in a range nobody knows.
+        if run.null_query || run.radius < f64::INFINITY {
             return false;
         }
         let k = run.goal as f64;
         match run.mode {
             Mode::Inline => {
                 let spent = model.spent(&self.search().work, run.fetched as f64, false);
-                let expected = facts.by_search(&model, k);
-                let by_bitmap = if self.bitmap.is_some() {
-                    let rest = (facts.share * facts.rows / facts.matching.max(1.0)).min(1.0);
-                    let search = model.restricted(k, facts.matching, rest, facts.qual_micros);
-                    let all = model.read_all(facts.matching, rest, facts.qual_micros);
-                    facts.bitmap_micros + search.micros.min(all.micros)
-                } else {
-                    f64::INFINITY
-                };
-                if by_bitmap <= facts.pass_micros && spent > budget(expected.micros, by_bitmap) {
-                    self.use_bitmap();
-                    self.run.as_ref().unwrap().mode.has_read_all()
-                } else if spent > budget(expected.micros, facts.pass_micros) {
-                    self.pass(self.volatile);
-                    self.run.as_ref().unwrap().mode.has_read_all()
-                } else {
-                    false
+                if !self.gives_up(spent) {
+                    return false;
                 }
+                if self.bitmap.is_some() && facts.by_bitmap(&model, k) <= facts.pass_micros {
+                    self.use_bitmap();
+                } else {
+                    self.pass(self.volatile);
+                }
+                self.run.as_ref().unwrap().mode.has_read_all()
             }
             Mode::Restricted | Mode::RestrictedByPass => {
                 let found = self.found.as_ref().filter(|found| found.list.is_some());
@@ -804,6 +818,32 @@ impl Execution {
             }
             Mode::ReadAll | Mode::Pass => true,
         }
+    }
+
+    /// Whether a search inline that has cost so much had better make room for another strategy.
+    fn gives_up(&self, spent: f64) -> bool {
+        let (other, rest) = (self.alternative(), self.rest());
+        spent > CHANCE * other && rest > other || spent > other && rest > other / 2.0
+    }
+
+    /// What the best strategy but a search inline is expected to cost.
+    fn alternative(&self) -> f64 {
+        let (model, facts) = (self.model(), &self.facts);
+        let k = self.run.as_ref().map_or(0, |run| run.goal).max(self.first_goal()) as f64;
+        if self.bitmap.is_some() { facts.by_bitmap(&model, k).min(facts.pass_micros) } else { facts.pass_micros }
+    }
+
+    /// What the search inline is expected to cost yet, at the rate at which rows have passed, and were expected to pass.
+    fn rest(&self) -> f64 {
+        let (model, facts, run) = (self.model(), &self.facts, self.run.as_ref().unwrap());
+        let missing = (run.goal - run.returned).saturating_sub(run.matches.found()) as f64;
+        let expected = (facts.index_share / facts.share).clamp(1.0, facts.rows.max(1.0));
+        let rate = (run.passed as f64 + 1.0) / (run.looked_at as f64 + expected);
+        let more = (missing / rate).min(facts.rows);
+        let known = run.aimed as f64 * 1.2;
+        let farther = run.looked_at as f64 + more;
+        let again = if farther > known { facts.candidates(&model, farther.max(2.0 * run.aimed as f64)) } else { 0.0 };
+        more * model.candidate(facts.qual_micros) + again
     }
 
     /// Rows that the bitmap has found, or is expected to.
@@ -997,9 +1037,7 @@ const MIN_FEW: f64 = 32.0;
 /// Candidates that the first lists are chosen for at most.
 const MOST_FIRST: f64 = 20_000.0;
 
-/// What a search may cost before another strategy is tried that is sure to cost `other`: somewhat more than `expected`, if
-/// that is less. A search that was not expected to pay is given a small chance all the same, because the planner does not
-/// know whether rows that match are near.
+/// What a restricted search may cost before all rows are read, which is sure to cost `other`.
 fn budget(expected: f64, other: f64) -> f64 {
     let chance = CHANCE * other;
     if expected <= WORTH * other { (expected * OVERRUN).clamp(chance, other) } else { chance }

@@ -3,6 +3,7 @@
 use super::Strategy;
 use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, with_chance, with_try};
 use super::plan::{self, Expressions, Facts, nodes};
+use crate::index::cost::Filter;
 use crate::index::meta::Info;
 use crate::index::{access_method_oid, compat, options};
 use pgrx::prelude::*;
@@ -284,6 +285,7 @@ impl Offer {
                 ordered,
                 in_range,
                 index_share,
+                lists_read: conditions.map_or(1.0, |path| Filter::of_path(root, path).lists_read(rows / model.lists)),
             };
             // What the caches hold costs no more than processor time.
             let all_pages = f64::from((*self.index).pages) + f64::from((*rel).pages);

@@ -34,6 +34,8 @@ pub struct Facts {
     pub in_range: Option<f64>,
     /// Share of all rows that pass the conditions on the index's own filter columns.
     pub index_share: f64,
+    /// Share of the lists that these conditions do not exclude.
+    pub lists_read: f64,
 }
 
 impl Facts {
@@ -41,15 +43,33 @@ impl Facts {
     pub fn by_search(&self, model: &Model, k: f64) -> Cost {
         if self.index_share < 1.0 {
             let rest = self.share / self.index_share;
-            model.restricted(k, self.rows * self.index_share, rest, self.qual_micros)
+            model.filtered(k, self.rows * self.index_share, rest, self.lists_read, self.qual_micros)
         } else {
             model.inline(k, self.share, self.qual_micros)
         }
     }
+
+    /// What it costs to find and check the nearest `n` of the rows that the search is restricted to.
+    pub fn candidates(&self, model: &Model, n: f64) -> f64 {
+        let cost = if self.index_share < 1.0 {
+            model.filtered(n, self.rows * self.index_share, 1.0, self.lists_read, self.qual_micros)
+        } else {
+            model.candidates(n, self.qual_micros)
+        };
+        cost.micros
+    }
+
+    /// What it costs to let the bitmap find the rows, and the nearest `k` of these.
+    pub fn by_bitmap(&self, model: &Model, k: f64) -> f64 {
+        let rest = (self.share * self.rows / self.matching.max(1.0)).min(1.0);
+        let search = model.restricted(k, self.matching, rest, self.qual_micros);
+        let all = model.read_all(self.matching, rest, self.qual_micros);
+        self.bitmap_micros + search.micros.min(all.micros)
+    }
 }
 
 /// How many numbers [`Facts`] are.
-const FACTS: usize = 14;
+const FACTS: usize = 15;
 
 impl Facts {
     fn to_numbers(self) -> [f64; FACTS] {
@@ -68,6 +88,7 @@ impl Facts {
             f64::from(u8::from(self.ordered)),
             self.in_range.unwrap_or(-1.0),
             self.index_share,
+            self.lists_read,
         ]
     }
 
@@ -88,6 +109,7 @@ impl Facts {
             ordered: n[11] != 0.0,
             in_range: optional(n[12]),
             index_share: n[13],
+            lists_read: n[14],
         }
     }
 

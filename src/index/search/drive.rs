@@ -42,6 +42,12 @@ impl Search {
         self.drive();
     }
 
+    /// Says which share of the rows is expected to pass the restriction, so that the tree is asked for enough lists at once.
+    pub fn expect_share(&mut self, share: f64) {
+        assert!(!self.started);
+        self.share = share.clamp(1e-9, 1.0);
+    }
+
     fn drive(&mut self) {
         self.started = true;
         self.relaxed = true;
