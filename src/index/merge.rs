@@ -22,8 +22,7 @@ impl Structure {
     /// The new list replaces one of the old ones, like the lists of a split. The others go one after the other. Until all are
     /// gone their rows are in two lists, and the new list is `pending`.
     pub fn merge(&mut self, list: u32, cell: (u32, u16)) {
-        // (A list of rows that is the root has no cell.)
-        if self.meta.pending != [0; PENDING] || self.meta.height == 0 {
+        if self.meta.pending != [0; PENDING] {
             return;
         }
         let Some((levels, own)) = self.locate(list, cell) else { return };
@@ -72,7 +71,7 @@ impl Structure {
         }
     }
 
-    /// Splits a list of rows that has become too long. `cell` as for [`Structure::merge`].
+    /// Splits a list of rows, or writes it anew if it is not long. `cell` as for [`Structure::merge`].
     pub fn split_located(&mut self, list: u32, cell: (u32, u16)) {
         let path = self.locate(list, cell).and_then(|(levels, at)| tree::path(&levels, at));
         if let Some(path) = path {
@@ -82,6 +81,9 @@ impl Structure {
 
     /// The lists around one, as [`tree::walk`] finds them, and its index among those of rows; None if it is not there.
     fn locate(&self, list: u32, cell: (u32, u16)) -> Option<(Vec<Vec<Found>>, usize)> {
+        if self.meta.height == 0 {
+            return None; // it is the root, and has no centroid
+        }
         let mut centroid = vec![0.0; self.padded()];
         CodeReader::new(self.index, &self.inner).decode(cell, list, &mut centroid).ok()?;
         let levels = self.around(&centroid, NEAR + 1);

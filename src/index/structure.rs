@@ -39,11 +39,11 @@ const NEARLY: f32 = 0.1;
 /// Rounds of that.
 const ROUNDS: usize = 3;
 /// The stopping rule is measured again when there are this many times the lists that there were.
-const RECALIBRATED_AT: f64 = 1.4;
+const RECALIBRATED_AT: f64 = 1.2;
 /// Queries for that while rows wait to be inserted: about so many posting pages are read.
 const CALIBRATION_PAGES: usize = 60_000;
 /// Weight of the new measurement: with so few queries each is uncertain by itself.
-const CALIBRATION_WEIGHT: f32 = 0.4;
+const CALIBRATION_WEIGHT: f32 = 0.3;
 /// Up to this many lists the rule changes too much from one measurement to the next for the older to mean anything.
 const CALIBRATED_ANEW: u32 = 64;
 /// Seed of 2-means.
@@ -52,6 +52,11 @@ const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 /// Whether a list of rows has grown so long that it should be split.
 pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta) -> bool {
     count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
+}
+
+/// How many lists come in the place of a list of so many rows, which is split at `limit`.
+pub fn pieces(rows: usize, limit: usize) -> usize {
+    if rows * 10 > limit * 9 { 2 } else { 1 }
 }
 
 /// Live entries of a list.
@@ -465,7 +470,7 @@ impl Structure {
             self.read_member(&entry, (old.list, &old.centroid), &mut members);
         }
         // It may turn out that many of its rows are dead.
-        let pieces = if members.len() * 10 > self.meta.split_at(found.list.radius) * 9 { 2 } else { 1 };
+        let pieces = pieces(members.len(), self.meta.split_at(found.list.radius));
         let (mut centroids, mut homes) = if pieces == 2 {
             let halves = self.halve(&members, &old.centroid);
             (halves.centroids.to_vec(), halves.second.into_iter().map(usize::from).collect())

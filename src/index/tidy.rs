@@ -1,11 +1,11 @@
 //! What VACUUM does when the dead rows are gone: it brings to an end what a crash or an ERROR broke off, gives back pages
-//! that nothing refers to, merges small lists and splits long ones, and measures the stopping rule again.
+//! that nothing refers to, merges small lists, splits long ones, writes wasteful ones anew, and measures the stopping rule again.
 
 use super::calibrate::QUERIES;
 use super::compat;
 use super::merge;
 use super::meta::Info;
-use super::page::{self, Damage, Kind, META_BLOCK, NO_BLOCK, PENDING, Posting, Tid};
+use super::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
 use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::Cursor;
@@ -17,12 +17,14 @@ use std::collections::{HashMap, HashSet};
 /// inserter who meets a closed list waits no longer than for that.
 pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
     let structure = || Structure::new(index, heap, StructureLock::wait(index));
+    let layout = Info::of(index).leaf_layout();
     for (list, leaf) in structure().mend() {
         compat::vacuum_delay();
         let meta = Info::of(index).meta;
         if merge::is_small(leaf.rows, &meta) {
             structure().merge(list, leaf.cell);
-        } else if leaf.rows >= meta.split_at(leaf.radius) {
+        } else if leaf.rows > meta.split_at(leaf.radius) + BLOCK || leaf.wastes(&layout) && !leaf.is_split(&meta) {
+            // (Inserts split lists only when these get a new block.)
             structure().split_located(list, leaf.cell);
         }
     }
@@ -42,7 +44,23 @@ struct Leaf {
     cell: (u32, u16),
     radius: f32,
     rows: usize,
+    /// Places for rows.
+    slots: usize,
+    pages: usize,
     closed: bool,
+}
+
+impl Leaf {
+    /// Whether the list would take fewer pages if it were written anew, or has more free slots than it will soon need.
+    fn wastes(&self, layout: &Layout) -> bool {
+        let needed = (self.rows + BLOCK / 2).div_ceil(BLOCK).div_ceil(layout.blocks);
+        self.pages > needed || self.slots > self.rows + self.rows / 2 + BLOCK
+    }
+
+    /// Whether writing it anew would make two of it.
+    fn is_split(&self, meta: &Meta) -> bool {
+        structure::pieces(self.rows, meta.split_at(self.radius)) > 1
+    }
 }
 
 /// What is known of a page.
@@ -79,7 +97,7 @@ impl Structure {
             // An insert may have made pages that it was just about to name. It has had the posting page locked that is to
             // name them; so this pass meets the names of all pages that the first has met.
             survey.pages.iter_mut().for_each(|page| page.named = 0);
-            survey.leaves.values_mut().for_each(|leaf| leaf.rows = 0);
+            survey.leaves.values_mut().for_each(|leaf| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
             let open = self.survey_pages(&mut survey, META_BLOCK..blocks, true);
             self.give_back(&survey, open);
         }
@@ -133,8 +151,8 @@ impl Structure {
 
     /// Finds all lists of the tree.
     fn survey_lists(&self, survey: &mut Survey) {
-        let page::Meta { height, root, root_list, .. } = self.meta;
-        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, closed: false };
+        let Meta { height, root, root_list, .. } = self.meta;
+        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
         if height == 0 {
             survey.leaves.insert(root_list, unknown);
             return;
@@ -224,6 +242,8 @@ impl Structure {
             }
             if let Some(leaf) = survey.leaves.get_mut(&opaque.list) {
                 leaf.rows += entries(&posting).count();
+                leaf.slots += (0..posting.blocks()).map(|b| posting.block(b).slots()).sum::<usize>();
+                leaf.pages += 1;
                 leaf.closed |= opaque.closed();
             }
         }
