@@ -51,6 +51,7 @@ def test_distance_that_nobody_sees_is_not_computed(items):
     "SELECT id FROM items ORDER BY embedding <-> %b, id LIMIT 10",
     "SELECT id FROM (SELECT id, embedding <-> %b AS d FROM items ORDER BY d LIMIT 10) n WHERE d >= 0",
     "SELECT id FROM items ORDER BY embedding <-> %b LIMIT 10 FOR UPDATE",
+    "SELECT ctid, id FROM items ORDER BY embedding <-> %b LIMIT 30",
     "(SELECT id FROM items ORDER BY embedding <-> %b LIMIT 10) UNION ALL SELECT 0",
     "SELECT id, rank() OVER (ORDER BY embedding <-> %b) FROM items ORDER BY embedding <-> %b LIMIT 10",
     "SELECT id FROM items WHERE label < 5 ORDER BY embedding <-> %b LIMIT 10 OFFSET 3",

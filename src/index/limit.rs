@@ -46,6 +46,12 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut s
         {
             tell((*state).lefttree, rows);
         }
+        if super::compat::REORDERING_LOSES_CTID
+            && let Some(node) = our_scan(state)
+            && names_ctid((*state).plan)
+        {
+            scan::order_by_rows(opened(node));
+        }
         pg_sys::planstate_tree_walker(state, Some(visit), context)
     }
 }
@@ -103,15 +109,8 @@ unsafe fn tell(state: *mut pg_sys::PlanState, rows: usize) {
         let Some(node) = state.as_ref() else { return };
         match node.type_ {
             pg_sys::NodeTag::T_IndexScanState => {
-                let node = &mut *state.cast::<pg_sys::IndexScanState>();
-                if let Some(index) = node.iss_RelationDesc.as_ref()
-                    && (*index.rd_rel).relam == access_method_oid()
-                    && node.iss_NumOrderByKeys > 0
-                {
-                    if node.iss_ScanDesc.is_null() {
-                        open(node);
-                    }
-                    scan::expect(node.iss_ScanDesc, rows);
+                if let Some(node) = our_scan(state) {
+                    scan::expect(opened(node), rows);
                 }
             }
             pg_sys::NodeTag::T_MergeAppendState => {
@@ -123,6 +122,51 @@ unsafe fn tell(state: *mut pg_sys::PlanState, rows: usize) {
             _ => {}
         }
     }
+}
+
+/// The node if it is a scan of an index of ours, in order.
+///
+/// # Safety
+/// A node of an executor's tree.
+unsafe fn our_scan<'n>(state: *mut pg_sys::PlanState) -> Option<&'n mut pg_sys::IndexScanState> {
+    // SAFETY: by contract; a node is what its tag says.
+    unsafe {
+        if (*state).type_ != pg_sys::NodeTag::T_IndexScanState {
+            return None;
+        }
+        let node = &mut *state.cast::<pg_sys::IndexScanState>();
+        let index = node.iss_RelationDesc.as_ref()?;
+        ((*index.rd_rel).relam == access_method_oid() && node.iss_NumOrderByKeys > 0).then_some(node)
+    }
+}
+
+/// Whether a plan returns `ctid`, as those with row locks do.
+///
+/// # Safety
+/// A node of a plan.
+unsafe fn names_ctid(plan: *mut pg_sys::Plan) -> bool {
+    // SAFETY: by contract; what `pull_var_clause` returns with these flags are Vars.
+    unsafe {
+        let flags = pg_sys::PVC_RECURSE_AGGREGATES | pg_sys::PVC_RECURSE_WINDOWFUNCS | pg_sys::PVC_RECURSE_PLACEHOLDERS;
+        let variables = pg_sys::pull_var_clause((*plan).targetlist.cast(), flags as i32);
+        pgrx::PgList::<pg_sys::Var>::from_pg(variables)
+            .iter_ptr()
+            .any(|var| i32::from((*var).varattno) == pg_sys::SelfItemPointerAttributeNumber)
+    }
+}
+
+/// The scan of a node, which is opened if it has not been.
+///
+/// # Safety
+/// As [`open`].
+unsafe fn opened(node: &mut pg_sys::IndexScanState) -> pg_sys::IndexScanDesc {
+    // SAFETY: by contract.
+    unsafe {
+        if node.iss_ScanDesc.is_null() {
+            open(node);
+        }
+    }
+    node.iss_ScanDesc
 }
 
 /// Opens the scan of an index scan node, which would open it itself at its first row: as PostgreSQL does in parallel plans.

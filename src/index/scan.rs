@@ -25,6 +25,8 @@ struct ScanState {
     recheck: bool,
     /// Rows that are expected to be taken, if that is known.
     expected: Option<usize>,
+    /// See [`Search::order_by_rows`].
+    exact: bool,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
     /// Type of each ORDER BY operator's result.
@@ -55,6 +57,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             search: None,
             recheck: false,
             expected: None,
+            exact: false,
             null_query: false,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
@@ -71,6 +74,15 @@ pub unsafe extern "C-unwind" fn ambeginscan(
 pub unsafe fn expect(scan: pg_sys::IndexScanDesc, rows: usize) {
     // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
     unsafe { (*(*scan).opaque.cast::<ScanState>()).expected = Some(rows) }
+}
+
+/// Has the scan put its rows in order itself.
+///
+/// # Safety
+/// `scan` is open and of this access method.
+pub unsafe fn order_by_rows(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe { (*(*scan).opaque.cast::<ScanState>()).exact = true }
 }
 
 /// `amrescan`
@@ -144,6 +156,9 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         }
         if let Some(rows) = state.expected {
             search.expect(rows);
+        }
+        if state.exact {
+            search.order_by_rows();
         }
         state.search = Some(search);
     }

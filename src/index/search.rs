@@ -259,6 +259,8 @@ pub struct Search {
     /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
     probes: usize,
     relaxed: bool,
+    /// The order is by the rows themselves, not left to the executor.
+    exact: bool,
     /// Largest bound reported so far. The executor has returned rows up to this true distance.
     last: f32,
     /// Upper bound of the distance of all rows returned so far.
@@ -321,6 +323,7 @@ impl Search {
             expected: f64::from(info.expected_probes(recall)),
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
+            exact: false,
             last: f32::NEG_INFINITY,
             farthest: f32::NEG_INFINITY,
             slack: 0.0,
@@ -345,6 +348,13 @@ impl Search {
         self.rank = rank_of(self.goal);
         // The executor looks at more rows than it returns where codes leave their order open.
         self.enough = self.goal + self.goal / 2;
+    }
+
+    /// Reads each row before it is returned, so that all come in their place, but for rounding to f32. To be called before the
+    /// first row is taken.
+    pub fn order_by_rows(&mut self) {
+        assert!(!self.started);
+        self.exact = true;
     }
 
     /// Besides the conditions on filter columns: only for rows that pass a test.
@@ -428,6 +438,9 @@ impl Search {
     /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
     /// than all candidates left: then the executor need not compute its distance, nor read it for that.
     fn is_placed(&mut self, row: &Candidate) -> bool {
+        if self.exact {
+            return true;
+        }
         let upper = row.upper;
         if !(upper.abs() < USUAL_DISTANCES && self.query.norm * self.query.norm < USUAL_DISTANCES) {
             self.farthest = f32::INFINITY;
@@ -562,6 +575,9 @@ impl Search {
                     (row.lower, row.upper) = (row.certain, f32::INFINITY);
                 }
                 row.stage = Stage::Refined;
+                if self.exact {
+                    (row.key, row.stage) = (row.lower, Stage::Code);
+                }
             }
         }
         if gone {
