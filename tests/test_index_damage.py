@@ -28,7 +28,8 @@ MEMORY = 400_000  # kB, at most
 HANGS = 60  # seconds that nothing takes
 WORDS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", struct.pack("<f", float("nan")), struct.pack("<f", 3e38))
 # corrupted index or data, format version, block beyond the file, dimension mismatch after damage of the meta page, ...
-EXPECTED = {"XX002", "XX001", "0A000", "58P01", "22000", "53200", "54000"}
+# 53100 is how PostgreSQL 17 says that a block is far beyond the end of a file.
+EXPECTED = {"XX002", "XX001", "0A000", "58P01", "22000", "53100", "53200", "54000"}
 # PostgreSQL's own: a bound above the true distance; a block far beyond the end of the index or the table.
 INTERNAL = ("index returned tuples in wrong order", "could not open file")
 

@@ -502,7 +502,9 @@ def test_filter_columns_of_the_index_and_other_conditions(items, where, strategy
     items.execute("DROP INDEX items_embedding_idx; CREATE INDEX filtering ON items USING ivflsh (embedding vector_l2_ops, tenant, price)")
     with settings(items, ivflsh__enable_vector_scan=strategy):
         shown = explained(items, statement(where), {"q": Vector(QUERIES[0])})
-    assert "Custom Scan (vector scan)" in shown and ("Index Cond: (" in shown.split("Strategy")[0] or "AND tenant = 6" in where)
+    # PostgreSQL 17 sees a contradiction itself.
+    assert "One-Time Filter: false" in shown or "Custom Scan (vector scan)" in shown and (
+        "Index Cond: (" in shown.split("Strategy")[0] or "AND tenant = 6" in where)
     check(items, where, strategy, queries=QUERIES[:8])
 
 
