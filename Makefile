@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-growth bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ bench-filters: ## search beside WHERE clauses, with pgvector beside (see docs/be
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh filters $(ARGS)
+
+bench-growth: ## inserts, VACUUM, and indexes that have grown, with pgvector beside (see docs/bench.md):  make bench-growth ARGS="--rows 20000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh growth $(ARGS)
 
 bench-report: ## tables and plots from earlier results:  make bench-report ARGS="results.jsonl --docs"
 	@scripts/bench.sh report --report $(ARGS)

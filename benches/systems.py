@@ -139,8 +139,9 @@ class Postgres:
             WHERE t.relname IN ('items', 'queries') AND pg_relation_size(c.oid) > 0""").fetchall()
 
 
-def binary_rows(vectors, block=20_000):
-    """Rows (number, vector) in COPY's binary format, in pieces."""
+def binary_rows(vectors, block=20_000, first=0, numbers=None):
+    """Rows (number, vector) in COPY's binary format, in pieces. Numbered from `first` on, if not by `numbers`."""
+    numbers = np.arange(first, first + len(vectors)) if numbers is None else numbers
     dimensions = vectors.shape[1]
     row = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", ">i4"), ("size", ">i4"), ("dimensions", ">i2"),
                     ("unused", ">i2"), ("numbers", ">f4", (dimensions,))])
@@ -149,7 +150,7 @@ def binary_rows(vectors, block=20_000):
         part = vectors[start:start + block]
         rows = np.zeros(len(part), row)
         rows["fields"], rows["id_size"], rows["size"], rows["dimensions"] = 2, 4, 4 + 4 * dimensions, dimensions
-        rows["id"], rows["numbers"] = np.arange(start, start + len(part)), part
+        rows["id"], rows["numbers"] = numbers[start:start + len(part)], part
         yield rows.tobytes()
     yield b"\xff\xff"
 

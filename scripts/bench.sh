@@ -1,8 +1,9 @@
 #!/bin/bash
 # Set up what only the benchmark needs, and run it.
-# usage: bench.sh run [OPTION…] | filters [OPTION…] | report [OPTION…] | kernels [OPTION…]
+# usage: bench.sh run [OPTION…] | filters [OPTION…] | growth [OPTION…] | report [OPTION…] | kernels [OPTION…]
 #   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
 #   filters  search beside WHERE clauses
+#   growth   inserts, VACUUM, and indexes that have grown
 #   report   the same program as run with nothing set up but Python:  bench.sh report --report FILE
 #   kernels  criterion's micro-benchmarks of crates/ann;  OPTIONs are criterion's, after the name of a bench:
 #            bench.sh kernels quantize -- scan
@@ -48,6 +49,13 @@ filters)
     locked python install_python
     [[ " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/filters.py "$@"
+    ;;
+growth)
+    venv=$(venv_path)
+    locked packages install_packages
+    locked python install_python
+    [[ " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/growth.py "$@"
     ;;
 report)
     venv=$(venv_path)

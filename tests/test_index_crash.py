@@ -115,8 +115,11 @@ class Crashes:
                 self.leaked = max(self.leaked, found["leaked_pages"])
                 if found["leaked_pages"]:
                     self.counts["left pages that nothing refers to"] += 1
-                if stats(connection, shape)["closed_lists"]:
+                of_index = stats(connection, shape)
+                if of_index["closed_lists"]:
                     self.counts["left a list closed"] += 1
+                if of_index["merges"]:
+                    self.counts["lists have been merged"] += 1
                 for _ in range(2):
                     self.recall += compare(connection, shape, shape.query(dice))
 

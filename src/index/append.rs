@@ -60,8 +60,9 @@ pub fn append(
         if posting.opaque.closed() {
             return Err(Refused::Closed);
         }
-        // From the head, go on at the page where room was found last.
-        let next = if block == head && hint == head && posting.opaque.insert_at != head {
+        // From the head, go on at the page where room was found last. (Not in lists of lists, where each split leaves a free
+        // slot anywhere: searches read all of their pages.)
+        let next = if !layout.inner && block == head && hint == head && posting.opaque.insert_at != head {
             hint = posting.opaque.insert_at;
             hint
         } else {
@@ -69,7 +70,7 @@ pub fn append(
                 |b, slot| taken.iter().any(|t| (t.page, t.block as usize, t.slot as usize) == (block, b, slot));
             if let Some(room) = posting.room(is_taken) {
                 let at = put(index, layout, &buffer, room, entry);
-                if block != hint {
+                if !layout.inner && block != hint {
                     set_insert_page(index, head, &buffer);
                 }
                 return Ok(Added { at, grown: room == Room::Block });

@@ -1,23 +1,25 @@
 //! `CREATE INDEX`.
 //!
-//! 1. Sample rows, block by block, as many as `maintenance_work_mem` holds.
-//! 2. k-means on the sample gives the centroids; the upper levels of the tree are k-means of centroids. Centroids are
-//!    replaced by what their codes in the parent list stand for, so that a search computes exact centroid distances
-//!    from the codes.
-//! 3. Calibrate the stopping rule on the sample.
-//! 4. Read the table once: rotate, assign and encode batches of rows on the thread pool; sort by list externally.
+//! 1. Read the table: all rows, if `maintenance_work_mem` holds them, else a sample of its blocks.
+//! 2. k-means on (a sample of) these rows gives the centroids; the upper levels of the tree are k-means of centroids.
+//!    Centroids are replaced by what their codes stand for, so that a search computes exact centroid distances from them.
+//! 3. Assign the rows at hand to their lists, and calibrate the stopping rule on them.
+//! 4. If they are not all, read the table again: place, assign and encode batches of rows on the thread pool; sort the
+//!    entries by list externally. If they are, encode them list by list.
 //! 5. Write the lists, then the lists of lists, then the meta page; log all pages.
 
+use super::assign::{self, InMemory, Lists, Records, Residuals, Table};
 use super::calibrate::{self, Rule, Sample};
 use super::compat;
 use super::encode::{self, Encoder};
+use super::gather::{self, Whole};
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
 use super::options;
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, Tid};
-use super::sample::Reservoir;
+use super::sample::Random;
 use super::storage::{self, Buffer};
-use super::threads::{Pending, Pool};
+use super::threads::Pool;
 use super::write::{Entry, ListWriter};
 use crate::filter::columns::Columns;
 use ann::cluster::{self, Assigner, Centroids, Matrix, TrainOptions};
@@ -33,27 +35,24 @@ const SEED: u64 = 0x1F15_4A5E_ED01_0001;
 pub const ROOT_ENTRIES: usize = 16_384;
 /// Entries of the other lists of lists.
 pub const INNER_ENTRIES: usize = 256;
-/// Rows of the sample for each list, if memory allows.
-const SAMPLE_PER_LIST: usize = 64;
-/// Blocks read to learn how many rows a table has that was never counted.
-const LOOK_BLOCKS: u32 = 32;
 /// However many lists the user asks for, one that holds no more rows than this is not split.
 const LEAST_TARGET: u32 = 32;
 /// An index built on fewer rows has no mean: it is set when the first list is split.
 const LEAST_FOR_MEAN: usize = 32;
 /// Bytes of f32 in a batch of rows.
-const BATCH_BYTES: usize = 4 << 20;
+pub const BATCH_BYTES: usize = 4 << 20;
 
 /// Phases that `pg_stat_progress_create_index` shows.
 #[derive(Clone, Copy)]
 #[repr(i64)]
 enum Phase {
-    Sampling = 2,
+    Reading = 2,
     Clustering = 3,
     Calibrating = 4,
     Assigning = 5,
     Sorting = 6,
     Writing = 7,
+    Logging = 8,
 }
 
 /// `ambuildphasename`
@@ -61,18 +60,20 @@ enum Phase {
 pub unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c_char {
     let name = match phase {
         1 => c"initializing",
-        2 => c"sampling rows",
+        2 => c"reading rows",
         3 => c"clustering",
         4 => c"calibrating recall",
         5 => c"assigning rows to lists",
         6 => c"sorting",
         7 => c"writing lists",
+        8 => c"logging pages",
         _ => return std::ptr::null_mut(),
     };
     name.as_ptr().cast_mut()
 }
 
-fn progress(parameter: u32, value: i64) {
+/// Tells `pg_stat_progress_create_index`.
+pub fn progress(parameter: u32, value: i64) {
     // SAFETY: only sets a value in this backend's status entry.
     unsafe { pg_sys::pgstat_progress_update_param(parameter as i32, value) }
 }
@@ -82,21 +83,21 @@ fn enter(phase: Phase) {
 }
 
 /// What is built, and with what.
-struct Build {
-    heap: pg_sys::Relation,
-    index: pg_sys::Relation,
-    info: *mut pg_sys::IndexInfo,
+pub struct Build {
+    pub heap: pg_sys::Relation,
+    pub index: pg_sys::Relation,
+    pub info: *mut pg_sys::IndexInfo,
     operator: Operator,
-    dims: usize,
-    padded: usize,
-    filters: Columns,
+    pub dims: usize,
+    pub padded: usize,
+    pub filters: Columns,
     /// Bits of the rows' codes.
     bits: u32,
     /// Of rotation, sample and k-means.
-    seed: u64,
-    leaf: Layout,
+    pub seed: u64,
+    pub leaf: Layout,
     inner: Layout,
-    pool: Pool,
+    pub pool: Pool,
 }
 
 /// Lists of one level while the tree is made.
@@ -140,6 +141,7 @@ pub unsafe extern "C-unwind" fn ambuild(
     // SAFETY: `index` is open; the result is read by the caller before its memory context goes.
     unsafe {
         if compat::needs_wal(index) {
+            enter(Phase::Logging);
             pg_sys::log_newpage_range(index, pg_sys::ForkNumber::MAIN_FORKNUM, 0, storage::blocks(index), true);
         }
         let result: *mut pg_sys::IndexBuildResult = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast();
@@ -197,198 +199,203 @@ fn checked_dims(index: pg_sys::Relation) -> usize {
     dims
 }
 
+/// Memory that a build may take, in bytes.
+pub fn memory() -> usize {
+    // SAFETY: a plain setting of the backend, in kB.
+    unsafe { pg_sys::maintenance_work_mem as usize * 1024 }
+}
+
+/// Reads the vector of a row into `out`.
+///
+/// # Safety
+/// `datum` is a non-NULL value of the indexed column.
+pub unsafe fn read_vector(build: &Build, datum: pg_sys::Datum, out: &mut Vec<f32>) {
+    // SAFETY: by contract.
+    unsafe { build.operator.read(datum, out) };
+    if out.len() != build.dims {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+            format!("expected {} dimensions, not {}", build.dims, out.len())
+        );
+    }
+}
+
+/// Reads the filter columns of a row.
+///
+/// # Safety
+/// `values` and `nulls` are those of a row of the index.
+pub unsafe fn read_keys(build: &Build, values: *const pg_sys::Datum, nulls: *const bool) -> RowKeys {
+    let mut keys = RowKeys::new(build.filters.len());
+    // SAFETY: by contract.
+    unsafe { build.filters.read(values, nulls, &mut keys) };
+    keys
+}
+
 impl Build {
     /// Builds the index; returns rows of the table, and of the index.
     fn run(self) -> (f64, f64) {
         // The meta page comes first, and is filled last.
         drop(Buffer::allocate(self.index, pg_sys::ForkNumber::MAIN_FORKNUM));
 
-        enter(Phase::Sampling);
-        let sampled = self.sample();
-        let mut mean = sampled.mean;
-        if mean.iter().any(|m| !m.is_finite()) || sampled.rows < LEAST_FOR_MEAN {
-            mean.clear();
-        }
+        enter(Phase::Reading);
+        let gathered = gather::gather(&self);
+        let table_rows = gathered.table_rows;
+        let (data, mean) = self.mean(gathered.data);
         let frame = Arc::new(Frame::new(self.operator, self.dims, self.seed, mean.clone()));
-        let lists = self.list_count(sampled.table_rows, sampled.rows);
+        let lists = self.wanted_lists(table_rows).min(data.len() / self.padded / 4);
+        let rows = self.place(&frame, data, gathered.whole, gather::training_rows(lists));
 
         let mut meta = Meta::new(self.dims as u32, self.operator.code(), self.seed, self.bits, &self.filters.stored());
-        let (levels, radii) = if lists < 2 {
-            drop(sampled.data);
-            (vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }], vec![0.0])
+        let levels = if lists < 2 {
+            vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }]
         } else {
-            let rows = self.place_sample(&frame, sampled.data);
-            let levels = self.train(&rows, lists);
-            enter(Phase::Calibrating);
-            let (rule, radii) = self.calibrate(&frame, rows, &levels[0], sampled.table_rows);
+            enter(Phase::Clustering);
+            self.train(&rows.data, rows.usable.min(rows.training), lists)
+        };
+        let lists = self.lists(&levels[0]);
+        enter(Phase::Calibrating);
+        let (rule, assigned, distances) = self.calibrate(&frame, &lists, &rows, table_rows);
+        if let Some(rule) = rule {
             meta.calibration = rule.cosine;
             meta.probes = rule.probes;
-            (levels, radii)
-        };
+        }
 
-        enter(Phase::Assigning);
-        let sorted = self.assign(&frame, &levels[0], radii.len());
-        let (heap_rows, index_rows) = (sorted.heap_rows, sorted.index_rows);
-        enter(Phase::Writing);
-        self.write(sorted, levels, &mean, meta);
+        let Some(Whole { tids, keys, heap_rows }) = rows.whole else {
+            drop((rows, assigned, distances));
+            enter(Phase::Assigning);
+            let mut sorted = assign::scan(&self, frame, lists, (memory() / 1024) as i32);
+            enter(Phase::Sorting);
+            sorted.sort.perform();
+            self.write(sorted.sort, &sorted.residuals, levels, &mean, meta);
+            return (sorted.heap_rows, sorted.index_rows);
+        };
+        let mut residuals = vec![Residuals::default(); levels[0].parents.len()];
+        for (&list, &distance) in assigned.iter().zip(&distances) {
+            residuals[list as usize].add(distance);
+        }
+        let order = assign::order_of(&assigned, residuals.len());
+        let table = Table { data: rows.data, tids, keys, placed: rows.placed, lists: assigned, order };
+        let index_rows = table.tids.len() as f64;
+        let records = InMemory::new(&self, frame, lists, Arc::new(table));
+        self.write(records, &residuals, levels, &mean, meta);
         (heap_rows, index_rows)
     }
 
-    /// Memory for the sample or the sort, in bytes.
-    fn memory() -> usize {
-        // SAFETY: a plain setting of the backend, in kB.
-        unsafe { pg_sys::maintenance_work_mem as usize * 1024 }
-    }
-
-    /// Lists for a table of `rows` rows, of which `sampled` are known.
-    fn list_count(&self, rows: f64, sampled: usize) -> usize {
+    /// Lists for a table of `rows` rows.
+    pub fn wanted_lists(&self, rows: f64) -> usize {
         let asked = options::lists(self.index);
         let wanted = if asked > 0 { asked } else { (rows / self.leaf.target_rows() as f64) as usize };
-        wanted.min(sampled / 4).min(options::MAX_LISTS as usize)
+        wanted.min(options::MAX_LISTS as usize)
     }
 
-    /// Block-samples rows of the table.
-    fn sample(&self) -> Sampled {
-        // SAFETY: `heap`, `index` and `info` are PostgreSQL's; the callback's state outlives the calls.
-        unsafe {
-            let blocks = storage::blocks(self.heap);
-            let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
-            pg_sys::estimate_rel_size(self.heap, std::ptr::null_mut(), &mut pages, &mut rows, &mut visible);
-            if (*(*self.heap).rd_rel).reltuples < 0.0 && blocks > LOOK_BLOCKS {
-                // Never counted; what PostgreSQL makes of the row's width is far off when vectors are out of line.
-                let mut look = SampleState::new(self, 1);
-                look.scan(self, LOOK_BLOCKS);
-                rows = look.reservoir.seen() as f64 * f64::from(blocks) / f64::from(LOOK_BLOCKS);
-            }
-            let asked = options::lists(self.index);
-            let lists = if asked > 0 { asked } else { self.list_count(rows, usize::MAX) };
-            let fit = Self::memory() * 3 / 4 / (4 * self.padded);
-            let wanted = (lists.saturating_mul(SAMPLE_PER_LIST)).clamp(10_000, 100_000_000).min(fit).max(256);
-            // Every row, when the sample would be most of the table anyway.
-            let sampled_blocks = if rows > 0.0 && (wanted as f64) < rows * 0.7 {
-                ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).max(1).min(blocks)
-            } else {
-                blocks
-            };
-            let mut state = SampleState::new(self, wanted);
-            state.scan(self, sampled_blocks);
-            if sampled_blocks < blocks && state.reservoir.seen() < wanted / 2 {
-                // The estimate of the rows was far off: read everything.
-                state = SampleState::new(self, wanted);
-                state.scan(self, blocks);
-                return state.finish(1.0);
-            }
-            state.finish(f64::from(blocks) / f64::from(sampled_blocks.max(1)))
-        }
-    }
-
-    /// Normalises, centres, pads and rotates the sample; rows without direction are dropped.
-    fn place_sample(&self, frame: &Arc<Frame>, mut data: Vec<f32>) -> Arc<Vec<f32>> {
-        let frame = frame.clone();
-        let padded = self.padded;
+    /// The mean of rows as they were read (normalised, under cosine); empty if it is not usable.
+    fn mean(&self, data: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+        /// Rows that are summed in one piece: sums do not depend on the threads.
+        const PIECE: usize = 1024;
+        let (operator, dims, padded) = (self.operator, self.dims, self.padded);
         self.pool.run(move |_| {
-            let keep: Vec<bool> =
-                data.par_chunks_exact_mut(padded).map(|x| frame.place(x) != Placed::Nowhere && finite(x)).collect();
-            if keep.iter().any(|k| !k) {
-                let mut to = 0;
-                for (from, _) in keep.iter().enumerate().filter(|(_, k)| **k) {
-                    data.copy_within(from * padded..(from + 1) * padded, to * padded);
-                    to += 1;
-                }
-                data.truncate(to * padded);
+            let rows = data.len() / padded;
+            let parts: Vec<Vec<f64>> = data
+                .par_chunks(PIECE * padded)
+                .map(|rows| {
+                    let mut sum = vec![0.0_f64; dims];
+                    for row in rows.chunks_exact(padded) {
+                        let scale = operator.scale(row);
+                        sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v) * scale);
+                    }
+                    sum
+                })
+                .collect();
+            let mean = |dim: usize| (parts.iter().map(|part| part[dim]).sum::<f64>() / rows as f64) as f32;
+            let mut mean: Vec<f32> = if rows < LEAST_FOR_MEAN { Vec::new() } else { (0..dims).map(mean).collect() };
+            if !finite(&mean) {
+                mean.clear();
             }
-            Arc::new(data)
+            (data, mean)
         })
     }
 
-    /// Trains the levels of the tree, lists of rows first.
-    fn train(&self, rows: &Arc<Vec<f32>>, lists: usize) -> Vec<Level> {
-        enter(Phase::Clustering);
-        progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
-        let mut levels = vec![cluster(&self.pool, rows.clone(), self.padded, lists, self.seed)];
+    /// Moves rows into the index's coordinates. Rows without direction are dropped. The first `training` rows become a
+    /// random sample of all, if these are many more.
+    fn place(&self, frame: &Arc<Frame>, data: Vec<f32>, whole: Option<Whole>, training: usize) -> Rows {
+        let (frame, padded, seed) = (frame.clone(), self.padded, self.seed);
+        self.pool.run(move |_| {
+            let mut rows = Rows::new(&frame, data, whole, padded);
+            rows.training = training;
+            if rows.is_whole() && (training as f64) < rows.usable as f64 * 0.7 {
+                rows.draw(training, seed);
+            }
+            rows
+        })
+    }
+
+    /// The lists of rows, as rows are assigned to them.
+    fn lists(&self, leaves: &Level) -> Arc<Lists> {
+        let (padded, centroids) = (self.padded, leaves.centroids.clone());
+        self.pool.run(move |_| {
+            let known = Centroids::new(padded, centroids);
+            let assigner = (known.lists() > 1).then(|| Assigner::new(&known));
+            Arc::new(Lists { assigner, centroids: known.data })
+        })
+    }
+
+    /// Trains the levels of the tree, lists of rows first, by the first `count` rows.
+    fn train(&self, rows: &Arc<Vec<f32>>, count: usize, lists: usize) -> Vec<Level> {
+        let mut levels = vec![cluster(&self.pool, rows.clone(), count, self.padded, lists, self.seed)];
         while levels.last().unwrap().len() / self.padded > ROOT_ENTRIES {
             let below = Arc::new(levels.last().unwrap().clone());
-            let n = below.len() / self.padded / INNER_ENTRIES;
-            levels.push(cluster(&self.pool, below, self.padded, n, self.seed));
+            let count = below.len() / self.padded;
+            levels.push(cluster(&self.pool, below, count, self.padded, count / INNER_ENTRIES, self.seed));
         }
         let (space, inner) = (self.operator.space(), self.inner);
         self.pool.run(move |_| quantize_levels(levels, space, &inner))
     }
 
-    /// The stopping rule, and the radius of each list.
-    fn calibrate(&self, frame: &Arc<Frame>, rows: Arc<Vec<f32>>, leaves: &Level, table_rows: f64) -> (Rule, Vec<f32>) {
+    /// Assigns the rows at hand, and measures the stopping rule on them; none for a single list.
+    fn calibrate(
+        &self,
+        frame: &Arc<Frame>,
+        lists: &Arc<Lists>,
+        rows: &Rows,
+        table_rows: f64,
+    ) -> (Option<Rule>, Vec<u32>, Vec<f32>) {
         let (space, padded) = (self.operator.space(), self.padded);
-        let centroids = leaves.centroids.clone();
-        let frame = frame.clone();
+        let (frame, lists, data, usable) = (frame.clone(), lists.clone(), rows.data.clone(), rows.usable);
         self.pool.run(move |cancelled| {
-            let n = rows.len() / padded;
-            let lists_n = centroids.len() / padded;
-            let known = Centroids::new(padded, centroids);
-            let (mut lists, mut distances) = (vec![0; n], vec![0.0; n]);
-            if n > 0 {
-                Assigner::new(&known).assign(Matrix::new(&rows, padded), &mut lists, &mut distances);
-            }
-            let radii = radii(lists_n, &lists, &distances);
-            let rule = calibrate::calibrate(
-                &Sample {
+            let (assigned, distances) = lists.assign(Matrix::new(&data, padded));
+            let rule = lists.assigner.is_some().then(|| {
+                let mut residuals = vec![Residuals::default(); lists.centroids.len() / padded];
+                for (&list, &distance) in assigned.iter().zip(&distances).take(usable) {
+                    residuals[list as usize].add(distance);
+                }
+                let sample = Sample {
                     space,
                     padded,
-                    rows: &rows,
-                    lists: &lists,
-                    centroids: &known.data,
-                    radii: &radii,
+                    rows: &data[..usable * padded],
+                    lists: &assigned[..usable],
+                    centroids: &lists.centroids,
+                    radii: &residuals.iter().map(Residuals::radius).collect::<Vec<f32>>(),
                     mean: &frame.rotated_mean(),
                     table_rows,
-                },
-                cancelled,
-            );
-            (rule, radii)
+                };
+                calibrate::calibrate(&sample, cancelled)
+            });
+            (rule, assigned, distances)
         })
     }
 
-    /// Reads the table, assigns and encodes its rows, and sorts them by list.
-    fn assign(&self, frame: &Arc<Frame>, leaves: &Level, lists: usize) -> Sorted {
-        let centroids = Centroids::new(self.padded, leaves.centroids.clone());
-        let assigner = (lists > 1).then(|| {
-            self.pool.run({
-                let centroids = centroids.clone();
-                move |_| Assigner::new(&centroids)
-            })
-        });
-        let job =
-            Arc::new(AssignJob { frame: (**frame).clone(), leaf: self.leaf, assigner, centroids: centroids.data });
-        let mut state = AssignState {
-            build: self,
-            job,
-            batch: Batch::new(self),
-            pending: None,
-            sort: Sort::new(encode::record_bytes(&self.leaf)),
-            residuals: vec![(0.0, 0); lists],
-            index_rows: 0.0,
-        };
-        // SAFETY: PostgreSQL's relations; the state outlives the call.
-        let heap_rows = unsafe {
-            pg_sys::table_index_build_scan(
-                self.heap,
-                self.index,
-                self.info,
-                true,
-                true,
-                Some(assign_row),
-                (&raw mut state).cast(),
-                std::ptr::null_mut(),
-            )
-        };
-        state.submit();
-        state.collect();
-        enter(Phase::Sorting);
-        state.sort.perform();
-        Sorted { sort: state.sort, residuals: state.residuals, heap_rows, index_rows: state.index_rows }
-    }
-
     /// Writes all pages.
-    fn write(&self, sorted: Sorted, levels: Vec<Level>, mean: &[f32], mut meta: Meta) {
-        let Sorted { mut sort, residuals, index_rows, .. } = sorted;
+    fn write(
+        &self,
+        mut records: impl Records,
+        residuals: &[Residuals],
+        levels: Vec<Level>,
+        mean: &[f32],
+        mut meta: Meta,
+    ) {
+        enter(Phase::Writing);
+        let index_rows = residuals.iter().map(|r| r.rows).sum::<u64>() as f64;
         progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, index_rows as i64);
         let mut written = 0_i64;
         let mut last_list = 0;
@@ -402,8 +409,7 @@ impl Build {
             let mut writer = ListWriter::new(self.index, &self.leaf, 0);
             let mut open: Option<usize> = None;
             let mut close = |writer: &mut ListWriter<'_>, list: usize, id: u32| {
-                let (sum, n) = residuals[list];
-                let radius = if n > 0 { (sum / n as f64).sqrt() as f32 } else { 0.0 };
+                let radius = residuals[list].radius();
                 let norm2 = ann::distance::norm_squared(&levels[0].centroids[list * padded..][..padded]);
                 summaries[list * self.filters.len()..][..self.filters.len()].copy_from_slice(writer.summaries());
                 children[list] = Some(Child { head: writer.end(), list: id, radius, norm2 });
@@ -414,7 +420,7 @@ impl Build {
                 writer.begin(last_list);
                 open = Some(0);
             }
-            while let Some((list, record)) = sort.next_record() {
+            while let Some((list, record)) = records.next_record() {
                 if open != Some(list) {
                     if let Some(done) = open {
                         close(&mut writer, done, last_list);
@@ -437,12 +443,12 @@ impl Build {
             }
             meta.open_code[0] = writer.open_page();
         }
-        drop(sort);
+        drop(records);
         if index_rows == 0.0 {
             children.truncate(1);
         }
         meta.lists = children.iter().flatten().count() as u32;
-        let squares: f64 = residuals.iter().map(|r| r.0).sum();
+        let squares: f64 = residuals.iter().map(|r| r.squares).sum();
         meta.spread = (squares / index_rows) as f32;
         (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
         if options::lists(self.index) > 0 && meta.lists > 1 {
@@ -532,15 +538,86 @@ impl Build {
     }
 }
 
-/// Centroids of `lists` clusters of `rows`.
-fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, padded: usize, lists: usize, seed: u64) -> Vec<f32> {
-    if rows.is_empty() {
+/// Rows of the table in the index's coordinates.
+struct Rows {
+    /// Those with usual values first.
+    data: Arc<Vec<f32>>,
+    usable: usize,
+    /// How many of the first rows to train with.
+    training: usize,
+    placed: Vec<Placed>,
+    /// In the same order.
+    whole: Option<Whole>,
+}
+
+impl Rows {
+    /// Places rows; drops those without direction, and of a sample those that have values at the ends of f32's range.
+    fn new(frame: &Frame, mut data: Vec<f32>, mut whole: Option<Whole>, padded: usize) -> Rows {
+        let placed: Vec<(Placed, bool)> =
+            data.par_chunks_exact_mut(padded).map(|x| (frame.place(x), finite(x))).collect();
+        let is_usable = |row: &(Placed, bool)| row.0 != Placed::Nowhere && row.1;
+        let usable = placed.iter().filter(|row| is_usable(row)).count();
+        if usable < placed.len() {
+            let (kept, unusual): (Vec<usize>, Vec<usize>) = (0..placed.len())
+                .filter(|&i| placed[i].0 != Placed::Nowhere && (is_usable(&placed[i]) || whole.is_some()))
+                .partition(|&i| is_usable(&placed[i]));
+            let last: Vec<f32> = unusual.iter().flat_map(|&i| &data[i * padded..][..padded]).copied().collect();
+            for (to, &from) in kept.iter().enumerate() {
+                data.copy_within(from * padded..(from + 1) * padded, to * padded);
+            }
+            data.truncate(usable * padded);
+            data.extend_from_slice(&last);
+            let order = || kept.iter().chain(&unusual).copied();
+            if let Some(Whole { tids, keys, .. }) = &mut whole {
+                *tids = order().map(|i| tids[i]).collect();
+                if !keys.is_empty() {
+                    *keys = order().map(|i| keys[i].clone()).collect();
+                }
+            }
+            let placed = order().map(|i| placed[i].0).collect();
+            return Rows { data: Arc::new(data), usable, training: usable, placed, whole };
+        }
+        let placed = placed.into_iter().map(|row| row.0).collect();
+        Rows { data: Arc::new(data), usable, training: usable, placed, whole }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// Draws `count` of the usable rows at random and puts them first.
+    fn draw(&mut self, count: usize, seed: u64) {
+        let Rows { data, usable, placed, whole, .. } = self;
+        let padded = data.len() / placed.len().max(1);
+        let data = Arc::get_mut(data).expect("nobody else has the rows yet");
+        let mut random = Random::new(seed);
+        for to in 0..count.min(*usable) {
+            let from = to + random.below(*usable - to);
+            if from == to {
+                continue;
+            }
+            let (head, tail) = data.split_at_mut(from * padded);
+            head[to * padded..][..padded].swap_with_slice(&mut tail[..padded]);
+            placed.swap(to, from);
+            if let Some(Whole { tids, keys, .. }) = whole {
+                tids.swap(to, from);
+                if !keys.is_empty() {
+                    keys.swap(to, from);
+                }
+            }
+        }
+    }
+}
+
+/// Centroids of `lists` clusters of the first `count` rows.
+fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, count: usize, padded: usize, lists: usize, seed: u64) -> Vec<f32> {
+    if count == 0 {
         return vec![0.0; padded];
     }
     let trained = pool.run(move |cancelled| {
         let options =
             TrainOptions { lists, seed, cancelled: &|| cancelled.load(Ordering::Relaxed), ..TrainOptions::default() };
-        cluster::train(Matrix::new(&rows, padded), &options)
+        cluster::train(Matrix::new(&rows[..count * padded], padded), &options)
     });
     match trained {
         Ok(centroids) => centroids.data,
@@ -552,7 +629,7 @@ fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, padded: usize, lists: usize, seed: 
 
 /// Divides lists, by their centroids, among `parents` lists of lists.
 pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usize) -> Vec<u32> {
-    let above = cluster(pool, centroids.clone(), padded, parents.max(1), SEED);
+    let above = cluster(pool, centroids.clone(), centroids.len() / padded, padded, parents.max(1), SEED);
     pool.run(move |_| {
         let rows = Matrix::new(&centroids, padded);
         let (mut groups, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
@@ -563,16 +640,6 @@ pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usiz
 
 fn finite(x: &[f32]) -> bool {
     x.iter().all(|v| v.is_finite())
-}
-
-/// Root mean square residual of each list.
-fn radii(lists: usize, assigned: &[u32], distances: &[f32]) -> Vec<f32> {
-    let mut sums = vec![(0.0_f64, 0_u32); lists];
-    for (&list, &d) in assigned.iter().zip(distances) {
-        sums[list as usize].0 += f64::from(d);
-        sums[list as usize].1 += 1;
-    }
-    sums.iter().map(|&(sum, n)| if n == 0 { 0.0 } else { (sum / f64::from(n)).sqrt() as f32 }).collect()
 }
 
 /// Assigns each level's lists to the next level's, and replaces all centroids by what their codes stand for. All are encoded
@@ -607,363 +674,4 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, inner:
         });
     }
     levels
-}
-
-/// A sample of the table.
-struct Sampled {
-    /// Rows as read, padded with zeroes.
-    data: Vec<f32>,
-    rows: usize,
-    /// Mean of the (normalised, under cosine) rows seen.
-    mean: Vec<f32>,
-    /// Rows of the table, estimated.
-    table_rows: f64,
-}
-
-/// State of the sampling scan.
-struct SampleState {
-    operator: Operator,
-    dims: usize,
-    padded: usize,
-    value: Vec<f32>,
-    reservoir: Reservoir,
-}
-
-impl SampleState {
-    fn new(build: &Build, wanted: usize) -> SampleState {
-        SampleState {
-            operator: build.operator,
-            dims: build.dims,
-            padded: build.padded,
-            value: Vec::new(),
-            reservoir: Reservoir::new(wanted, build.dims, build.padded, build.seed),
-        }
-    }
-
-    /// Reads `sampled` blocks of the table.
-    fn scan(&mut self, build: &Build, sampled: u32) {
-        let blocks = storage::blocks(build.heap);
-        progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
-        let mut scan = |start: u32, n: u32| {
-            // SAFETY: `build` holds open relations; the state outlives the call.
-            unsafe {
-                pg_sys::table_index_build_range_scan(
-                    build.heap,
-                    build.index,
-                    build.info,
-                    false,
-                    true,
-                    false,
-                    start,
-                    n,
-                    Some(sample_row),
-                    (&raw mut *self).cast(),
-                    std::ptr::null_mut(),
-                );
-            }
-        };
-        if sampled >= blocks {
-            if blocks > 0 {
-                scan(0, blocks);
-            }
-            return;
-        }
-        // SAFETY: a sampler on the stack.
-        unsafe {
-            let mut sampler = pg_sys::BlockSamplerData::default();
-            pg_sys::BlockSampler_Init(&mut sampler, blocks, sampled as i32, (build.seed >> 16) as u32);
-            while pg_sys::BlockSampler_HasMore(&mut sampler) {
-                scan(pg_sys::BlockSampler_Next(&mut sampler), 1);
-                pgrx::check_for_interrupts!();
-            }
-        }
-    }
-
-    /// `factor`: blocks of the table for each block read.
-    fn finish(self, factor: f64) -> Sampled {
-        let table_rows = self.reservoir.seen() as f64 * factor;
-        let data = self.reservoir.into_rows();
-        let rows = data.len() / self.padded;
-        let mut mean = vec![0.0_f64; self.dims];
-        for row in data.chunks_exact(self.padded) {
-            let scale = self.operator.scale(row);
-            mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v) * scale);
-        }
-        let mean = if rows == 0 { Vec::new() } else { mean.iter().map(|m| (m / rows as f64) as f32).collect() };
-        Sampled { data, rows, mean, table_rows }
-    }
-}
-
-/// Callback of the sampling scan.
-#[pg_guard]
-unsafe extern "C-unwind" fn sample_row(
-    _index: pg_sys::Relation,
-    _tid: pg_sys::ItemPointer,
-    values: *mut pg_sys::Datum,
-    nulls: *mut bool,
-    _alive: bool,
-    state: *mut std::ffi::c_void,
-) {
-    // SAFETY: PostgreSQL's arguments; `state` is the SampleState given to the scan.
-    unsafe {
-        let state = &mut *state.cast::<SampleState>();
-        if *nulls {
-            return;
-        }
-        state.operator.read(*values, &mut state.value);
-        if state.value.len() == state.dims {
-            state.reservoir.offer(&state.value);
-        }
-    }
-}
-
-/// Rows on their way to the threads.
-struct Batch {
-    tids: Vec<Tid>,
-    data: Vec<f32>,
-    keys: Vec<RowKeys>,
-    rows: usize,
-}
-
-impl Batch {
-    fn new(build: &Build) -> Batch {
-        let rows = (BATCH_BYTES / 4 / build.padded).clamp(16, 8192);
-        Batch {
-            tids: Vec::with_capacity(rows),
-            data: Vec::with_capacity(rows * build.padded),
-            keys: Vec::with_capacity(rows),
-            rows,
-        }
-    }
-}
-
-/// What the threads need to assign and encode rows.
-struct AssignJob {
-    frame: Frame,
-    leaf: Layout,
-    /// None: one list.
-    assigner: Option<Assigner>,
-    centroids: Vec<f32>,
-}
-
-/// A batch as the threads return it: for each row its list (None: not indexed), residual norm squared, and record.
-struct Encoded {
-    heads: Vec<Option<(u32, f32)>>,
-    records: Vec<u8>,
-}
-
-impl AssignJob {
-    fn run(&self, mut batch: Batch) -> Encoded {
-        let padded = self.frame.padded();
-        let n = batch.tids.len();
-        let space = self.frame.operator.space();
-        let placed: Vec<Placed> = batch.data.par_chunks_exact_mut(padded).map(|x| self.frame.place(x)).collect();
-        let (mut lists, mut distances) = (vec![0_u32; n], vec![0.0; n]);
-        if let Some(assigner) = &self.assigner {
-            assigner.assign(Matrix::new(&batch.data, padded), &mut lists, &mut distances);
-        }
-        let bytes = encode::record_bytes(&self.leaf);
-        let mut records = vec![0_u8; n * bytes];
-        const CHUNK: usize = 64;
-        let squares: Vec<Vec<f32>> = records
-            .par_chunks_mut(CHUNK * bytes)
-            .zip(batch.data.par_chunks(CHUNK * padded).zip(batch.keys.par_chunks_mut(CHUNK)))
-            .zip(batch.tids.par_chunks(CHUNK).zip(lists.par_chunks(CHUNK)).zip(placed.par_chunks(CHUNK)))
-            .map(|((records, (rows, keys)), ((tids, lists), placed))| {
-                let mut encoder = Encoder::new(space, &self.leaf);
-                records
-                    .chunks_exact_mut(bytes)
-                    .zip(rows.chunks_exact(padded).zip(keys))
-                    .zip(tids.iter().zip(lists).zip(placed))
-                    .map(|((record, (row, keys)), ((&tid, &list), &placed))| {
-                        let centroid = &self.centroids[list as usize * padded..][..padded];
-                        let square = encoder.encode(row, centroid);
-                        if placed == Placed::Unbounded {
-                            encoder.unbind();
-                        }
-                        std::mem::swap(&mut encoder.row, keys);
-                        encode::write_record(&encoder, tid, record);
-                        square
-                    })
-                    .collect()
-            })
-            .collect();
-        let heads = placed
-            .into_iter()
-            .zip(lists)
-            .zip(squares.into_iter().flatten())
-            .map(|((placed, list), square)| (placed != Placed::Nowhere).then_some((list, square)))
-            .collect();
-        Encoded { heads, records }
-    }
-}
-
-/// State of the assigning scan: one batch fills while the threads work on the one before.
-struct AssignState<'b> {
-    build: &'b Build,
-    job: Arc<AssignJob>,
-    batch: Batch,
-    pending: Option<Pending<Encoded>>,
-    sort: Sort,
-    /// Sum of squared residual norms, and rows, of each list.
-    residuals: Vec<(f64, u64)>,
-    index_rows: f64,
-}
-
-impl AssignState<'_> {
-    /// Gives the batch to the threads, and takes the one before.
-    fn submit(&mut self) {
-        self.collect();
-        if self.batch.tids.is_empty() {
-            return;
-        }
-        let batch = std::mem::replace(&mut self.batch, Batch::new(self.build));
-        let job = self.job.clone();
-        self.pending = Some(self.build.pool.start(move |_| job.run(batch)));
-    }
-
-    /// Sorts the pending batch in.
-    fn collect(&mut self) {
-        let Some(pending) = self.pending.take() else { return };
-        let encoded = pending.wait();
-        let bytes = encode::record_bytes(&self.build.leaf);
-        for (head, record) in encoded.heads.iter().zip(encoded.records.chunks_exact(bytes)) {
-            if let Some((list, square)) = *head {
-                let sum = &mut self.residuals[list as usize];
-                sum.0 += f64::from(square);
-                sum.1 += 1;
-                self.index_rows += 1.0;
-                self.sort.put(list as i32, record);
-            }
-        }
-    }
-}
-
-/// Callback of the assigning scan.
-#[pg_guard]
-unsafe extern "C-unwind" fn assign_row(
-    _index: pg_sys::Relation,
-    tid: pg_sys::ItemPointer,
-    values: *mut pg_sys::Datum,
-    nulls: *mut bool,
-    _alive: bool,
-    state: *mut std::ffi::c_void,
-) {
-    // SAFETY: PostgreSQL's arguments; `state` is the AssignState given to the scan.
-    unsafe {
-        let state = &mut *state.cast::<AssignState>();
-        if *nulls {
-            return;
-        }
-        let (dims, padded) = (state.build.dims, state.build.padded);
-        let mut value = Vec::new();
-        state.build.operator.read(*values, &mut value);
-        if value.len() != dims {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-                format!("expected {dims} dimensions, not {}", value.len())
-            );
-        }
-        let batch = &mut state.batch;
-        batch.data.extend_from_slice(&value);
-        batch.data.resize((batch.tids.len() + 1) * padded, 0.0);
-        batch.tids.push(Tid::from_item(&*tid));
-        let mut keys = RowKeys::new(state.build.filters.len());
-        state.build.filters.read(values, nulls, &mut keys);
-        batch.keys.push(keys);
-        if batch.tids.len() == batch.rows {
-            state.submit();
-        }
-    }
-}
-
-/// The table's rows, sorted by list.
-struct Sorted {
-    sort: Sort,
-    residuals: Vec<(f64, u64)>,
-    heap_rows: f64,
-    index_rows: f64,
-}
-
-/// PostgreSQL's external sort over (list int4, record bytea).
-struct Sort {
-    state: *mut pg_sys::Tuplesortstate,
-    input: *mut pg_sys::TupleTableSlot,
-    output: *mut pg_sys::TupleTableSlot,
-    /// A bytea that records are copied into.
-    record: *mut pg_sys::varlena,
-    bytes: usize,
-}
-
-impl Sort {
-    /// For records of so many bytes.
-    fn new(bytes: usize) -> Sort {
-        // SAFETY: a fresh descriptor and slots in the current memory context, which lives as long as the build.
-        unsafe {
-            let desc = pg_sys::CreateTemplateTupleDesc(2);
-            pg_sys::TupleDescInitEntry(desc, 1, c"list".as_ptr(), pg_sys::INT4OID, -1, 0);
-            pg_sys::TupleDescInitEntry(desc, 2, c"record".as_ptr(), pg_sys::BYTEAOID, -1, 0);
-            let record: *mut pg_sys::varlena = pg_sys::palloc(bytes + pg_sys::VARHDRSZ).cast();
-            pgrx::set_varsize_4b(record, (bytes + pg_sys::VARHDRSZ) as i32);
-            Sort {
-                state: compat::sort_by_int4(desc, pg_sys::maintenance_work_mem),
-                input: pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsVirtual),
-                output: pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple),
-                record,
-                bytes,
-            }
-        }
-    }
-
-    fn put(&mut self, list: i32, record: &[u8]) {
-        assert_eq!(record.len(), self.bytes);
-        // SAFETY: the slot has two columns; the sort copies them.
-        unsafe {
-            let data: *mut u8 = self.record.cast::<u8>().add(pg_sys::VARHDRSZ);
-            std::ptr::copy_nonoverlapping(record.as_ptr(), data, self.bytes);
-            let slot = &mut *self.input;
-            ((*slot.tts_ops).clear.unwrap())(slot);
-            *slot.tts_values = pg_sys::Datum::from(list);
-            *slot.tts_values.add(1) = pg_sys::Datum::from(self.record);
-            *slot.tts_isnull = false;
-            *slot.tts_isnull.add(1) = false;
-            pg_sys::ExecStoreVirtualTuple(slot);
-            pg_sys::tuplesort_puttupleslot(self.state, slot);
-        }
-    }
-
-    fn perform(&mut self) {
-        // SAFETY: the sort is in its input phase.
-        unsafe { pg_sys::tuplesort_performsort(self.state) }
-    }
-
-    /// The next record and its list. The record is valid until the next call.
-    fn next_record(&mut self) -> Option<(usize, &[u8])> {
-        // SAFETY: the sort has been performed; the tuple's columns are not NULL.
-        unsafe {
-            if !pg_sys::tuplesort_gettupleslot(self.state, true, false, self.output, std::ptr::null_mut()) {
-                return None;
-            }
-            pg_sys::slot_getsomeattrs_int(self.output, 2);
-            let list = (*(*self.output).tts_values).value() as i32;
-            let record: *const pg_sys::varlena = (*(*self.output).tts_values.add(1)).cast_mut_ptr();
-            let bytes = pgrx::varlena_to_byte_slice(record);
-            assert_eq!(bytes.len(), self.bytes);
-            Some((list as usize, bytes))
-        }
-    }
-}
-
-impl Drop for Sort {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: live; after an ERROR, temporary files and memory go with the transaction.
-            unsafe {
-                pg_sys::ExecDropSingleTupleTableSlot(self.input);
-                pg_sys::ExecDropSingleTupleTableSlot(self.output);
-                pg_sys::tuplesort_end(self.state);
-            }
-        }
-    }
 }

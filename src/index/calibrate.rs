@@ -7,9 +7,11 @@
 //! wide. The limit for a recall is found by running this search, for sample rows as queries and among the sample's rows,
 //! under a range of limits.
 
+use super::assign::order_of;
 use super::page::RECALLS;
 use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
+use ann::cluster::{FromQueries, Matrix};
 use ann::quantize::{ListTerm, Space};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +28,11 @@ pub const OTHER_LOSS: f32 = 0.2;
 const SAMPLING_LOSS: f32 = 0.35;
 const FULL_SHARE: f32 = 0.5;
 /// Queries that the range of limits is taken from.
-const LIMIT_QUERIES: usize = 100;
-/// Queries that share a pass over the sample.
-const TOGETHER: usize = 16;
+const LIMIT_QUERIES: usize = 64;
+/// Queries that share a pass over the sample: as many as suit the product's registers, or fewer where their distances to all
+/// rows would take more bytes than this.
+const TOGETHER: usize = 48;
+const DISTANCE_BYTES: usize = 32 << 20;
 /// Limits tried.
 const LIMITS: usize = 24;
 
@@ -50,6 +54,12 @@ pub struct Sample<'s> {
     pub table_rows: f64,
 }
 
+impl Sample<'_> {
+    fn row(&self, row: u32) -> &[f32] {
+        &self.rows[row as usize * self.padded..][..self.padded]
+    }
+}
+
 /// Stopping cosine, and average number of lists scanned, for each of [`RECALLS`].
 pub struct Rule {
     pub cosine: [f32; RECALLS.len()],
@@ -68,27 +78,32 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
     let queries = QUERIES.min(rows);
-    let members = &Members::new(sample.lists, lists);
-    // Distances to the whole sample are too many to keep for all queries; a few queries share a pass over the rows.
-    let measured = |queries: usize| {
-        let blocks = queries.div_ceil(TOGETHER);
-        (0..blocks).into_par_iter().filter(|_| !cancelled.load(Ordering::Relaxed)).flat_map_iter(move |block| {
-            let rows: Vec<usize> =
-                (block * TOGETHER..((block + 1) * TOGETHER).min(queries)).map(|i| i * (rows / queries)).collect();
-            Measured::together(sample, members, &rows, results, goal)
-        })
-    };
+    let members = Members::new(sample, results, goal);
+    // Distances to the whole sample are too many to keep for all queries.
+    let together = (DISTANCE_BYTES / 4 / rows).clamp(1, TOGETHER);
+    let measured = |some: std::ops::Range<usize>| members.measure(some.map(|i| i * (rows / queries)), cancelled);
+    let groups = |queries: usize| (0..queries).step_by(together).map(move |i| i..(i + together).min(queries));
     // Limits at which shares of the neighbours are in lists that would be scanned if the goal were known beforehand:
     // they cover the range of interest.
-    let mut needed: Vec<f32> = measured(queries.min(LIMIT_QUERIES)).flat_map_iter(|m| m.needed).collect();
+    let mut needed: Vec<f32> =
+        groups(queries.min(LIMIT_QUERIES)).flat_map(measured).flat_map(|measured| measured.needed).collect();
     if needed.is_empty() {
         return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
     }
     let limits = limits(&mut needed);
     // Recall and lists scanned under each limit.
-    let sums = measured(queries)
-        .map(|m| limits.iter().map(|&limit| m.search(sample, members, goal, limit)).collect::<Vec<_>>())
-        .reduce(|| vec![(0, 0); LIMITS], |x, y| x.into_iter().zip(y).map(|(x, y)| (x.0 + y.0, x.1 + y.1)).collect());
+    let mut sums = vec![(0, 0); LIMITS];
+    for group in groups(queries) {
+        let found: Vec<Vec<(usize, usize)>> = measured(group)
+            .par_iter()
+            .map(|m| limits.iter().map(|&limit| members.search(m, limit)).collect())
+            .collect();
+        for of_query in found {
+            for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
+                *sum = (sum.0 + found, sum.1 + scanned);
+            }
+        }
+    }
     let unsampled = (1.0 - share as f32 / FULL_SHARE).max(0.0);
     Rule::of(&limits, &sums, queries, results, OTHER_LOSS + SAMPLING_LOSS * unsampled)
 }
@@ -137,8 +152,22 @@ pub fn needed(space: Space, term: ListTerm, radius: f32, within: f32) -> f32 {
     if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }
 }
 
-/// A list of a simulated search: a number, the query's terms, the radius, and the distances of its rows.
-pub type Simulated<'s> = (u32, ListTerm, f32, &'s [f32]);
+/// A list of a simulated search.
+pub struct Simulated<'s> {
+    pub list: u32,
+    /// The query's.
+    pub term: ListTerm,
+    pub radius: f32,
+    /// Of its rows.
+    pub distances: &'s [f32],
+    /// The least of these.
+    pub nearest: f32,
+}
+
+/// The least of some distances; infinite if there are none.
+pub fn nearest(distances: &[f32]) -> f32 {
+    distances.iter().copied().fold(f32::INFINITY, f32::min)
+}
 
 /// Searches `lists`, nearest first, under `limit` as `search.rs` does; returns how many neighbours are found, whose lists
 /// `neighbours` names, and how many lists are scanned.
@@ -152,13 +181,16 @@ pub fn simulate<'s>(
     let (mut found, mut scanned) = (0, 0);
     // The best distances so far, nearest first.
     let mut best: Vec<f32> = Vec::with_capacity(goal + 1);
-    for (list, term, radius, distances) in lists {
+    for Simulated { list, term, radius, distances, nearest } in lists {
         let within = if best.len() < goal { f32::INFINITY } else { best[goal - 1] };
         if needed_cosine(space, term, radius, within) > limit {
             continue;
         }
         found += neighbours.iter().filter(|&&n| n == list).count();
         scanned += 1;
+        if nearest >= within {
+            continue;
+        }
         for &d in distances {
             if best.len() < goal || d < best[goal - 1] {
                 let at = best.partition_point(|&b| b < d);
@@ -171,117 +203,124 @@ pub fn simulate<'s>(
 }
 
 /// The sample's rows by list.
-struct Members {
+struct Members<'s> {
+    sample: &'s Sample<'s>,
+    /// Neighbours that count, and rows that a search looks for.
+    results: usize,
+    goal: usize,
     rows: Vec<u32>,
     /// Where each list's rows start; one more for the end.
     starts: Vec<u32>,
-}
-
-impl Members {
-    fn new(assigned: &[u32], lists: usize) -> Members {
-        let mut starts = vec![0_u32; lists + 1];
-        for &list in assigned {
-            starts[list as usize + 1] += 1;
-        }
-        for i in 0..lists {
-            starts[i + 1] += starts[i];
-        }
-        let mut next = starts.clone();
-        let mut rows = vec![0; assigned.len()];
-        for (row, &list) in assigned.iter().enumerate() {
-            rows[next[list as usize] as usize] = row as u32;
-            next[list as usize] += 1;
-        }
-        Members { rows, starts }
-    }
-
-    /// Positions of a list's rows in `rows`.
-    fn of(&self, list: u32) -> std::ops::Range<usize> {
-        self.starts[list as usize] as usize..self.starts[list as usize + 1] as usize
-    }
+    distances: FromQueries<'s>,
+    /// For the inner product, ‖x‖² + 2⟨x,m⟩ of each row, m being the mean, which queries of the index are not without.
+    norms: Vec<f32>,
 }
 
 /// A query of the calibration.
 struct Measured {
     /// Distances of the sample's rows, in the order of [`Members::rows`]; infinite for the query itself.
     distances: Vec<f32>,
-    /// Lists, nearest first.
-    lists: Vec<(ListTerm, u32)>,
+    /// Lists, nearest first, with the distance of their nearest row.
+    lists: Vec<(ListTerm, u32, f32)>,
     /// Lists of the true neighbours.
     neighbours: Vec<u32>,
     /// Needed cosine of each of these, at the distance of the goal.
     needed: Vec<f32>,
 }
 
-impl Measured {
-    /// Queries that are the sample's rows `at`.
-    fn together(sample: &Sample<'_>, members: &Members, at: &[usize], results: usize, goal: usize) -> Vec<Measured> {
-        let padded = sample.padded;
-        let row = |r: usize| &sample.rows[r * padded..][..padded];
-        let queries: Vec<Vec<f32>> = at
-            .iter()
-            .map(|&at| {
-                let mut query = row(at).to_vec();
-                if sample.space == Space::InnerProduct {
-                    query.iter_mut().zip(sample.mean).for_each(|(q, m)| *q += m);
-                }
-                query
-            })
-            .collect();
-        let distance = |query: &[f32], x: &[f32]| match sample.space {
-            Space::L2 => ann::distance::l2_squared(query, x),
-            Space::InnerProduct => -ann::distance::inner_product(query, x),
+impl<'s> Members<'s> {
+    fn new(sample: &'s Sample<'s>, results: usize, goal: usize) -> Members<'s> {
+        let rows = order_of(sample.lists, sample.radii.len());
+        let mut starts = vec![0_u32; sample.radii.len() + 1];
+        sample.lists.iter().for_each(|&list| starts[list as usize + 1] += 1);
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let norm = |&row: &u32| {
+            let x = sample.row(row);
+            ann::distance::norm_squared(x) + 2.0 * ann::distance::inner_product(x, sample.mean)
         };
-        let mut distances: Vec<Vec<f32>> = at.iter().map(|_| Vec::with_capacity(members.rows.len())).collect();
-        for &r in &members.rows {
-            let x = row(r as usize);
-            for ((query, &at), distances) in queries.iter().zip(at).zip(&mut distances) {
-                distances.push(if r as usize == at { f32::INFINITY } else { distance(query, x) });
-            }
-        }
-        let mut lists: Vec<Vec<(ListTerm, u32)>> = at.iter().map(|_| Vec::with_capacity(sample.radii.len())).collect();
-        let norms: Vec<f32> = queries.iter().map(|q| ann::distance::norm_squared(q).sqrt()).collect();
-        for (c, list) in sample.centroids.chunks_exact(padded).zip(0..) {
-            for ((query, &norm), lists) in queries.iter().zip(&norms).zip(&mut lists) {
-                let a = distance(query, c);
-                let b = if sample.space == Space::L2 { a.max(0.0).sqrt() } else { norm };
-                lists.push((ListTerm { a, b }, list));
-            }
-        }
-        distances.into_iter().zip(lists).map(|(d, l)| Measured::new(sample, members, d, l, results, goal)).collect()
+        let norms = if sample.space == Space::L2 { Vec::new() } else { rows.par_iter().map(norm).collect() };
+        let distances = FromQueries::new(Matrix::new(sample.rows, sample.padded));
+        Members { sample, results, goal, rows, starts, distances, norms }
     }
 
-    /// From the distances of the rows, and of the lists in their own order.
-    fn new(
-        sample: &Sample<'_>,
-        members: &Members,
-        distances: Vec<f32>,
-        mut lists: Vec<(ListTerm, u32)>,
-        results: usize,
-        goal: usize,
-    ) -> Measured {
-        let mut near: Vec<u32> = (0..distances.len() as u32).collect();
-        let by_distance = |x: &u32, y: &u32| distances[*x as usize].total_cmp(&distances[*y as usize]);
-        near.select_nth_unstable_by(goal - 1, by_distance);
-        near.truncate(goal);
-        near.sort_unstable_by(by_distance);
-        let within = distances[near[goal - 1] as usize];
-        let neighbours: Vec<u32> =
-            near[..results].iter().map(|&n| sample.lists[members.rows[n as usize] as usize]).collect();
+    /// Positions of a list's rows in `rows`.
+    fn of(&self, list: u32) -> std::ops::Range<usize> {
+        self.starts[list as usize] as usize..self.starts[list as usize + 1] as usize
+    }
+
+    /// Takes some of the sample's rows as queries. Nothing when the build has been cancelled.
+    fn measure(&self, at: impl Iterator<Item = usize>, cancelled: &AtomicBool) -> Vec<Measured> {
+        let Sample { space, padded, mean, .. } = *self.sample;
+        let at: Vec<u32> = at.map(|i| i as u32).collect();
+        let queries: Vec<f32> = at.iter().flat_map(|&at| self.sample.row(at)).copied().collect();
+        let stop = || cancelled.load(Ordering::Relaxed);
+        let distances = self.distances.distances(Matrix::new(&queries, padded), &self.rows, &stop);
+        let rows = queries.par_chunks_exact(padded).zip(at).zip(distances.unwrap_or_default());
+        rows.map(|((query, at), mut distances)| {
+            let mut query = query.to_vec();
+            if space == Space::InnerProduct {
+                // −⟨x,q+m⟩ = (‖x−q‖² − ‖x‖² − ‖q‖²) / 2 − ⟨x,m⟩
+                let norm = ann::distance::norm_squared(&query);
+                distances.iter_mut().zip(&self.norms).for_each(|(d, x)| *d = (*d - x - norm) / 2.0);
+                query.iter_mut().zip(mean).for_each(|(q, m)| *q += m);
+            }
+            let own = self.of(self.sample.lists[at as usize]);
+            let itself = own.start + self.rows[own].partition_point(|&row| row < at);
+            distances[itself] = f32::INFINITY;
+            self.measured(&query, distances)
+        })
+        .collect()
+    }
+
+    /// From the distances of the rows.
+    fn measured(&self, query: &[f32], distances: Vec<f32>) -> Measured {
+        let Sample { space, padded, radii, centroids, .. } = *self.sample;
+        let norm = ann::distance::norm_squared(query).sqrt();
+        let mut lists: Vec<(ListTerm, u32, f32)> = centroids
+            .chunks_exact(padded)
+            .zip(0..)
+            .map(|(c, list)| {
+                let term = match space {
+                    Space::L2 => {
+                        let a = ann::distance::l2_squared(query, c);
+                        ListTerm { a, b: a.max(0.0).sqrt() }
+                    }
+                    Space::InnerProduct => ListTerm { a: -ann::distance::inner_product(query, c), b: norm },
+                };
+                (term, list, nearest(&distances[self.of(list)]))
+            })
+            .collect();
+        // The nearest rows are in lists with near rows.
+        let mut least: Vec<f32> = lists.iter().map(|l| l.2).collect();
+        let enough = self.goal.min(least.len()) - 1;
+        let bound = *least.select_nth_unstable_by(enough, f32::total_cmp).1;
+        let mut near: Vec<(f32, u32)> = lists
+            .iter()
+            .filter(|l| l.2 <= bound)
+            .flat_map(|&(_, list, _)| distances[self.of(list)].iter().map(move |&d| (d, list)))
+            .collect();
+        near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
+        let within = near[self.goal - 1].0;
+        let neighbours: Vec<u32> = near[..self.results].iter().map(|n| n.1).collect();
         let needed = neighbours
             .iter()
-            .map(|&list| needed(sample.space, lists[list as usize].0, sample.radii[list as usize], within))
+            .map(|&list| needed(space, lists[list as usize].0, radii[list as usize], within))
             .collect();
         lists.sort_unstable_by(|x, y| x.0.a.total_cmp(&y.0.a));
         Measured { distances, lists, neighbours, needed }
     }
 
-    /// Searches under `limit`, see [`simulate`].
-    fn search(&self, sample: &Sample<'_>, members: &Members, goal: usize, limit: f32) -> (usize, usize) {
-        let lists = self
-            .lists
-            .iter()
-            .map(|&(term, list)| (list, term, sample.radii[list as usize], &self.distances[members.of(list)]));
-        simulate(sample.space, lists, &self.neighbours, goal, limit)
+    /// Searches for a query under `limit`, see [`simulate`].
+    fn search(&self, query: &Measured, limit: f32) -> (usize, usize) {
+        let lists = query.lists.iter().map(|&(term, list, nearest)| Simulated {
+            list,
+            term,
+            radius: self.sample.radii[list as usize],
+            distances: &query.distances[self.of(list)],
+            nearest,
+        });
+        simulate(self.sample.space, lists, &query.neighbours, self.goal, limit)
     }
 }

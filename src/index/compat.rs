@@ -26,6 +26,20 @@ pub unsafe fn count_index_scan(index: pg_sys::Relation) {
     }
 }
 
+/// Whether a sort key is ascending.
+///
+/// # Safety
+/// `pathkey` is a valid PathKey.
+pub unsafe fn is_ascending(pathkey: *const pg_sys::PathKey) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return (*pathkey).pk_cmptype == pg_sys::CompareType::COMPARE_LT;
+        #[cfg(not(feature = "pg18"))]
+        return (*pathkey).pk_strategy == pg_sys::BTLessStrategyNumber as i32;
+    }
+}
+
 /// Sleeps as the vacuum cost settings ask for, and answers interrupts.
 pub fn vacuum_delay() {
     // SAFETY: may be called at any time outside critical sections and locks.

@@ -165,15 +165,7 @@ impl Inserter {
     /// Finds the nearest list and its centroid; returns the way to it, the list itself first.
     fn nearest(&mut self, index: pg_sys::Relation, info: &Info) -> Result<Vec<Found>, Stale> {
         let levels = tree::walk(index, &info.meta, &self.inner, &self.query, BEAM, None)?;
-        let mut path = Vec::with_capacity(levels.len());
-        let mut at = 0;
-        for level in levels.iter().rev() {
-            let Some(found) = level.get(at) else {
-                corrupted(index, META_BLOCK, Damage::Bounds);
-            };
-            path.push(*found);
-            at = found.parent;
-        }
+        let path = tree::path(&levels, 0).unwrap_or_else(|| corrupted(index, META_BLOCK, Damage::Bounds));
         self.centroid.clear();
         self.centroid.resize(self.frame.padded(), 0.0);
         if info.meta.height > 0 {

@@ -6,18 +6,21 @@
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows.
 //! * [`projection`], [`limit`]: plans without the distances that nobody sees; the LIMIT reaches the scan.
-//! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split.
+//! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split. [`merge`], [`tidy`]: what VACUUM does beside.
 //! * [`recalibrate`]: how many lists a recall takes, measured again.
 //! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
 
 pub mod append;
+pub mod assign;
 pub mod build;
 pub mod calibrate;
 pub mod compat;
 pub mod cost;
 pub mod encode;
+pub mod gather;
 pub mod insert;
 pub mod limit;
+pub mod merge;
 pub mod meta;
 pub mod metric;
 pub mod options;
@@ -28,9 +31,11 @@ pub mod rows;
 pub mod sample;
 pub mod scan;
 pub mod search;
+pub mod sort;
 pub mod storage;
 pub mod structure;
 pub mod threads;
+pub mod tidy;
 pub mod tree;
 pub mod vacuum;
 pub mod write;

@@ -3,11 +3,12 @@
 //! Each query searches far more lists than the rule would. What it finds is taken for the true neighbours, and the search
 //! is then simulated on the distances that it saw, under a range of limits, as at build (`calibrate.rs`).
 
-use super::calibrate::{self, OTHER_LOSS, RESULTS, Rule};
+use super::calibrate::{self, RESULTS, Rule, Simulated};
 use super::compat;
 use super::metric::Frame;
 use super::page::{self, Kind, Layout, Meta, Posting, Tid};
 use super::rows::{Row, Rows};
+use super::sample::Random;
 use super::search::FIRST_GOAL;
 use super::storage::{Buffer, Stale, blocks};
 use super::tree::{self, CodeReader, Cursor, List, Query, Scores};
@@ -20,6 +21,9 @@ const DEEPER: f32 = 3.0;
 const DEEPER_BY: usize = 48;
 /// Distances that are kept exact in a search: more than the goal, because the simulation leaves lists out.
 const KEPT: usize = 3 * FIRST_GOAL;
+/// Share of the allowed misses that is left to what is not simulated. Searches of the whole index, without a sample's chance,
+/// hit nearly what is simulated: half of what a build leaves is enough.
+const OTHER_LOSS: f32 = calibrate::OTHER_LOSS / 2.0;
 /// Places tried for each query.
 const TRIES: usize = 64;
 
@@ -51,7 +55,7 @@ pub fn measure(
     let deep = (most * DEEPER) as usize + DEEPER_BY;
     let mut seen = Vec::with_capacity(queries);
     let mut spread = 0.0;
-    let mut random = Random(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
+    let mut random = Random::new(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
     let mut query = Query::new(frame.operator);
     let mut value = Vec::new();
     // Rows cost much more to look at than codes.
@@ -84,11 +88,11 @@ pub fn measure(
         .iter()
         .map(|&limit| {
             seen.iter().fold((0, 0), |sum, s| {
-                let lists = s
-                    .lists
-                    .iter()
-                    .zip(0..)
-                    .map(|((term, radius, rows), list)| (list, *term, *radius, &s.distances[rows.clone()]));
+                let lists = s.lists.iter().zip(0..).map(|((term, radius, rows), list)| {
+                    let distances = &s.distances[rows.clone()];
+                    let nearest = calibrate::nearest(distances);
+                    Simulated { list, term: *term, radius: *radius, distances, nearest }
+                });
                 let (found, scanned) = calibrate::simulate(space, lists, &s.neighbours, FIRST_GOAL, limit);
                 (sum.0 + found, sum.1 + scanned)
             })
@@ -99,10 +103,10 @@ pub fn measure(
 
 /// The row at a place of the index taken at random, if there is one: all rows are equally likely.
 fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Option<Tid> {
-    let buffer = Buffer::read(index, random.below(u64::from(blocks(index))) as u32);
+    let buffer = Buffer::read(index, random.below(blocks(index) as usize) as u32);
     let opaque = page::check(buffer.page(), Kind::Posting).ok().filter(|o| o.level == 0)?;
     let posting = Posting::open(buffer.page(), leaf, opaque.list).ok()?;
-    let at = random.below(leaf.entries_per_page() as u64) as usize;
+    let at = random.below(leaf.entries_per_page());
     let (b, slot) = (at / BLOCK, at % BLOCK);
     (b < posting.blocks() && posting.block(b).live() >> slot & 1 == 1).then(|| posting.block(b).tid(slot))
 }
@@ -186,18 +190,5 @@ impl Seen {
             .map(|&n| calibrate::needed(query.space, lists[n as usize].term, lists[n as usize].radius, within))
             .collect();
         Ok(Some(seen))
-    }
-}
-
-/// SplitMix64: places that are the same for the same index, and spread over it.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((u128::from(z ^ (z >> 31)) * u128::from(bound)) >> 64) as u64
     }
 }

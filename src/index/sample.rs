@@ -1,4 +1,4 @@
-//! Reservoir sampling.
+//! Random numbers, and reservoir sampling.
 
 /// A uniform sample of the rows offered (Vitter's algorithm R), the same for the same rows in the same order.
 pub struct Reservoir {
@@ -15,6 +15,11 @@ impl Reservoir {
     pub fn new(wanted: usize, dims: usize, stride: usize, seed: u64) -> Reservoir {
         assert!(stride >= dims && seed != 0);
         Reservoir { wanted, dims, stride, seen: 0, data: Vec::new(), random: seed }
+    }
+
+    /// Whether more rows were offered than are wanted.
+    pub fn has_dropped(&self) -> bool {
+        self.seen > self.wanted
     }
 
     /// Rows offered so far.
@@ -44,5 +49,23 @@ impl Reservoir {
     /// The sample, `stride` values a row.
     pub fn into_rows(self) -> Vec<f32> {
         self.data
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((u128::from(z ^ (z >> 31)) * bound as u128) >> 64) as usize
     }
 }

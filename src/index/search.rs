@@ -21,7 +21,7 @@ use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
 use super::rows::{self, Rows, Table};
 use super::storage::{self, Stale, corrupted};
-use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Query, Scores};
+use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Nearest, Query, Scores};
 use crate::filter::predicate::Predicate;
 use ann::quantize::{self, Bits, Space};
 use pgrx::prelude::*;
@@ -213,8 +213,9 @@ pub struct Search {
     /// Something was not where a reader of this epoch was led to: the tree has to be asked again.
     stale: Option<(Stale, u32)>,
     restriction: Restriction,
-    /// Lists found by the tree, nearest first.
+    /// Lists found by the tree, nearest first, and those that it would find next.
     lists: Vec<List>,
+    coming: Nearest,
     /// How many lists the tree was asked for.
     wanted: usize,
     /// Lists scanned, in order of scanning, and the epoch by which they were found.
@@ -294,6 +295,7 @@ impl Search {
             stale: None,
             restriction: Restriction::default(),
             lists: Vec::new(),
+            coming: Nearest::none(),
             wanted: 0,
             scanned: Vec::new(),
             seen: ListSet::default(),
@@ -603,11 +605,11 @@ impl Search {
 
     /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
     fn find_lists(&mut self) {
+        self.lists.clear();
         loop {
-            let filter = self.restriction.predicate.as_ref();
-            match tree::nearest_lists(self.rel, &self.meta, &self.inner, &self.query, self.wanted, filter) {
-                Ok(lists) => {
-                    self.lists = lists;
+            match Nearest::find(self.rel, &self.meta, &self.inner, &self.query, self.wanted, self.probes > 0) {
+                Ok(coming) => {
+                    self.coming = coming;
                     return;
                 }
                 Err(stale) => {
@@ -617,6 +619,23 @@ impl Search {
                 }
             }
         }
+    }
+
+    /// Lets `lists` have `count` of those that the tree was asked for, if so many are due within a distance.
+    fn list_nearest(&mut self, count: usize, within: f32) {
+        let filter = self.restriction.predicate.as_ref();
+        while self.lists.len() < count && self.stale.is_none() {
+            match self.coming.next(self.rel, &self.meta, &self.inner, &self.query, filter, (within, self.stop)) {
+                Ok(Some(list)) => self.lists.push(list),
+                Ok(None) => return,
+                Err(stale) => self.stale = Some((stale, self.meta.epoch)),
+            }
+        }
+    }
+
+    /// How many times the usual goal the search is for.
+    fn more(&self) -> f64 {
+        (if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 }) / self.share
     }
 
     /// Reads the meta page again. Damage is reported if what is `stale` is so without a structural change.
@@ -655,6 +674,7 @@ impl Search {
         self.find_more_lists();
         self.open_pool();
         if self.probes > 0 {
+            self.list_nearest(scanned, f32::INFINITY);
             for at in 0..self.lists.len().min(scanned) {
                 self.scan_list(self.lists[at], self.meta.epoch);
             }
@@ -666,10 +686,9 @@ impl Search {
 
     /// Scans the lists for the goal.
     fn scan(&mut self) {
-        let more = if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 } / self.share;
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
-            0 => ((self.expected * more.powf(LISTS_EXPONENT) * 3.0) as usize + 16).max(self.goal),
+            0 => ((self.expected * self.more().powf(LISTS_EXPONENT) * 3.0) as usize + 16).max(self.goal),
             // Exactly so many, unless many more rows are asked for than had been expected.
             probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
@@ -678,6 +697,7 @@ impl Search {
             self.wanted = wanted;
             self.find_lists();
         }
+        self.coming.reconsider();
         self.open_pool();
         if self.probes > 0 {
             self.scan_first(wanted);
@@ -692,6 +712,7 @@ impl Search {
         pgrx::check_for_interrupts!();
         if self.horizon == f32::INFINITY
             && self.wanted >= self.meta.lists as usize
+            && self.coming.is_exhausted()
             && self.lists.iter().all(|list| self.seen.contains(list.id))
         {
             return false;
@@ -730,16 +751,16 @@ impl Search {
         loop {
             let mut last_due = 0;
             let mut ahead = Ahead::default();
-            for at in 0..self.lists.len() {
-                let list = self.lists[at];
+            for at in 0.. {
                 let within = self.stop_distance();
+                ahead.advance(self, at, within);
+                let Some(&list) = self.lists.get(at) else { break };
                 if self.is_due(&list, within) {
-                    last_due = at + 1;
-                    ahead.advance(self, at, within);
+                    last_due = at;
                     self.scan_list(list, self.meta.epoch);
                 }
             }
-            let enough = self.stale.is_none() && last_due + self.lists.len() / 8 < self.lists.len();
+            let enough = self.stale.is_none() && self.coming.has_many_behind(last_due);
             if enough || !self.find_more_lists() {
                 break;
             }
@@ -751,12 +772,13 @@ impl Search {
         let before = self.work.lists;
         loop {
             let mut ahead = Ahead::default();
-            for at in 0..self.lists.len() {
+            for at in 0.. {
                 if (self.work.lists - before) as usize >= count {
                     return;
                 }
                 ahead.advance(self, at, f32::INFINITY);
-                self.scan_list(self.lists[at], self.meta.epoch);
+                let Some(&list) = self.lists.get(at) else { break };
+                self.scan_list(list, self.meta.epoch);
             }
             if !self.find_more_lists() {
                 return;
@@ -1031,20 +1053,22 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Moves on to the list at `at`: asks for the first pages of the next lists that are due.
-    fn advance(&mut self, search: &Search, at: usize, within: f32) {
-        let lists = &search.lists;
+    /// Moves on to the list at `at`: lets the search's list have it, and asks for the first pages of the next lists that are
+    /// due.
+    fn advance(&mut self, search: &mut Search, at: usize, within: f32) {
         let reads = storage::blocks_read();
         let cold = self.reads.replace(reads).is_some_and(|before| before != reads);
+        search.list_nearest(at + 1 + if cold { READ_AHEAD } else { FETCH_AHEAD }, within);
+        let lists = &search.lists;
         if cold {
             let to = lists.len().min(at + READ_AHEAD);
-            for list in &lists[self.asked.clamp(at, to)..to] {
+            for list in &lists[self.asked.clamp(at.min(to), to)..to] {
                 storage::read_ahead(search.rel, list.head);
             }
             self.asked = self.asked.max(to);
         }
         let to = lists.len().min(at + 1 + FETCH_AHEAD);
-        for list in &lists[self.fetched.clamp(at, to)..to] {
+        for list in &lists[self.fetched.clamp(at.min(to), to)..to] {
             if !search.seen.contains(list.id) && search.is_due(list, within) {
                 storage::prefetch(search.rel, list.head, 0..tree::PREFETCHED_BYTES);
             }

@@ -338,6 +338,18 @@ pub fn blocks(rel: pg_sys::Relation) -> u32 {
     unsafe { pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM) }
 }
 
+/// [`blocks`], and none of these is on its way from the one who extended the file to a buffer that he has locked.
+pub fn blocks_settled(rel: pg_sys::Relation) -> u32 {
+    let blocks = blocks(rel);
+    // SAFETY: `rel` is an open relation, and no buffer is locked here. Who extends the file locks the new page before he
+    // lets this lock go.
+    unsafe {
+        pg_sys::LockRelationForExtension(rel, pg_sys::ExclusiveLock as i32);
+        pg_sys::UnlockRelationForExtension(rel, pg_sys::ExclusiveLock as i32);
+    }
+    blocks
+}
+
 /// The right to change the structure of an index (to split, to merge, to add a level): at most one backend has it.
 ///
 /// It is a tuple lock on a place of the meta page that holds no tuple. A page lock would do but for two things: PostgreSQL
@@ -390,14 +402,24 @@ const SHARED: pg_sys::LOCKMODE = pg_sys::ShareLock as pg_sys::LOCKMODE;
 
 /// Tells the free space map of pages that were freed.
 pub fn record_free(rel: pg_sys::Relation, blocks: &[u32]) {
-    // SAFETY: `rel` is an open relation. The map is only a hint: whoever takes a page from it looks at the page.
-    unsafe {
-        for &block in blocks {
-            pg_sys::RecordFreeIndexPage(rel, block);
-            // Else the map's upper pages, by which it is searched, would not know before the next vacuum.
-            pg_sys::FreeSpaceMapVacuumRange(rel, block, block + 1);
-        }
+    for &block in blocks {
+        note_free(rel, block);
+        // SAFETY: `rel` is an open relation. Else the map's upper pages, by which it is searched, would not know before the
+        // next vacuum.
+        unsafe { pg_sys::FreeSpaceMapVacuumRange(rel, block, block + 1) };
     }
+}
+
+/// Notes a free page in the free space map, which knows of it after the next [`spread_free`].
+pub fn note_free(rel: pg_sys::Relation, block: u32) {
+    // SAFETY: `rel` is an open relation. The map is only a hint: whoever takes a page from it looks at the page.
+    unsafe { pg_sys::RecordFreeIndexPage(rel, block) };
+}
+
+/// Brings the free space map up to date.
+pub fn spread_free(rel: pg_sys::Relation) {
+    // SAFETY: `rel` is an open relation.
+    unsafe { pg_sys::IndexFreeSpaceMapVacuum(rel) };
 }
 
 /// Holds off interrupts while it lives: a change of the structure that is broken off is no damage, but leaves pages that

@@ -39,11 +39,11 @@ const NEARLY: f32 = 0.1;
 /// Rounds of that.
 const ROUNDS: usize = 3;
 /// The stopping rule is measured again when there are this many times the lists that there were.
-const RECALIBRATED_AT: f64 = 1.4;
+const RECALIBRATED_AT: f64 = 1.2;
 /// Queries for that while rows wait to be inserted: about so many posting pages are read.
 const CALIBRATION_PAGES: usize = 60_000;
 /// Weight of the new measurement: with so few queries each is uncertain by itself.
-const CALIBRATION_WEIGHT: f32 = 0.4;
+const CALIBRATION_WEIGHT: f32 = 0.3;
 /// Up to this many lists the rule changes too much from one measurement to the next for the older to mean anything.
 const CALIBRATED_ANEW: u32 = 64;
 /// Seed of 2-means.
@@ -54,8 +54,13 @@ pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta)
     count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
 }
 
+/// How many lists come in the place of a list of so many rows, which is split at `limit`.
+pub fn pieces(rows: usize, limit: usize) -> usize {
+    if rows * 10 > limit * 9 { 2 } else { 1 }
+}
+
 /// Live entries of a list.
-fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u32) -> Result<usize, Stale> {
+pub(super) fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u32) -> Result<usize, Stale> {
     let mut entries = 0;
     let mut cursor = Cursor::of(index, layout, head, list);
     while let Some(buffer) = cursor.next_page()? {
@@ -93,17 +98,17 @@ pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock:
 }
 
 /// A list that is being replaced.
-struct Old {
-    head: u32,
-    list: u32,
-    centroid: Vec<f32>,
-    pages: OldPages,
-    entries: Vec<OldEntry>,
+pub(super) struct Old {
+    pub head: u32,
+    pub list: u32,
+    pub centroid: Vec<f32>,
+    pub pages: OldPages,
+    pub entries: Vec<OldEntry>,
 }
 
 /// Pages of a list that goes.
 #[derive(Default)]
-struct OldPages {
+pub(super) struct OldPages {
     postings: Vec<u32>,
     sketches: Vec<u32>,
     /// Code pages, and how many of its blocks have cells there.
@@ -111,7 +116,7 @@ struct OldPages {
 }
 
 impl OldPages {
-    fn add(&mut self, number: u32, posting: &Posting<'_>) {
+    pub fn add(&mut self, number: u32, posting: &Posting<'_>) {
         self.postings.push(number);
         for block in (0..posting.blocks()).map(|b| posting.block(b)) {
             self.sketches.extend(block.all_sketch_pages());
@@ -123,7 +128,7 @@ impl OldPages {
 }
 
 /// An entry of a list of rows.
-struct OldEntry {
+pub(super) struct OldEntry {
     tid: Tid,
     row: RowKeys,
     at: Position,
@@ -147,7 +152,7 @@ impl OldEntry {
 
 /// Rows that go into a new list.
 #[derive(Default)]
-struct Members {
+pub(super) struct Members {
     tids: Vec<Tid>,
     rows: Vec<RowKeys>,
     /// In the index's coordinates, padded long each.
@@ -157,8 +162,20 @@ struct Members {
 }
 
 impl Members {
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.tids.len()
+    }
+
+    /// The mean of the rows; none if there is none that counts.
+    pub fn mean(&self, padded: usize) -> Option<Vec<f32>> {
+        let mut mean = vec![0.0; padded];
+        let mut rows = 0.0;
+        for row in self.vectors.chunks_exact(padded).filter(|row| is_usual(row)) {
+            rows += 1.0;
+            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
+        }
+        mean.iter_mut().for_each(|m| *m /= rows);
+        (rows > 0.0).then_some(mean)
     }
 
     fn push(&mut self, entry: &OldEntry, vector: &[f32], error: f32) {
@@ -169,8 +186,13 @@ impl Members {
     }
 }
 
+/// Whether a row counts where lists are clustered.
+fn is_usual(row: &[f32]) -> bool {
+    row.iter().all(|x| x.abs() < USUAL_COORDINATES)
+}
+
 /// A list that has been written and is not in the tree yet.
-struct New {
+pub(super) struct New {
     child: Child,
     /// Of its rows, if it is a list of rows.
     summaries: Vec<Summary>,
@@ -192,12 +214,12 @@ struct Mover {
 
 /// A change of an index's structure.
 pub struct Structure {
-    index: pg_sys::Relation,
-    _lock: StructureLock,
-    meta: Meta,
+    pub(super) index: pg_sys::Relation,
+    pub(super) lock: StructureLock,
+    pub(super) meta: Meta,
     frame: Frame,
-    leaf: Layout,
-    inner: Layout,
+    pub(super) leaf: Layout,
+    pub(super) inner: Layout,
     /// Of rows, and of centroids.
     encoder: Encoder,
     inner_encoder: Encoder,
@@ -213,7 +235,7 @@ impl Structure {
         let frame = info.frame(index);
         Structure {
             index,
-            _lock: lock,
+            lock,
             encoder: Encoder::new(frame.operator.space(), &info.leaf_layout()),
             inner_encoder: Encoder::new(frame.operator.space(), &info.inner_layout()),
             rows: Rows::now(index, heap, frame.operator),
@@ -225,11 +247,11 @@ impl Structure {
         }
     }
 
-    fn space(&self) -> Space {
+    pub(super) fn space(&self) -> Space {
         self.frame.operator.space()
     }
 
-    fn padded(&self) -> usize {
+    pub(super) fn padded(&self) -> usize {
         self.frame.padded()
     }
 
@@ -282,7 +304,7 @@ impl Structure {
     }
 
     /// Changes the meta page.
-    fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
+    pub(super) fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
         let buffer = Buffer::write(self.index, META_BLOCK);
         let record = Change::begin(self.index);
         let page = record.edit(&buffer, false);
@@ -293,7 +315,7 @@ impl Structure {
     }
 
     /// Reserves identities for `n` lists, and takes the open code page of one kind of lists; returns the first identity.
-    fn reserve<'l>(&mut self, n: u32, layout: &'l Layout) -> (u32, CodeStream<'l>) {
+    pub(super) fn reserve<'l>(&mut self, n: u32, layout: &'l Layout) -> (u32, CodeStream<'l>) {
         let (mut first, mut open) = (0, NO_BLOCK);
         self.update_meta(|meta| {
             first = meta.last_list + 1;
@@ -304,7 +326,7 @@ impl Structure {
     }
 
     /// The centroid whose code is in a cell of an inner list.
-    fn centroid(&self, cell: (u32, u16), child: u32) -> Vec<f32> {
+    pub(super) fn centroid(&self, cell: (u32, u16), child: u32) -> Vec<f32> {
         let mut centroid = vec![0.0; self.padded()];
         CodeReader::new(self.index, &self.inner)
             .decode(cell, child, &mut centroid)
@@ -313,7 +335,7 @@ impl Structure {
     }
 
     /// Closes a list of rows: nothing will be added to it any more. Returns what it holds.
-    fn close(&self, head: u32, list: u32, centroid: Vec<f32>) -> Old {
+    pub(super) fn close(&self, head: u32, list: u32, centroid: Vec<f32>) -> Old {
         let mut old = Old { head, list, centroid, pages: OldPages::default(), entries: Vec::new() };
         let mut next = head;
         let mut left = storage::blocks(self.index);
@@ -349,7 +371,7 @@ impl Structure {
 
     /// Reads the row of an entry of a list, or, where that cannot be, what its code or sketch stands for; nothing for a row
     /// that is gone.
-    fn read_member(&mut self, entry: &OldEntry, (list, centroid): (u32, &[f32]), members: &mut Members) {
+    pub(super) fn read_member(&mut self, entry: &OldEntry, (list, centroid): (u32, &[f32]), members: &mut Members) {
         let padded = self.padded();
         match self.rows.read(entry.tid, &mut self.value) {
             Row::Dead => return,
@@ -384,7 +406,7 @@ impl Structure {
     }
 
     /// Encodes `members` relative to `centroid` and writes them as list `id`; returns it as an entry of its parent.
-    fn write_rows(
+    pub(super) fn write_rows(
         &mut self,
         id: u32,
         members: &Members,
@@ -418,7 +440,7 @@ impl Structure {
     }
 
     /// Rounds a centroid to what its code stands for; returns it with its record.
-    fn quantize(&mut self, centroid: &mut [f32]) -> Vec<u8> {
+    pub(super) fn quantize(&mut self, centroid: &mut [f32]) -> Vec<u8> {
         self.inner_encoder.encode_centroid(centroid, &vec![0.0; centroid.len()]);
         let mut record = vec![0; encode::record_bytes(&self.inner)];
         encode::write_record(&self.inner_encoder, Tid::new(0, 0), &mut record);
@@ -430,7 +452,7 @@ impl Structure {
         let padded = self.padded();
         let mut rows = members.vectors.clone();
         for row in rows.chunks_exact_mut(padded) {
-            if !row.iter().all(|x| x.abs() < USUAL_COORDINATES) {
+            if !is_usual(row) {
                 row.copy_from_slice(fallback);
             }
         }
@@ -448,7 +470,7 @@ impl Structure {
             self.read_member(&entry, (old.list, &old.centroid), &mut members);
         }
         // It may turn out that many of its rows are dead.
-        let pieces = if members.len() * 10 > self.meta.split_at(found.list.radius) * 9 { 2 } else { 1 };
+        let pieces = pieces(members.len(), self.meta.split_at(found.list.radius));
         let (mut centroids, mut homes) = if pieces == 2 {
             let halves = self.halve(&members, &old.centroid);
             (halves.centroids.to_vec(), halves.second.into_iter().map(usize::from).collect())
@@ -472,7 +494,7 @@ impl Structure {
         let movers: Vec<Mover> = movers.into_iter().map(|(mover, _)| mover).collect();
         let records: Vec<Vec<u8>> = centroids.iter_mut().map(|c| self.quantize(c)).collect();
         let Some(pending) = self.pending(old.list, pieces, movers.is_empty()) else {
-            reopen(self.index, &self.leaf, (old.head, old.list), &self._lock);
+            reopen(self.index, &self.leaf, (old.head, old.list), &self.lock);
             return;
         };
 
@@ -517,21 +539,27 @@ impl Structure {
         Some(pending)
     }
 
+    /// A query for what is near a place in the index's coordinates.
+    fn query_of(&self, place: &[f32]) -> Query {
+        let mut query = Query::new(self.frame.operator);
+        query.nearest = true;
+        query.vector.extend_from_slice(place);
+        query.prepare();
+        query
+    }
+
+    /// The way from the root to the lists of rows whose centroids are nearest to a place, as [`tree::walk`] returns it.
+    pub(super) fn around(&self, place: &[f32], lists: usize) -> Vec<Vec<Found>> {
+        tree::walk(self.index, &self.meta, &self.inner, &self.query_of(place), lists, None)
+            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
+    }
+
     /// Finds the rows of neighbouring lists that are nearer to one of the new centroids than to their own, or nearly so.
     fn candidates(&mut self, old: &Old, centroids: &[Vec<f32>]) -> Vec<Mover> {
         let (index, leaf, inner) = (self.index, self.leaf, self.inner);
-        let query_of = |vector: &[f32]| {
-            let mut query = Query::new(self.frame.operator);
-            query.nearest = true;
-            query.vector.extend_from_slice(vector);
-            query.prepare();
-            query
-        };
-        let around = query_of(&old.centroid);
         let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
-        let near =
-            tree::walk(index, &self.meta, &inner, &around, NEIGHBOURS + 1, None).unwrap_or_else(|e| damaged(e)).pop();
-        let queries: Vec<Query> = centroids.iter().map(|c| query_of(c)).collect();
+        let near = self.around(&old.centroid, NEIGHBOURS + 1).pop();
+        let queries: Vec<Query> = centroids.iter().map(|c| self.query_of(c)).collect();
         let mut found = Vec::new();
         let mut codes = CodeReader::new(index, &inner);
         let mut own = Query::new(self.frame.operator);
@@ -605,7 +633,6 @@ impl Structure {
         candidates: &[Mover],
     ) -> Vec<Option<usize>> {
         let padded = self.padded();
-        let usual = |row: &[f32]| row.iter().all(|x| x.abs() < USUAL_COORDINATES);
         let rows: Vec<&[f32]> = members.vectors.chunks_exact(padded).collect();
         let nearer = |row: &[f32], centroids: &[Vec<f32>]| {
             let [a, b] = [0, 1].map(|c: usize| ann::distance::l2_squared(row, &centroids[c]));
@@ -631,7 +658,7 @@ impl Structure {
             let mut sums = [vec![0.0_f32; padded], vec![0.0_f32; padded]];
             let moved = moves.iter().zip(candidates).filter_map(|(go, c)| Some(((*go)?, &c.vector[..])));
             for (home, row) in homes.iter().copied().zip(rows.iter().copied()).chain(moved) {
-                if usual(row) {
+                if is_usual(row) {
                     counts[home] += 1.0;
                     sums[home].iter_mut().zip(row).for_each(|(s, x)| *s += x);
                 }
@@ -647,7 +674,7 @@ impl Structure {
 
     /// Takes moved rows out of the lists where they were.
     fn remove(&mut self, movers: Vec<Mover>) {
-        let (index, leaf, epoch) = (self.index, self.leaf, self.meta.epoch);
+        let (index, leaf) = (self.index, self.leaf);
         for on_page in movers.chunk_by(|a, b| a.at.page == b.at.page) {
             let number = on_page[0].at.page;
             let buffer = Buffer::write(index, number);
@@ -656,15 +683,27 @@ impl Structure {
             if !on_page.iter().all(is_there) {
                 corrupted(index, number, Damage::Bounds);
             }
-            let change = Change::begin(index);
-            let page = change.edit(&buffer, false);
-            page::edit_opaque(page, |o| o.epoch = epoch);
-            let mut view = PostingMut::new(page, &leaf);
-            for mover in on_page {
-                view.set_live_bit(mover.at.block as usize, mover.at.slot as usize, false);
-            }
-            change.commit();
+            self.take_out(&buffer, on_page.iter().map(|m| (m.at.block as usize, m.at.slot as usize)));
         }
+    }
+
+    /// Takes rows, which are in another list as well, out of the slots of a page, which is locked. By the epoch, whoever has
+    /// them in mind as entries of this page notices, and nobody else: it is raised by the same record.
+    pub(super) fn take_out(&mut self, buffer: &Buffer<'_>, slots: impl Iterator<Item = (usize, usize)>) {
+        let index = self.index;
+        let meta_buffer = Buffer::write(index, META_BLOCK);
+        let change = Change::begin(index);
+        let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
+        meta.epoch += 1;
+        let page = change.edit(buffer, false);
+        page::edit_opaque(page, |o| o.epoch = meta.epoch);
+        let mut view = PostingMut::new(page, &self.leaf);
+        for (b, slot) in slots {
+            view.set_live_bit(b, slot, false);
+        }
+        meta.write(change.edit(&meta_buffer, false));
+        change.commit();
+        self.meta = meta;
     }
 
     /// Splits the root while it is a list of rows: it becomes the only list of level 1, above two lists of rows. That is also
@@ -699,7 +738,7 @@ impl Structure {
             if let Some((before, _)) = moved {
                 self.frame = before;
             }
-            reopen(self.index, &self.leaf, (head, list), &self._lock);
+            reopen(self.index, &self.leaf, (head, list), &self.lock);
             return;
         }
         let halves = self.halve(&members, &old.centroid);
@@ -767,7 +806,7 @@ impl Structure {
 
     /// Puts new lists into their parent and takes old ones out, by one record; returns whether the parent got a new block.
     /// `stream`: from which the new lists took their cells.
-    fn swap(
+    pub(super) fn swap(
         &mut self,
         parent: &Found,
         olds: &[Position],
@@ -827,7 +866,7 @@ impl Structure {
     }
 
     /// Frees the pages of lists that are no longer in the tree.
-    fn free(&self, pages: OldPages, layout: &Layout) {
+    pub(super) fn free(&self, pages: OldPages, layout: &Layout) {
         let (index, epoch) = (self.index, self.meta.epoch);
         let mut freed = Vec::new();
         for number in pages.postings.into_iter().chain(pages.sketches) {
@@ -858,7 +897,7 @@ impl Structure {
 
     /// After an inner list got longer: makes two of it, or puts a level above it if it is the root, if it is too long now.
     /// `path`: the list itself, its parent, and so on.
-    fn grow_inner(&mut self, path: &[Found]) {
+    pub(super) fn grow_inner(&mut self, path: &[Found]) {
         let list = &path[0].list;
         let entries = count(self.index, &self.inner, list.head, list.id)
             .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));

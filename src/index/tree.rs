@@ -12,6 +12,8 @@ use ann::filter::Summary;
 use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// A query in the index's coordinates.
 pub struct Query {
@@ -95,13 +97,18 @@ impl Query {
     pub fn list(&self, child: &page::Child, factors: &CodeFactors, dot: f32) -> List {
         let origin = self.origin();
         List {
-            term: self.term(quantize::code_distance(self.space, origin.term, factors, dot)),
+            term: self.term(self.centroid_distance(factors, dot)),
             floor: self.lower_bound(&origin, factors, dot),
             head: child.head,
             id: child.list,
             radius: child.radius,
             norm: child.norm2.max(0.0).sqrt(),
         }
+    }
+
+    /// The distance of a centroid, whose code has this inner product with the query.
+    fn centroid_distance(&self, factors: &CodeFactors, dot: f32) -> f32 {
+        quantize::code_distance(self.space, self.root_term(), factors, dot)
     }
 
     /// The terms of a list whose centroid is at `distance`.
@@ -137,6 +144,22 @@ impl Query {
     /// more of its rows are nearer.
     pub fn needed_cosine(&self, list: &List, distance: f32) -> f32 {
         needed_cosine(self.space, list.term, list.radius, distance)
+    }
+
+    /// Whether [`Query::needed_cosine`] may be no more than `stop` for a list whose centroid is at `least ..= most`.
+    fn may_be_due(&self, radius: f32, least: f32, most: f32, distance: f32, stop: f32) -> bool {
+        // Multiplied out, since a square root and a division for each list tell in a profile.
+        let not_due = match self.space {
+            Space::L2 => {
+                // The cosine falls until there, then rises.
+                let a = (radius * radius - distance).max(least).min(most.max(least)).max(0.0);
+                let needed = a + radius * radius - distance;
+                let limit = 4.0 * stop * stop * radius * radius * a;
+                needed > 0.0 && (stop <= 0.0 || needed * needed > limit) || stop < 0.0 && needed * needed < limit
+            }
+            Space::InnerProduct => least - distance > stop * radius * self.norm,
+        };
+        !not_due
     }
 }
 
@@ -465,6 +488,13 @@ pub struct Found {
     pub parent: usize,
 }
 
+impl Found {
+    fn root(query: &Query, meta: &page::Meta) -> Found {
+        let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
+        Found { list: query.root(meta), rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }
+    }
+}
+
 /// Intermediate levels keep this share of the number of lists wanted (and at least `MIN_BEAM`).
 const BEAM_SHARE: usize = 8;
 const MIN_BEAM: usize = 16;
@@ -479,16 +509,34 @@ pub fn walk(
     wanted: usize,
     filter: Option<&Predicate>,
 ) -> Result<Vec<Vec<Found>>, Stale> {
-    let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
-    let mut levels =
-        vec![vec![Found { list: query.root(meta), rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }]];
+    let mut levels = vec![vec![Found::root(query, meta)]];
     for level in (0..meta.height).rev() {
-        let beam = if level == 0 { wanted } else { (wanted / BEAM_SHARE).max(MIN_BEAM) };
-        let beam = if wanted >= meta.lists as usize { usize::MAX } else { beam };
+        let beam = beam(meta, level, wanted);
         let found = children(rel, meta, inner, query, levels.last().unwrap(), beam, filter.filter(|_| level == 0))?;
         levels.push(found);
     }
     Ok(levels)
+}
+
+/// How many lists of a level (0: of rows) are kept to find the `wanted` nearest lists of rows.
+fn beam(meta: &page::Meta, level: u32, wanted: usize) -> usize {
+    match level {
+        _ if wanted >= meta.lists as usize => usize::MAX,
+        0 => wanted,
+        _ => (wanted / BEAM_SHARE).max(MIN_BEAM),
+    }
+}
+
+/// The way to the list of rows at index `at` of what [`walk`] found: the list itself, its parent, and so on to the root.
+/// None for an index out of bounds.
+pub fn path(levels: &[Vec<Found>], mut at: usize) -> Option<Vec<Found>> {
+    let mut path = Vec::with_capacity(levels.len());
+    for level in levels.iter().rev() {
+        let found = *level.get(at)?;
+        path.push(found);
+        at = found.parent;
+    }
+    Some(path)
 }
 
 /// The lists of rows that [`walk`] finds.
@@ -504,6 +552,223 @@ pub fn nearest_lists(
     Ok(lists.into_iter().map(|f| f.list).collect())
 }
 
+/// The lists of rows, nearest first, found as far as they are asked for: most searches need few of those that they might.
+///
+/// The first few come as they are. Then a search knows how far its results are about, and only lists that are due by that are
+/// looked for.
+pub struct Nearest {
+    /// Those of the level above the lists of rows to look in; for a single list: that itself.
+    parents: Vec<Found>,
+    stage: Stage,
+    /// How many lists to look for; all of them will be asked for.
+    wanted: usize,
+    at_once: bool,
+    /// Probably the nearest of those that are due, as far as their sketches tell.
+    entries: Vec<Estimated>,
+    /// [`order_key`] of the `least` of each, in order.
+    by_least: Vec<u64>,
+    /// Up to here they have been looked at.
+    looked_at: usize,
+    /// Some list was left out because it was not due.
+    passed_by: bool,
+    /// Centroids that have been read: factors and inner product with the query.
+    centroids: Vec<(u32, CodeFactors, f32)>,
+    /// [`order_key`] of the rank of those that have not been handed out, with their place in `centroids`.
+    ranked: BinaryHeap<Reverse<u64>>,
+    /// Ranks of those handed out, as in [`order_key`].
+    handed_out: Vec<u32>,
+    seen: ListSet,
+    /// Centroids that are read at a time.
+    batch: usize,
+    order: Vec<u32>,
+}
+
+/// What [`Nearest`] has looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There is but one list.
+    Root,
+    /// Nothing yet.
+    Nothing,
+    /// So many that they can be handed out until more is known.
+    Few,
+    /// These have been handed out, or lists that were not due may be so now.
+    More,
+    /// As many as wanted. `all`: no others are due.
+    Wanted { all: bool },
+}
+
+impl Nearest {
+    /// Of no lists.
+    pub fn none() -> Nearest {
+        Nearest {
+            parents: Vec::new(),
+            stage: Stage::Wanted { all: true },
+            wanted: 0,
+            at_once: false,
+            entries: Vec::new(),
+            by_least: Vec::new(),
+            looked_at: 0,
+            passed_by: false,
+            centroids: Vec::new(),
+            ranked: BinaryHeap::new(),
+            handed_out: Vec::new(),
+            seen: ListSet::default(),
+            batch: CENTROID_BATCH,
+            order: Vec::new(),
+        }
+    }
+
+    /// Prepares for the `wanted` nearest lists; all of them when that is at least their number. `at_once`: however far they
+    /// are, all will be asked for.
+    pub fn find(
+        rel: pg_sys::Relation,
+        meta: &page::Meta,
+        inner: &Layout,
+        query: &Query,
+        wanted: usize,
+        at_once: bool,
+    ) -> Result<Nearest, Stale> {
+        let mut parents = vec![Found::root(query, meta)];
+        for level in (1..meta.height).rev() {
+            parents = children(rel, meta, inner, query, &parents, beam(meta, level, wanted), None)?;
+        }
+        let stage = if meta.height == 0 { Stage::Root } else { Stage::Nothing };
+        Ok(Nearest { parents, stage, wanted, at_once, ..Nearest::none() })
+    }
+
+    /// Whether all have been handed out, and none passed by.
+    pub fn is_exhausted(&self) -> bool {
+        self.stage == Stage::Wanted { all: true }
+            && self.ranked.is_empty()
+            && self.looked_at == self.by_least.len()
+            && !self.passed_by
+    }
+
+    /// Looks again at the lists that were not due.
+    pub fn reconsider(&mut self) {
+        if self.passed_by {
+            self.stage = Stage::More;
+        }
+    }
+
+    /// Whether an eighth of the lists and more are behind the one that was handed out as number `at`, and so those that were
+    /// not kept need no look.
+    pub fn has_many_behind(&self, at: usize) -> bool {
+        let Some(&rank) = self.handed_out.get(at) else { return !self.parents.is_empty() };
+        let behind = self.by_least.iter().filter(|&&key| (key >> 32) as u32 > rank).count();
+        self.stage == Stage::Wanted { all: true } || behind > self.by_least.len() / 8
+    }
+
+    /// The next list of those that are due within `distance` by the limit `stop` of [`Query::needed_cosine`], and some others.
+    /// Those that hold no row that passes the `filter`, by their summaries, are left out.
+    pub fn next(
+        &mut self,
+        rel: pg_sys::Relation,
+        meta: &page::Meta,
+        inner: &Layout,
+        query: &Query,
+        filter: Option<&Predicate>,
+        (distance, stop): (f32, f32),
+    ) -> Result<Option<List>, Stale> {
+        let due = |radius: f32, estimate: f32, least: f32| {
+            query.may_be_due(radius, least, 2.0 * estimate - least, distance, stop)
+        };
+        loop {
+            match self.stage {
+                Stage::Root => {
+                    self.stage = Stage::Wanted { all: true };
+                    return Ok(Some(query.root(meta)));
+                }
+                Stage::Few if self.handed_out.len() < FEW_LISTS => {}
+                // Of more levels, those that are not due tell how much of the tree was looked at.
+                Stage::Nothing | Stage::Few | Stage::More => {
+                    let few = self.stage == Stage::Nothing && !self.at_once && self.wanted > 2 * FEW_LISTS;
+                    self.look_for(rel, meta, inner, query, few, |child, estimate, least| {
+                        meta.height > 1 || due(child.radius, estimate, least)
+                    })?;
+                }
+                Stage::Wanted { .. } => {}
+            }
+            // Where a sketch says too much (see DEVIATIONS), the list comes a little late.
+            let next = self.ranked.peek().map_or(u64::MAX, |&Reverse(key)| key >> 32);
+            self.order.clear();
+            while let Some(&key) = self.by_least.get(self.looked_at)
+                && (key >> 32 < next || !self.order.is_empty())
+                && self.order.len() < self.batch
+            {
+                let e = &self.entries[key as u32 as usize];
+                match due(e.child.radius, e.estimate, e.least) {
+                    true => self.order.push(key as u32),
+                    false => self.passed_by = true,
+                }
+                self.looked_at += 1;
+            }
+            if !self.order.is_empty() {
+                let (centroids, ranked) = (&mut self.centroids, &mut self.ranked);
+                look_up(rel, inner, query, &self.entries, &mut self.order, filter, |i, e, factors, dot| {
+                    let distance = query.centroid_distance(factors, dot);
+                    ranked.push(Reverse(order_key(query.rank(&e.child, distance), centroids.len() as u32)));
+                    centroids.push((i, *factors, dot));
+                })?;
+                continue;
+            }
+            if let Some(Reverse(key)) = self.ranked.pop() {
+                self.handed_out.push((key >> 32) as u32);
+                let (i, factors, dot) = &self.centroids[key as u32 as usize];
+                let child = &self.entries[*i as usize].child;
+                self.seen.insert(child.list);
+                return Ok(Some(query.list(child, factors, *dot)));
+            }
+            match self.stage {
+                Stage::Few => self.stage = Stage::More,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Looks for lists that have not been handed out.
+    fn look_for(
+        &mut self,
+        rel: pg_sys::Relation,
+        meta: &page::Meta,
+        inner: &Layout,
+        query: &Query,
+        few: bool,
+        due: impl Fn(&page::Child, f32, f32) -> bool,
+    ) -> Result<(), Stale> {
+        let most = if few { FEW_LISTS } else { beam(meta, 0, self.wanted) };
+        let (seen, mut passed_by) = (&self.seen, false);
+        let (entries, all) = estimates(rel, meta, inner, query, &self.parents, most, |child, estimate, least| {
+            let due = due(child, estimate, least);
+            passed_by |= !due;
+            due && !seen.contains(child.list)
+        })?;
+        self.passed_by = passed_by;
+        self.entries = entries;
+        self.by_least.clear();
+        self.by_least.extend(self.entries.iter().zip(0..).map(|(e, i)| order_key(e.least, i)));
+        self.by_least.sort_unstable();
+        self.looked_at = 0;
+        self.centroids.clear();
+        self.ranked.clear();
+        self.batch = match (few, self.at_once) {
+            (true, _) => FEW_LISTS,
+            (_, true) => self.entries.len(),
+            _ => CENTROID_BATCH,
+        };
+        // Of more levels, there may be others below other parents.
+        let all = all && (meta.height == 1 || most == usize::MAX);
+        self.stage = if few { Stage::Few } else { Stage::Wanted { all } };
+        Ok(())
+    }
+}
+
+/// Lists that are found first, for a search to learn how far its results are.
+const FEW_LISTS: usize = 24;
+/// Centroids that are read at a time.
+const CENTROID_BATCH: usize = 32;
+
 /// The nearest `wanted` entries of the inner lists `parents`, nearest first. Centroids of all levels are encoded relative to
 /// the origin, the root's centroid.
 fn children(
@@ -515,10 +780,35 @@ fn children(
     wanted: usize,
     filter: Option<&Predicate>,
 ) -> Result<Vec<Found>, Stale> {
+    let (best, _) = estimates(rel, meta, layout, query, parents, wanted, |_, _, _| true)?;
+    let mut found = Vec::with_capacity(best.len());
+    let mut order: Vec<u32> = (0..best.len() as u32).collect();
+    look_up(rel, layout, query, &best, &mut order, filter, |_, e, factors, dot| {
+        let list = query.list(&e.child, factors, dot);
+        let rank = query.rank(&e.child, list.term.a);
+        found.push(Found { list, rank, at: e.at, cell: e.cell, parent: e.parent as usize });
+    })?;
+    let mut by_rank: Vec<u64> = found.iter().zip(0_u32..).map(|(f, i)| order_key(f.rank, i)).collect();
+    by_rank.sort_unstable();
+    Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
+}
+
+/// Entries of the inner lists `parents` that are probably among the nearest `wanted` of those that are `due`, by their sketches;
+/// and whether these are all of them. `due` gets entry, estimate, and the latter less some deviations.
+fn estimates(
+    rel: pg_sys::Relation,
+    meta: &page::Meta,
+    layout: &Layout,
+    query: &Query,
+    parents: &[Found],
+    wanted: usize,
+    mut due: impl FnMut(&page::Child, f32, f32) -> bool,
+) -> Result<(Vec<Estimated>, bool), Stale> {
     let origin = query.origin();
-    let mut best: Vec<Estimated> = Vec::new();
     let mut threshold = f32::INFINITY;
     let mut full = wanted.saturating_mul(2).max(64);
+    let mut best: Vec<Estimated> = Vec::with_capacity(full.min(meta.lists as usize));
+    let mut all = true;
     // Where lists are ranked by the distance, the bound tells which entries need no look.
     let bounded = query.space == Space::L2;
     let mut scores = Scores::new();
@@ -534,9 +824,6 @@ fn children(
                 while near != 0 {
                     let slot = near.trailing_zeros() as usize;
                     near &= near - 1;
-                    let Some(cell) = block.cell(slot) else {
-                        corrupted(rel, buffer.block(), Damage::Bounds);
-                    };
                     let child = block.child(slot);
                     if child.list > meta.last_list {
                         // Made after the walk began.
@@ -545,12 +832,16 @@ fn children(
                     let (estimate, lower) = (scores.estimate[slot], scores.lower[slot]);
                     let least = estimate - (estimate - lower) * (DEVIATIONS / quantize::DEFAULT_Z);
                     let (estimate, least) = (query.rank(&child, estimate), query.rank(&child, least));
-                    if least >= threshold {
+                    if least >= threshold || !due(&child, estimate, least) {
                         continue;
                     }
+                    let Some(cell) = block.cell(slot) else {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    };
                     let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
                     best.push(Estimated { estimate, least, parent: p as u32, cell, at, child });
                     if best.len() >= full {
+                        all = false;
                         threshold = keep_nearest(&mut best, wanted);
                         full = full.max(2 * best.len());
                     }
@@ -562,38 +853,40 @@ fn children(
         }
     }
     if best.len() > wanted {
+        all = false;
         keep_nearest(&mut best, wanted);
     }
-    // Cells in page order: neighbours share pages. Keys are sorted instead of the entries, which are large.
-    let mut by_cell: Vec<(u64, u32)> =
-        best.iter().zip(0..).map(|(e, i)| (u64::from(e.cell.0) << 16 | u64::from(e.cell.1), i)).collect();
-    by_cell.sort_unstable();
+    Ok((best, all))
+}
+
+/// Reads the centroids of those `entries` whose indices `order` has (it is put in order of their cells, as neighbours share
+/// pages), and hands them to `take`: index, entry, factors, and inner product of the code with the query. Lists of rows that
+/// hold none that passes the `filter` are left out.
+fn look_up(
+    rel: pg_sys::Relation,
+    layout: &Layout,
+    query: &Query,
+    entries: &[Estimated],
+    order: &mut [u32],
+    filter: Option<&Predicate>,
+    mut take: impl FnMut(u32, &Estimated, &CodeFactors, f32),
+) -> Result<(), Stale> {
+    order.sort_unstable_by_key(|&i| entries[i as usize].cell);
     let mut codes = CodeReader::new(rel, layout);
-    let mut found = Vec::with_capacity(best.len());
-    for (at, &(_, i)) in by_cell.iter().enumerate() {
-        if let Some(&(_, ahead)) = by_cell.get(at + CELLS_AHEAD) {
-            codes.prefetch(best[ahead as usize].cell);
+    for (at, &i) in order.iter().enumerate() {
+        if let Some(&ahead) = order.get(at + CELLS_AHEAD) {
+            codes.prefetch(entries[ahead as usize].cell);
         }
-        let e = &best[i as usize];
+        let e = &entries[i as usize];
         if let Some(filter) = filter
             && !codes.may_match(e.cell, e.child.list, filter)?
         {
             continue;
         }
         let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
-        let list = query.list(&e.child, &factors, dot);
-        found.push(Found {
-            list,
-            rank: query.rank(&e.child, list.term.a),
-            at: e.at,
-            cell: e.cell,
-            parent: e.parent as usize,
-        });
+        take(i, e, &factors, dot);
     }
-    let mut by_rank: Vec<u64> =
-        found.iter().zip(0_u32..).map(|(f, i)| u64::from(order_key(f.rank)) << 32 | u64::from(i)).collect();
-    by_rank.sort_unstable();
-    Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
+    Ok(())
 }
 
 /// Lists whose sketch says that they are this many deviations too far away are looked at all the same. (All of them are,
@@ -610,10 +903,11 @@ fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
     threshold
 }
 
-/// An integer that orders as `x` does under `f32::total_cmp`.
-fn order_key(x: f32) -> u32 {
+/// A number that orders as `x` does under `f32::total_cmp`, with an index in its low half.
+fn order_key(x: f32, i: u32) -> u64 {
     let bits = x.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+    let key = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(key) << 32 | u64::from(i)
 }
 
 /// A set of lists, by identity.

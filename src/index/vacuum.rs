@@ -1,11 +1,10 @@
 //! `VACUUM`: clears the live bits of dead rows, page by page in physical order. Codes are not read.
 
-use super::calibrate::QUERIES;
 use super::compat;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Posting, PostingMut};
 use super::storage::{self, Buffer, Change, Checked, StructureLock, corrupted};
-use super::structure::Structure;
+use super::tidy;
 use pgrx::prelude::*;
 
 /// `ambulkdelete`
@@ -98,34 +97,20 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
     info: *mut pg_sys::IndexVacuumInfo,
     stats: *mut pg_sys::IndexBulkDeleteResult,
 ) -> *mut pg_sys::IndexBulkDeleteResult {
-    // SAFETY: PostgreSQL's arguments. Without a bulk delete there is nothing to do: NULL leaves pg_class as it is.
+    // SAFETY: PostgreSQL's arguments. VACUUM holds a lock on the table that outlives this. Without a bulk delete, nothing is
+    // known of the rows: NULL leaves pg_class as it is.
     unsafe {
         if (*info).analyze_only {
             return stats;
         }
-        if stats.is_null() {
-            tidy((*info).index);
-            return stats;
-        }
         let index = (*info).index;
-        tidy(index);
-        (*stats).num_pages = storage::blocks(index);
-        pg_sys::IndexFreeSpaceMapVacuum((*info).index);
-        stats
-    }
-}
-
-/// Measures the stopping rule anew, if that was last done in haste, or when there were fewer lists.
-fn tidy(index: pg_sys::Relation) {
-    let meta = Info::of(index).meta;
-    let measured = meta.calibrated_by as usize >= QUERIES && meta.lists < meta.calibrated + meta.calibrated / 20;
-    if measured {
-        return;
-    }
-    // SAFETY: the table of an open index; VACUUM holds a lock on it that outlives this.
-    unsafe {
         let heap = pg_sys::table_open((*(*index).rd_index).indrelid, pg_sys::AccessShareLock as i32);
-        Structure::new(index, heap, StructureLock::wait(index)).recalibrate(QUERIES, 1.0);
+        tidy::tidy(index, heap);
         pg_sys::table_close(heap, pg_sys::AccessShareLock as i32);
+        storage::spread_free(index);
+        if !stats.is_null() {
+            (*stats).num_pages = storage::blocks(index);
+        }
+        stats
     }
 }

@@ -5,7 +5,7 @@ use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, with_chance, with_try};
 use super::plan::{self, Expressions, Facts, nodes};
 use crate::index::cost::Filter;
 use crate::index::meta::Info;
-use crate::index::{access_method_oid, options};
+use crate::index::{access_method_oid, compat, options};
 use pgrx::prelude::*;
 
 /// The node's name in EXPLAIN.
@@ -153,10 +153,7 @@ impl Offer {
         // SAFETY: the planner's nodes.
         unsafe {
             let pathkey = *nodes::<pg_sys::PathKey>((*self.root).query_pathkeys).first()?;
-            if (*pathkey).pk_strategy != ASCENDING
-                || (*pathkey).pk_nulls_first
-                || (*(*pathkey).pk_eclass).ec_has_volatile
-            {
+            if !compat::is_ascending(pathkey) || (*pathkey).pk_nulls_first || (*(*pathkey).pk_eclass).ec_has_volatile {
                 return None;
             }
             for expression in members((*pathkey).pk_eclass, (*self.rel).relids) {
@@ -531,7 +528,6 @@ unsafe fn copy<T>(node: *mut T) -> *mut T {
 }
 
 /// Strategy numbers of btree.
-const ASCENDING: i32 = pg_sys::BTLessStrategyNumber as i32;
 const BELOW: [i32; 2] = [pg_sys::BTLessStrategyNumber as i32, pg_sys::BTLessEqualStrategyNumber as i32];
 const ABOVE: [i32; 2] = [pg_sys::BTGreaterStrategyNumber as i32, pg_sys::BTGreaterEqualStrategyNumber as i32];
 

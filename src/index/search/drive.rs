@@ -107,6 +107,7 @@ impl Search {
     /// All lists have been scanned, and no row of them has been dropped.
     fn is_complete(&self) -> bool {
         self.horizon == f32::INFINITY
+            && self.coming.is_exhausted()
             && self.scanned.len() >= self.lists.len()
             && self.wanted >= self.meta.lists as usize
     }

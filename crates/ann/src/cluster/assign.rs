@@ -225,6 +225,9 @@ impl Assigner {
     /// Puts rows into the block.
     fn load<'a>(&self, scratch: &mut Scratch, count: usize, row: impl Fn(usize) -> &'a [f32]) {
         for i in 0..count {
+            if i + 1 < count {
+                kernel::prefetch(row(i + 1));
+            }
             scratch.norms[i] = self.space.put(self.kernel, row(i), scratch.block.row_mut(i));
         }
     }

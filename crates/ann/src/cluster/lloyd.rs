@@ -151,7 +151,10 @@ pub(super) fn means(
     let (kernel, dims) = (kernel::best(), rows.matrix.dims);
     let sum = |some: &[u32]| {
         let mut sum = vec![0.0f64; dims];
-        for &row in some {
+        for (i, &row) in some.iter().enumerate() {
+            if let Some(&next) = some.get(i + 1) {
+                kernel::prefetch(rows.row(next as usize));
+            }
             (kernel.add)(&mut sum, rows.row(row as usize));
         }
         sum

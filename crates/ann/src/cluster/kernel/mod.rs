@@ -118,6 +118,19 @@ pub(super) fn best() -> &'static Kernel {
     BEST.get_or_init(|| available()[0])
 }
 
+/// Has the processor fetch a row that is needed soon: rows picked from many are not what it expects next.
+#[inline]
+pub(super) fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which needs nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
 /// One panel: up to `width × lanes` centroids at consecutive positions.
 #[derive(Clone, Copy)]
 struct Panel {

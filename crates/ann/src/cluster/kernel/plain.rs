@@ -25,11 +25,14 @@ pub(super) fn shifted(row: &[f32], scale: f32, shift: &[f32], out: &mut [f32]) -
     let (shifts, shift_rest) = shift.as_chunks::<LANES>();
     let (outs, out_rest) = out.as_chunks_mut::<LANES>();
     for ((x, m), y) in rows.iter().zip(shifts).zip(outs) {
-        for lane in 0..LANES {
-            let value = (x[lane] * scale).clamp(-CLAMP, CLAMP) - m[lane];
-            y[lane] = value;
-            sums[lane] += value * value;
-        }
+        // A loop for each step: the compiler makes whole vectors of these, and pieces of one loop.
+        let mut value = *x;
+        value.iter_mut().for_each(|value| *value *= scale);
+        value.iter_mut().for_each(|value| *value = if *value < CLAMP { *value } else { CLAMP });
+        value.iter_mut().for_each(|value| *value = if *value > -CLAMP { *value } else { -CLAMP });
+        value.iter_mut().zip(m).for_each(|(value, m)| *value -= m);
+        *y = value;
+        sums.iter_mut().zip(value).for_each(|(sum, value)| *sum += value * value);
     }
     let mut rest = 0.0;
     for ((x, m), y) in row_rest.iter().zip(shift_rest).zip(out_rest) {

@@ -1,0 +1,348 @@
+//! Rows become entries: each is assigned to its nearest list and encoded relative to that list's centroid. All on the
+//! threads of the build's pool, while the backend reads the next rows or writes the entries before.
+
+use super::build::{self, BATCH_BYTES, Build};
+use super::encode::{self, Encoder};
+use super::metric::{Frame, Placed};
+use super::page::{Layout, Tid};
+use super::sort::Sort;
+use super::threads::Pending;
+use ann::cluster::{Assigner, Matrix};
+use ann::filter::RowKeys;
+use pgrx::prelude::*;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows that a thread encodes at a time.
+const CHUNK: usize = 64;
+
+/// The records of all rows, list by list.
+pub trait Records {
+    /// The next record and its list. The record is valid until the next call.
+    fn next_record(&mut self) -> Option<(usize, &[u8])>;
+}
+
+/// Sum of squared norms of a list's residuals, and its rows.
+#[derive(Clone, Copy, Default)]
+pub struct Residuals {
+    pub squares: f64,
+    pub rows: u64,
+}
+
+impl Residuals {
+    pub fn add(&mut self, square: f32) {
+        self.squares += f64::from(square);
+        self.rows += 1;
+    }
+
+    /// Root mean square.
+    pub fn radius(&self) -> f32 {
+        if self.rows > 0 { (self.squares / self.rows as f64).sqrt() as f32 } else { 0.0 }
+    }
+}
+
+/// Where rows go.
+pub struct Lists {
+    /// None: there is one list.
+    pub assigner: Option<Assigner>,
+    /// What their codes stand for.
+    pub centroids: Vec<f32>,
+}
+
+impl Lists {
+    /// The list of each row, and the squared distance from its centroid.
+    pub fn assign(&self, rows: Matrix) -> (Vec<u32>, Vec<f32>) {
+        let (mut lists, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
+        if let Some(assigner) = &self.assigner {
+            assigner.assign(rows, &mut lists, &mut distances);
+        } else {
+            let squares = rows.data.par_chunks_exact(rows.dims).map(ann::distance::norm_squared);
+            squares.collect_into_vec(&mut distances);
+        }
+        (lists, distances)
+    }
+
+    fn centroid(&self, list: u32, padded: usize) -> &[f32] {
+        &self.centroids[list as usize * padded..][..padded]
+    }
+}
+
+/// A row on its way to its record.
+struct Row<'r> {
+    tid: Tid,
+    /// In the index's coordinates.
+    vector: &'r [f32],
+    keys: Option<&'r RowKeys>,
+    list: u32,
+    placed: Placed,
+}
+
+/// Writes the records of `n` rows, which `row` gives by their number, one after another.
+fn encode_rows<'r>(
+    frame: &Frame,
+    leaf: &Layout,
+    lists: &Lists,
+    n: usize,
+    row: impl Fn(usize) -> Row<'r> + Sync,
+) -> Vec<u8> {
+    let (space, padded) = (frame.operator.space(), frame.padded());
+    let bytes = encode::record_bytes(leaf);
+    let mut records = vec![0_u8; n * bytes];
+    records.par_chunks_mut(CHUNK * bytes).enumerate().for_each(|(chunk, records)| {
+        let mut encoder = Encoder::new(space, leaf);
+        for (i, record) in records.chunks_exact_mut(bytes).enumerate() {
+            let row = row(chunk * CHUNK + i);
+            encoder.encode(row.vector, lists.centroid(row.list, padded));
+            if row.placed == Placed::Unbounded {
+                encoder.unbind();
+            }
+            if let Some(keys) = row.keys {
+                encoder.row.clone_from(keys);
+            }
+            encode::write_record(&encoder, row.tid, record);
+        }
+    });
+    records
+}
+
+/// All rows of the table, in memory, placed.
+pub struct Table {
+    pub data: Arc<Vec<f32>>,
+    pub tids: Vec<Tid>,
+    /// Empty when there are no filter columns.
+    pub keys: Vec<RowKeys>,
+    pub placed: Vec<Placed>,
+    /// The list of each.
+    pub lists: Vec<u32>,
+    /// The rows in the order of their lists.
+    pub order: Vec<u32>,
+}
+
+/// Encodes the rows of a [`Table`], list by list, some ahead of those that are asked for.
+pub struct InMemory<'b> {
+    build: &'b Build,
+    frame: Arc<Frame>,
+    lists: Arc<Lists>,
+    table: Arc<Table>,
+    /// Rows, by their place in the order, whose records are at hand, and the next of them.
+    current: Range<usize>,
+    records: Vec<u8>,
+    pending: Option<Pending<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl<'b> InMemory<'b> {
+    pub fn new(build: &'b Build, frame: Arc<Frame>, lists: Arc<Lists>, table: Arc<Table>) -> InMemory<'b> {
+        let bytes = encode::record_bytes(&build.leaf);
+        let mut records =
+            InMemory { build, frame, lists, table, current: 0..0, records: Vec::new(), pending: None, bytes };
+        records.start(0);
+        records
+    }
+
+    /// The rows of the batch that begins at `from`.
+    fn batch(&self, from: usize) -> Range<usize> {
+        from..(from + batch_rows(self.build)).min(self.table.order.len())
+    }
+
+    fn start(&mut self, from: usize) {
+        let batch = self.batch(from);
+        if batch.is_empty() {
+            return;
+        }
+        let (frame, lists, table, leaf) = (self.frame.clone(), self.lists.clone(), self.table.clone(), self.build.leaf);
+        self.pending = Some(self.build.pool.start(move |_| {
+            let padded = frame.padded();
+            encode_rows(&frame, &leaf, &lists, batch.len(), |i| {
+                let at = table.order[batch.start + i] as usize;
+                Row {
+                    tid: table.tids[at],
+                    vector: &table.data[at * padded..][..padded],
+                    keys: table.keys.get(at),
+                    list: table.lists[at],
+                    placed: table.placed[at],
+                }
+            })
+        }));
+    }
+}
+
+impl Records for InMemory<'_> {
+    fn next_record(&mut self) -> Option<(usize, &[u8])> {
+        if self.current.is_empty() {
+            self.records = self.pending.take()?.wait();
+            self.current = self.batch(self.current.end);
+            self.start(self.current.end);
+        }
+        let at = self.current.start;
+        self.current.start += 1;
+        let first = self.current.end - self.records.len() / self.bytes;
+        let list = self.table.lists[self.table.order[at] as usize];
+        Some((list as usize, &self.records[(at - first) * self.bytes..][..self.bytes]))
+    }
+}
+
+/// Rows of a batch.
+fn batch_rows(build: &Build) -> usize {
+    (BATCH_BYTES / 4 / build.padded).clamp(16, 8192)
+}
+
+/// Rows on their way to the threads.
+#[derive(Default)]
+struct Batch {
+    tids: Vec<Tid>,
+    data: Vec<f32>,
+    keys: Vec<RowKeys>,
+}
+
+/// A batch as the threads return it: for each row its list (None: not indexed), residual norm squared, and record.
+struct Encoded {
+    heads: Vec<Option<(u32, f32)>>,
+    records: Vec<u8>,
+}
+
+impl Batch {
+    fn encode(mut self, frame: &Frame, leaf: &Layout, lists: &Lists) -> Encoded {
+        let padded = frame.padded();
+        let placed: Vec<Placed> = self.data.par_chunks_exact_mut(padded).map(|x| frame.place(x)).collect();
+        let (assigned, distances) = lists.assign(Matrix::new(&self.data, padded));
+        let records = encode_rows(frame, leaf, lists, self.tids.len(), |i| Row {
+            tid: self.tids[i],
+            vector: &self.data[i * padded..][..padded],
+            keys: self.keys.get(i),
+            list: assigned[i],
+            placed: placed[i],
+        });
+        let indexed = |(placed, head)| (placed != Placed::Nowhere).then_some(head);
+        Encoded { heads: placed.into_iter().zip(assigned.into_iter().zip(distances)).map(indexed).collect(), records }
+    }
+}
+
+/// The table's rows, sorted by list.
+pub struct Sorted {
+    pub sort: Sort,
+    pub residuals: Vec<Residuals>,
+    /// Rows of the table, and of the index.
+    pub heap_rows: f64,
+    pub index_rows: f64,
+}
+
+/// State of the scan: one batch fills while the threads work on the one before.
+struct Scan<'b> {
+    build: &'b Build,
+    frame: Arc<Frame>,
+    lists: Arc<Lists>,
+    batch: Batch,
+    pending: Option<Pending<Encoded>>,
+    sort: Sort,
+    residuals: Vec<Residuals>,
+    index_rows: f64,
+    value: Vec<f32>,
+}
+
+/// Reads the table, assigns and encodes its rows, and puts them into a sort by list, which gets so much memory (kB).
+pub fn scan(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>, memory: i32) -> Sorted {
+    let n = lists.centroids.len() / build.padded;
+    let mut state = Scan {
+        build,
+        frame,
+        lists,
+        batch: Batch::default(),
+        pending: None,
+        sort: Sort::new(encode::record_bytes(&build.leaf), memory),
+        residuals: vec![Residuals::default(); n],
+        index_rows: 0.0,
+        value: Vec::new(),
+    };
+    // SAFETY: PostgreSQL's relations; the state outlives the call.
+    let heap_rows = unsafe {
+        pg_sys::table_index_build_scan(
+            build.heap,
+            build.index,
+            build.info,
+            true,
+            true,
+            Some(assign_row),
+            (&raw mut state).cast(),
+            std::ptr::null_mut(),
+        )
+    };
+    state.submit();
+    state.collect();
+    Sorted { sort: state.sort, residuals: state.residuals, heap_rows, index_rows: state.index_rows }
+}
+
+impl Scan<'_> {
+    /// Gives the batch to the threads, and takes the one before.
+    fn submit(&mut self) {
+        self.collect();
+        if self.batch.tids.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let (frame, lists, leaf) = (self.frame.clone(), self.lists.clone(), self.build.leaf);
+        self.pending = Some(self.build.pool.start(move |_| batch.encode(&frame, &leaf, &lists)));
+    }
+
+    /// Puts the pending batch into the sort.
+    fn collect(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        let encoded = pending.wait();
+        let bytes = encode::record_bytes(&self.build.leaf);
+        for (head, record) in encoded.heads.iter().zip(encoded.records.chunks_exact(bytes)) {
+            if let Some((list, square)) = *head {
+                self.residuals[list as usize].add(square);
+                self.index_rows += 1.0;
+                self.sort.put(list as i32, record);
+            }
+        }
+    }
+}
+
+/// Callback of the scan.
+#[pg_guard]
+unsafe extern "C-unwind" fn assign_row(
+    _index: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    values: *mut pg_sys::Datum,
+    nulls: *mut bool,
+    _alive: bool,
+    state: *mut std::ffi::c_void,
+) {
+    // SAFETY: PostgreSQL's arguments; `state` is the Scan given to the scan.
+    unsafe {
+        let state = &mut *state.cast::<Scan>();
+        if *nulls {
+            return;
+        }
+        build::read_vector(state.build, *values, &mut state.value);
+        let batch = &mut state.batch;
+        batch.data.extend_from_slice(&state.value);
+        batch.tids.push(Tid::from_item(&*tid));
+        batch.data.resize(batch.tids.len() * state.build.padded, 0.0);
+        if state.build.filters.len() > 0 {
+            batch.keys.push(build::read_keys(state.build, values, nulls));
+        }
+        if batch.tids.len() == batch_rows(state.build) {
+            state.submit();
+        }
+    }
+}
+
+/// The numbers of rows, in the order of their lists.
+pub fn order_of(lists: &[u32], count: usize) -> Vec<u32> {
+    let mut next = vec![0_u32; count + 1];
+    for &list in lists {
+        next[list as usize + 1] += 1;
+    }
+    for i in 0..count {
+        next[i + 1] += next[i];
+    }
+    let mut order = vec![0; lists.len()];
+    for (row, &list) in lists.iter().enumerate() {
+        order[next[list as usize] as usize] = row as u32;
+        next[list as usize] += 1;
+    }
+    order
+}

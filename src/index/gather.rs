@@ -1,0 +1,208 @@
+//! Reads the table for a build: all rows when memory holds them, else a sample.
+
+use super::build::{self, Build, progress};
+use super::page::Tid;
+use super::sample::Reservoir;
+use super::storage;
+use ann::filter::RowKeys;
+use pgrx::prelude::*;
+
+/// Rows of the sample for each list, if memory allows.
+const SAMPLE_PER_LIST: usize = 64;
+/// Blocks read to learn how many rows a table has that was never counted.
+const LOOK_BLOCKS: u32 = 32;
+/// Rows of a sample at least.
+const LEAST_SAMPLE: usize = 10_000;
+/// Share of `maintenance_work_mem` for the rows.
+const SHARE: f64 = 0.75;
+/// Rows that are more than this share of the table are read as all are.
+const MOST_OF_THE_TABLE: f64 = 0.7;
+
+/// Rows of the table.
+pub struct Gathered {
+    /// As read, padded with zeroes.
+    pub data: Vec<f32>,
+    /// All rows of the table; None for a sample.
+    pub whole: Option<Whole>,
+    /// Rows of the table that have a vector, estimated where this is a sample.
+    pub table_rows: f64,
+}
+
+/// What comes with the vectors of all rows.
+pub struct Whole {
+    pub tids: Vec<Tid>,
+    /// The filter columns of each; empty if there are none.
+    pub keys: Vec<RowKeys>,
+    /// Rows of the table as PostgreSQL counts them.
+    pub heap_rows: f64,
+}
+
+/// Rows that a training set for so many lists should have.
+pub fn training_rows(lists: usize) -> usize {
+    lists.saturating_mul(SAMPLE_PER_LIST).max(LEAST_SAMPLE)
+}
+
+/// Reads rows for `build`: all, if they fit, else as many as a training set should have and memory holds.
+pub fn gather(build: &Build) -> Gathered {
+    let fit = ((build::memory() as f64 * SHARE) as usize / bytes_per_row(build)).max(256);
+    let blocks = storage::blocks(build.heap);
+    let rows = estimate(build, blocks);
+    if rows <= fit as f64 {
+        let mut reader = Reader::new(build, fit, true);
+        let heap_rows = reader.read_all();
+        return reader.finish(1.0, heap_rows);
+    }
+    let wanted = training_rows(build.wanted_lists(rows)).min(fit);
+    let mut sampled = blocks;
+    if (wanted as f64) < rows * MOST_OF_THE_TABLE {
+        sampled = ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).clamp(1, blocks);
+    }
+    let mut reader = Reader::new(build, wanted, false);
+    reader.read_blocks(blocks, sampled);
+    if sampled < blocks && reader.reservoir.seen() < wanted / 2 {
+        // The estimate of the rows was far off.
+        sampled = blocks;
+        reader = Reader::new(build, wanted, false);
+        reader.read_blocks(blocks, blocks);
+    }
+    reader.finish(f64::from(blocks) / f64::from(sampled.max(1)), 0.0)
+}
+
+/// Bytes that a row takes while it is in memory.
+fn bytes_per_row(build: &Build) -> usize {
+    let keys = if build.filters.len() > 0 { size_of::<RowKeys>() + 8 * build.filters.len() + 16 } else { 0 };
+    // TID, list, distance, place in the order of the lists, state.
+    4 * build.padded + keys + size_of::<Tid>() + 13
+}
+
+/// Rows of the table, as the planner estimates them.
+fn estimate(build: &Build, blocks: u32) -> f64 {
+    let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
+    // SAFETY: `heap` is an open table.
+    let counted = unsafe {
+        pg_sys::estimate_rel_size(build.heap, std::ptr::null_mut(), &mut pages, &mut rows, &mut visible);
+        (*(*build.heap).rd_rel).reltuples >= 0.0
+    };
+    if counted || blocks <= LOOK_BLOCKS {
+        return rows;
+    }
+    // What PostgreSQL makes of the row's width is far off when vectors are out of line.
+    let mut look = Reader::new(build, 1, false);
+    look.read_blocks(blocks, LOOK_BLOCKS);
+    look.reservoir.seen() as f64 * f64::from(blocks) / f64::from(LOOK_BLOCKS)
+}
+
+/// State of a scan.
+struct Reader<'b> {
+    build: &'b Build,
+    value: Vec<f32>,
+    reservoir: Reservoir,
+    /// While all rows have been kept.
+    whole: Option<(Vec<Tid>, Vec<RowKeys>)>,
+}
+
+impl<'b> Reader<'b> {
+    /// Keeps up to `wanted` rows. `whole`: all there are, if they are no more than that.
+    fn new(build: &'b Build, wanted: usize, whole: bool) -> Reader<'b> {
+        Reader {
+            build,
+            value: Vec::new(),
+            reservoir: Reservoir::new(wanted, build.dims, build.padded, build.seed),
+            whole: whole.then(Default::default),
+        }
+    }
+
+    /// Reads the whole table as a build that indexes its rows must; returns its rows.
+    fn read_all(&mut self) -> f64 {
+        // SAFETY: `build` holds open relations; the state outlives the call. Not from where another scan is: the order
+        // of the rows decides about the lists.
+        unsafe {
+            pg_sys::table_index_build_scan(
+                self.build.heap,
+                self.build.index,
+                self.build.info,
+                false,
+                true,
+                Some(read_row),
+                (&raw mut *self).cast(),
+                std::ptr::null_mut(),
+            )
+        }
+    }
+
+    /// Reads `sampled` of the table's blocks.
+    fn read_blocks(&mut self, blocks: u32, sampled: u32) {
+        let build = self.build;
+        progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
+        let mut read = |start: u32, n: u32| {
+            // SAFETY: as in `read_all`.
+            unsafe {
+                pg_sys::table_index_build_range_scan(
+                    build.heap,
+                    build.index,
+                    build.info,
+                    false,
+                    true,
+                    false,
+                    start,
+                    n,
+                    Some(read_row),
+                    (&raw mut *self).cast(),
+                    std::ptr::null_mut(),
+                );
+            }
+        };
+        if sampled >= blocks {
+            if blocks > 0 {
+                read(0, blocks);
+            }
+            return;
+        }
+        // SAFETY: a sampler on the stack.
+        unsafe {
+            let mut sampler = pg_sys::BlockSamplerData::default();
+            pg_sys::BlockSampler_Init(&mut sampler, blocks, sampled as i32, (build.seed >> 16) as u32);
+            while pg_sys::BlockSampler_HasMore(&mut sampler) {
+                read(pg_sys::BlockSampler_Next(&mut sampler), 1);
+                pgrx::check_for_interrupts!();
+            }
+        }
+    }
+
+    /// `factor`: blocks of the table for each block read.
+    fn finish(self, factor: f64, heap_rows: f64) -> Gathered {
+        let table_rows = self.reservoir.seen() as f64 * factor;
+        let whole = self.whole.map(|(tids, keys)| Whole { tids, keys, heap_rows });
+        Gathered { data: self.reservoir.into_rows(), whole, table_rows }
+    }
+}
+
+/// Callback of the scans.
+#[pg_guard]
+unsafe extern "C-unwind" fn read_row(
+    _index: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    values: *mut pg_sys::Datum,
+    nulls: *mut bool,
+    _alive: bool,
+    state: *mut std::ffi::c_void,
+) {
+    // SAFETY: PostgreSQL's arguments; `state` is the Reader given to the scan.
+    unsafe {
+        let reader = &mut *state.cast::<Reader>();
+        if *nulls {
+            return;
+        }
+        build::read_vector(reader.build, *values, &mut reader.value);
+        reader.reservoir.offer(&reader.value);
+        if reader.reservoir.has_dropped() {
+            reader.whole = None;
+        }
+        if let Some((tids, keys)) = &mut reader.whole {
+            tids.push(Tid::from_item(&*tid));
+            if reader.build.filters.len() > 0 {
+                keys.push(build::read_keys(reader.build, values, nulls));
+            }
+        }
+    }
+}

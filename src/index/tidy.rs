@@ -1,0 +1,301 @@
+//! What VACUUM does when the dead rows are gone: it brings to an end what a crash or an ERROR broke off, gives back pages
+//! that nothing refers to, merges small lists, splits long ones, writes wasteful ones anew, and measures the stopping rule again.
+
+use super::calibrate::QUERIES;
+use super::compat;
+use super::merge;
+use super::meta::Info;
+use super::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
+use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, corrupted};
+use super::structure::{self, Structure};
+use super::tree::Cursor;
+use ann::quantize::BLOCK;
+use pgrx::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+/// Tidies up `index` on `heap`; both stay open and locked. The structure lock is held for one step at a time, so that an
+/// inserter who meets a closed list waits no longer than for that.
+pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
+    let structure = || Structure::new(index, heap, StructureLock::wait(index));
+    let layout = Info::of(index).leaf_layout();
+    for (list, leaf) in structure().mend() {
+        compat::vacuum_delay();
+        let meta = Info::of(index).meta;
+        if merge::is_small(leaf.rows, &meta) {
+            structure().merge(list, leaf.cell);
+        } else if leaf.rows > meta.split_at(leaf.radius) + BLOCK || leaf.wastes(&layout) && !leaf.is_split(&meta) {
+            // (Inserts split lists only when these get a new block.)
+            structure().split_located(list, leaf.cell);
+        }
+    }
+    let meta = Info::of(index).meta;
+    let (now, then) = (f64::from(meta.lists), f64::from(meta.calibrated));
+    // If that was last done in haste, or with fewer or many more lists.
+    if (meta.calibrated_by as usize) < QUERIES || now >= then * 1.05 || now < then * 0.7 {
+        structure().recalibrate(QUERIES, 1.0);
+    }
+}
+
+/// A list of rows in the tree.
+#[derive(Clone, Copy)]
+struct Leaf {
+    head: u32,
+    /// Of its centroid; none if it is the root.
+    cell: (u32, u16),
+    radius: f32,
+    rows: usize,
+    /// Places for rows.
+    slots: usize,
+    pages: usize,
+    closed: bool,
+}
+
+impl Leaf {
+    /// Whether the list would take fewer pages if it were written anew, or has more free slots than it will soon need.
+    fn wastes(&self, layout: &Layout) -> bool {
+        let needed = (self.rows + BLOCK / 2).div_ceil(BLOCK).div_ceil(layout.blocks);
+        self.pages > needed || self.slots > self.rows + self.rows / 2 + BLOCK
+    }
+
+    /// Whether writing it anew would make two of it.
+    fn is_split(&self, meta: &Meta) -> bool {
+        structure::pieces(self.rows, meta.split_at(self.radius)) > 1
+    }
+}
+
+/// What is known of a page.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// 0: it was never written.
+    kind: u8,
+    /// What a sketch or code page says of itself, and what was found to refer to it.
+    refs: u16,
+    named: u16,
+    /// Part of the index as it is.
+    used: bool,
+}
+
+/// The pages and lists of an index.
+#[derive(Default)]
+struct Survey {
+    pages: Vec<Seen>,
+    leaves: HashMap<u32, Leaf>,
+    inner: HashSet<u32>,
+}
+
+impl Structure {
+    /// Brings broken-off changes to an end and gives back leaked pages; returns the lists of rows.
+    fn mend(&mut self) -> Vec<(u32, Leaf)> {
+        self.complete();
+        let mut survey = Survey::default();
+        self.survey_lists(&mut survey);
+        // Who extends the file locks the new page before this lock is released: from now on, a page of zeroes up to here is
+        // either locked or left over.
+        let blocks = storage::blocks_settled(self.index);
+        let open = self.survey_pages(&mut survey, META_BLOCK..blocks, false);
+        if survey.leaks(open) {
+            // An insert may have made pages that it was just about to name. It has had the posting page locked that is to
+            // name them; so this pass meets the names of all pages that the first has met.
+            survey.pages.iter_mut().for_each(|page| page.named = 0);
+            survey.leaves.values_mut().for_each(|leaf| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
+            let open = self.survey_pages(&mut survey, META_BLOCK..blocks, true);
+            self.give_back(&survey, open);
+        }
+        for (number, page) in (0..).zip(&survey.pages) {
+            if page.kind == 0 || page.is(Kind::Free) {
+                storage::note_free(self.index, number);
+            }
+        }
+        storage::spread_free(self.index);
+        for (&id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
+            structure::reopen(self.index, &self.leaf, (leaf.head, id), &self.lock);
+        }
+        survey.leaves.into_iter().collect()
+    }
+
+    /// Completes the change that left lists `pending`: their rows are taken out of all other lists.
+    fn complete(&mut self) {
+        let pending = self.meta.pending;
+        if pending == [0; PENDING] {
+            return;
+        }
+        let mut survey = Survey::default();
+        self.survey_lists(&mut survey);
+        let mut rows: HashSet<Tid> = HashSet::new();
+        for (&id, leaf) in survey.leaves.iter().filter(|(id, _)| pending.contains(id)) {
+            let mut cursor = Cursor::of(self.index, &self.leaf, leaf.head, id);
+            while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| self.damaged(stale)) {
+                rows.extend(entries(&cursor.posting(&buffer)).map(|entry| entry.2));
+            }
+        }
+        for (&id, leaf) in survey.leaves.iter().filter(|(id, _)| !pending.contains(id)) {
+            let mut next = leaf.head;
+            while next != NO_BLOCK {
+                compat::vacuum_delay();
+                let buffer = Buffer::write(self.index, next);
+                let posting = Posting::open(buffer.page(), &self.leaf, id).or_corrupted(self.index, next);
+                next = posting.opaque.next;
+                let copies: Vec<(usize, usize)> =
+                    entries(&posting).filter(|entry| rows.contains(&entry.2)).map(|(b, slot, _)| (b, slot)).collect();
+                if !copies.is_empty() {
+                    self.take_out(&buffer, copies.into_iter());
+                }
+            }
+        }
+        self.update_meta(|meta| meta.pending = [0; PENDING]);
+    }
+
+    fn damaged(&self, stale: Stale) -> ! {
+        corrupted(self.index, stale.block, stale.damage)
+    }
+
+    /// Finds all lists of the tree.
+    fn survey_lists(&self, survey: &mut Survey) {
+        let Meta { height, root, root_list, .. } = self.meta;
+        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
+        if height == 0 {
+            survey.leaves.insert(root_list, unknown);
+            return;
+        }
+        survey.inner.insert(root_list);
+        let mut level = vec![(root, root_list)];
+        for height in (0..height).rev() {
+            let mut children = Vec::new();
+            for (head, list) in level {
+                let mut cursor = Cursor::of(self.index, &self.inner, head, list);
+                while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| self.damaged(stale)) {
+                    let posting = cursor.posting(&buffer);
+                    for (b, slot, _) in entries(&posting) {
+                        let (block, child) = (posting.block(b), posting.block(b).child(slot));
+                        let cell =
+                            block.cell(slot).unwrap_or_else(|| corrupted(self.index, buffer.block(), Damage::Bounds));
+                        if height == 0 {
+                            let leaf = Leaf { head: child.head, cell, radius: child.radius, ..unknown };
+                            survey.leaves.insert(child.list, leaf);
+                        } else {
+                            survey.inner.insert(child.list);
+                            children.push((child.head, child.list));
+                        }
+                    }
+                }
+            }
+            level = children;
+        }
+    }
+
+    /// Reads all pages, or `again` those on which posting blocks may be by now, and what the blocks refer to; returns the
+    /// code pages that were open before.
+    fn survey_pages(&self, survey: &mut Survey, blocks: std::ops::Range<u32>, again: bool) -> [u32; 2] {
+        let index = self.index;
+        let meta = Info::of(index).meta;
+        let mut mean = meta.mean;
+        if !again {
+            survey.pages.resize(blocks.end as usize, Seen::default());
+            survey.pages[META_BLOCK as usize].used = true;
+            while mean != NO_BLOCK {
+                let next = page::check(Buffer::read(index, mean).page(), Kind::Mean).or_corrupted(index, mean).next;
+                survey.pages[mean as usize].used = true;
+                mean = next;
+            }
+        }
+        let mut number = blocks.start;
+        // Blocks that were added meanwhile may name pages that are older.
+        while number < if again { storage::blocks(index) } else { blocks.end } {
+            let block = number;
+            number += 1;
+            let seen = survey.pages.get(block as usize).copied().unwrap_or_default();
+            if again && [Kind::Meta, Kind::Mean, Kind::Sketch, Kind::Code].into_iter().any(|kind| seen.is(kind)) {
+                continue;
+            }
+            compat::vacuum_delay();
+            let buffer = Buffer::read(index, block);
+            let opaque = match page::check_any(buffer.page()) {
+                Ok(opaque) => opaque,
+                Err(Damage::New) => continue,
+                Err(damage) => corrupted(index, block, damage),
+            };
+            let in_tree = survey.leaves.contains_key(&opaque.list) || survey.inner.contains(&opaque.list);
+            if !again {
+                let page = &mut survey.pages[block as usize];
+                (page.kind, page.refs) = (opaque.kind, opaque.refs);
+                page.used |= opaque.kind == Kind::Posting as u8 && in_tree;
+                if opaque.kind == Kind::Sketch as u8 {
+                    page.refs = 1;
+                }
+                if opaque.kind == Kind::Code as u8 && opaque.closed() {
+                    drop(buffer);
+                    structure::reopen_cells(index, &self.inner, block, &self.lock);
+                    continue;
+                }
+            }
+            if opaque.kind != Kind::Posting as u8 || !in_tree {
+                continue;
+            }
+            let layout = if opaque.level == 0 { &self.leaf } else { &self.inner };
+            let posting = Posting::open(buffer.page(), layout, opaque.list).or_corrupted(index, block);
+            for b in (0..posting.blocks()).map(|b| posting.block(b)) {
+                for named in b.all_code_pages().chain(b.all_sketch_pages()) {
+                    if let Some(page) = survey.pages.get_mut(named as usize) {
+                        page.named = page.named.saturating_add(1);
+                    }
+                }
+            }
+            if let Some(leaf) = survey.leaves.get_mut(&opaque.list) {
+                leaf.rows += entries(&posting).count();
+                leaf.slots += (0..posting.blocks()).map(|b| posting.block(b).slots()).sum::<usize>();
+                leaf.pages += 1;
+                leaf.closed |= opaque.closed();
+            }
+        }
+        meta.open_code
+    }
+
+    /// Frees the pages that nothing refers to, and corrects how many blocks code pages think refer to them. `open`: code pages
+    /// that blocks took cells from meanwhile.
+    fn give_back(&self, survey: &Survey, open: [u32; 2]) {
+        let (index, epoch) = (self.index, self.meta.epoch);
+        for (number, seen) in (0..).zip(&survey.pages).filter(|(number, seen)| seen.leaks() && !open.contains(number)) {
+            compat::vacuum_delay();
+            let buffer = Buffer::write(index, number);
+            let change = Change::begin(index);
+            if seen.named > 0 {
+                page::edit_opaque(change.edit(&buffer, false), |o| o.refs = seen.named);
+            } else {
+                page::free(change.edit(&buffer, true), epoch);
+                storage::note_free(index, number);
+            }
+            change.commit();
+        }
+    }
+}
+
+impl Seen {
+    fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u8
+    }
+
+    /// Whether fewer blocks refer to the page than it counts, or nothing at all.
+    fn leaks(&self) -> bool {
+        match self.kind {
+            _ if self.is(Kind::Sketch) || self.is(Kind::Code) => self.named < self.refs || self.named == 0,
+            _ if self.is(Kind::Posting) || self.is(Kind::Mean) => !self.used,
+            _ => false,
+        }
+    }
+}
+
+impl Survey {
+    /// Whether there are pages that nothing refers to.
+    fn leaks(&self, open: [u32; 2]) -> bool {
+        (0..).zip(&self.pages).any(|(number, seen)| seen.leaks() && !open.contains(&number))
+    }
+}
+
+/// Block, slot and TID of the live entries of a page.
+fn entries<'p>(posting: &Posting<'p>) -> impl Iterator<Item = (usize, usize, Tid)> + use<'p> {
+    let posting = *posting;
+    (0..posting.blocks()).flat_map(move |b| {
+        let block = posting.block(b);
+        (0..BLOCK).filter(move |slot| block.live() >> slot & 1 == 1).map(move |slot| (b, slot, block.tid(slot)))
+    })
+}
