@@ -39,7 +39,7 @@ const GOAL_GROWTH: usize = 4;
 /// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
 /// measured for LIMITs from 10 to 300, so that recall does not fall.
 const RANK_EXPONENT: f64 = 0.4;
-pub const LISTS_EXPONENT: f64 = 0.3;
+const LISTS_EXPONENT: f64 = 0.3;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
 /// be that of such a goal; but it is not less than this, as a single row says little.
 const LEAST_RANK: usize = 4;

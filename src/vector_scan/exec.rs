@@ -402,6 +402,8 @@ struct Run {
     overflowed: bool,
     /// Upper bound of the distance of the row returned last.
     last: f64,
+    /// There is a search: reading all rows needs none.
+    searches: bool,
     /// The work of its search that is in the totals.
     counted: Work,
     /// Rows returned, when a change of strategy may bring them up again.
@@ -557,12 +559,9 @@ impl Execution {
                 exhausted: false,
                 overflowed: false,
                 last: f64::NEG_INFINITY,
+                searches: false,
                 counted: Work::default(),
                 emitted: HashSet::new(),
-            });
-            // Reading the query may detoast it: in memory that goes with the next row.
-            PgMemoryContexts::For((*context).ecxt_per_tuple_memory).switch_to(|_| {
-                scan::driven_search(self.rows.scan);
             });
             if self.facts.strategy == Strategy::Bitmap {
                 self.use_bitmap();
@@ -637,8 +636,12 @@ impl Execution {
 
     #[allow(clippy::mut_from_ref, reason = "the search belongs to the scan; see SAFETY")]
     fn search<'s>(&self) -> &'s mut Search {
-        // SAFETY: the scan has been rescanned by `start`; the search is used by one at a time.
-        unsafe { scan::driven_search(self.rows.scan) }
+        // SAFETY: the scan has been rescanned by `start`; the search is used by one at a time. Reading the query may detoast
+        // it: in memory that goes with the next row.
+        unsafe {
+            let memory = (*self.rows.context).ecxt_per_tuple_memory;
+            PgMemoryContexts::For(memory).switch_to(|_| scan::driven_search(self.rows.scan))
+        }
     }
 
     fn model(&self) -> Model {
@@ -660,6 +663,7 @@ impl Execution {
         let search = self.search();
         search.expect_share(restricted);
         let run = self.run.as_mut().unwrap();
+        run.searches = true;
         (run.looked_at, run.fetched, run.passed) = (0, 0, 0);
         if run.radius < f64::INFINITY && self.facts.limit.is_none() {
             search.drive_within(run.radius);
@@ -998,7 +1002,7 @@ impl Execution {
     fn count_work(&mut self) {
         let Some(run) = &mut self.run else { return };
         self.totals.fetched += std::mem::take(&mut run.fetched);
-        if !run.mode.has_read_all() {
+        if run.searches && !run.mode.has_read_all() {
             // SAFETY: the scan is open while there is a run.
             let work = unsafe { scan::driven_search(self.rows.scan).work };
             let counted = std::mem::replace(&mut run.counted, work);

@@ -14,8 +14,8 @@ pub const CUSTOM_NAME: &std::ffi::CStr = c"vector scan";
 /// Rows expected within a distance range: statistics say nothing about that. At least so many, or this share of the table.
 const LEAST_IN_RANGE: f64 = 100.0;
 const SHARE_IN_RANGE: f64 = 0.0005;
-/// Share of the cost of PostgreSQL's own plan that a faster one is offered for.
-const JUST_LESS: f64 = 0.98;
+/// More than the cost of a plan by so much.
+const A_LITTLE: f64 = 1.02;
 /// Rows expected to be wanted when there is no LIMIT that the planner knows.
 pub const UNKNOWN_LIMIT: f64 = 10.0;
 
@@ -302,7 +302,11 @@ impl Offer {
                 None => search.min(with_try(pass)),
             };
             // All that match (or are in range): for who reads on.
+            let by_pass = pass_units + rows * share * model.distance() * UNITS_PER_MICROSECOND;
             let mut all = units(facts.by_search(&model, within.unwrap_or(rows * share)));
+            if in_range.is_none() {
+                all = all.min(by_pass);
+            }
             let bitmap = if others.is_empty() { None } else { self.bitmap_path() };
             if let Some((_, bitmap_units, found)) = bitmap {
                 let matching = (found * (*rel).tuples).clamp(1.0, rows);
@@ -311,8 +315,8 @@ impl Offer {
                 let read_all = model.read_all(matching, rest, qual_micros);
                 let best = if search.micros < read_all.micros { search } else { read_all };
                 facts.matching = matching;
-                facts.bitmap_micros = bitmap_units / UNITS_PER_MICROSECOND;
-                let bitmap_cost = bitmap_units + units(best);
+                facts.bitmap_micros = bitmap_units / UNITS_PER_MICROSECOND + model.bitmap(matching);
+                let bitmap_cost = facts.bitmap_micros * UNITS_PER_MICROSECOND + units(best);
                 let forced = options::vector_scan_strategy();
                 if forced == Some(Strategy::Bitmap) || forced.is_none() && bitmap_cost < cost {
                     facts.strategy = Strategy::Bitmap;
@@ -334,13 +338,30 @@ impl Offer {
             let setup = qual.startup + query_cost.startup + query_cost.per_tuple;
             let emit = pg_sys::cpu_tuple_cost + (*(*rel).reltarget).cost.per_tuple;
             let mut cost = cost + k * emit;
-            // PostgreSQL's formulas leave out that a vector is read, out of line perhaps: where the planner would compare
-            // what cannot be compared, the node that is expected to be faster is offered for a little less.
-            if let Some((theirs, scanned)) = self.sorted(k)
-                && ordered
-                && cost <= theirs + scanned * model.distance() * UNITS_PER_MICROSECOND
-            {
-                cost = cost.min(JUST_LESS * theirs);
+            // PostgreSQL's formulas leave out that a vector is read, out of line perhaps, and count a page of the table like
+            // one that is read from disk. So its plan and the node are compared by what both are expected to take, and the
+            // node is offered for a little less or a little more.
+            if ordered && let Some((path, theirs)) = self.sorted(k) {
+                let found = bitmap.map(|(_, bitmap_units, _)| bitmap_units);
+                let scan = match (*path).type_ {
+                    pg_sys::NodeTag::T_IndexPath => Some((*path.cast::<pg_sys::IndexPath>()).indextotalcost),
+                    pg_sys::NodeTag::T_BitmapHeapPath => found,
+                    _ => None,
+                };
+                let theirs_true = match scan {
+                    Some(scan) => {
+                        let micros = model.sorted((*path).rows, qual_micros)
+                            + if (*path).type_ == pg_sys::NodeTag::T_IndexPath {
+                                0.0
+                            } else {
+                                model.bitmap((*path).rows)
+                            };
+                        scan + units(Cost { micros, pages: (*path).rows })
+                    }
+                    None => theirs + (*path).rows * model.distance() * UNITS_PER_MICROSECOND,
+                };
+                cost =
+                    if cost <= theirs_true { cost.min(theirs * (2.0 - A_LITTLE)) } else { cost.max(theirs * A_LITTLE) };
             }
             let all = all.max(cost) + (*rel).rows * emit;
             // A LIMIT takes its share of what lies between startup and total cost; it shall come to `cost`.
@@ -379,8 +400,8 @@ impl Offer {
         }
     }
 
-    /// What PostgreSQL expects the cheapest scan in no order with a sort for `k` rows to cost, and the rows sorted.
-    unsafe fn sorted(&self, k: f64) -> Option<(f64, f64)> {
+    /// The cheapest scan in no order, and what PostgreSQL expects it and a sort for `k` rows to cost.
+    unsafe fn sorted(&self, k: f64) -> Option<(*mut pg_sys::Path, f64)> {
         // SAFETY: the planner's nodes.
         unsafe {
             let cheapest = nodes::<pg_sys::Path>((*self.rel).pathlist)
@@ -391,7 +412,7 @@ impl Offer {
             let kept = if rows > 2.0 * k { 2.0 * k } else { rows };
             // As in cost_sort; the distance itself is computed by an operator.
             let sort = 2.0 * pg_sys::cpu_operator_cost * rows * kept.log2() + pg_sys::cpu_operator_cost * rows;
-            Some(((*cheapest).total_cost + sort, rows))
+            Some((cheapest, (*cheapest).total_cost + sort))
         }
     }
 
