@@ -38,6 +38,11 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             // Without an order there is nothing that this index could do; nor has it rows whose vector is NULL.
             *startup = f64::INFINITY;
             *total = f64::INFINITY;
+            // There what settings disable counts before the costs.
+            #[cfg(feature = "pg18")]
+            {
+                (*path).path.disabled_nodes = 2;
+            }
             return;
         }
         let (mut random, mut sequential) = (0.0, 0.0);
