@@ -3,6 +3,7 @@
 
 use super::build::{self, BATCH_BYTES, Build};
 use super::encode::{self, Encoder};
+use super::gather;
 use super::metric::{Frame, Placed};
 use super::page::{Layout, Tid};
 use super::sort::Sort;
@@ -13,6 +14,7 @@ use pgrx::prelude::*;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows that a thread encodes at a time.
 const CHUNK: usize = 64;
@@ -42,29 +44,41 @@ impl Residuals {
     }
 }
 
-/// Where rows go.
-pub struct Lists {
-    /// None: there is one list.
-    pub assigner: Option<Assigner>,
-    /// What their codes stand for.
-    pub centroids: Vec<f32>,
+/// Where rows go; centroids are what their codes stand for.
+pub enum Lists {
+    Many(Box<Assigner>),
+    /// One list, and its centroid.
+    One(Vec<f32>),
 }
 
 impl Lists {
-    /// The list of each row, and the squared distance from its centroid.
-    pub fn assign(&self, rows: Matrix) -> (Vec<u32>, Vec<f32>) {
+    pub fn count(&self) -> usize {
+        match self {
+            Lists::Many(assigner) => assigner.centroids().rows(),
+            Lists::One(_) => 1,
+        }
+    }
+
+    /// The list of each row, and the squared distance from its centroid; anything once the build is `cancelled`.
+    pub fn assign(&self, rows: Matrix, cancelled: &AtomicBool) -> (Vec<u32>, Vec<f32>) {
         let (mut lists, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
-        if let Some(assigner) = &self.assigner {
-            assigner.assign(rows, &mut lists, &mut distances);
-        } else {
-            let squares = rows.data.par_chunks_exact(rows.dims).map(ann::distance::norm_squared);
-            squares.collect_into_vec(&mut distances);
+        match self {
+            Lists::Many(assigner) => {
+                let _ = assigner.assign_unless(rows, &mut lists, &mut distances, &|| cancelled.load(Ordering::Relaxed));
+            }
+            Lists::One(_) => {
+                let squares = rows.data.par_chunks_exact(rows.dims).map(ann::distance::norm_squared);
+                squares.collect_into_vec(&mut distances);
+            }
         }
         (lists, distances)
     }
 
-    fn centroid(&self, list: u32, padded: usize) -> &[f32] {
-        &self.centroids[list as usize * padded..][..padded]
+    fn centroid(&self, list: u32) -> &[f32] {
+        match self {
+            Lists::Many(assigner) => assigner.centroids().row(list as usize),
+            Lists::One(centroid) => centroid,
+        }
     }
 }
 
@@ -86,14 +100,14 @@ fn encode_rows<'r>(
     n: usize,
     row: impl Fn(usize) -> Row<'r> + Sync,
 ) -> Vec<u8> {
-    let (space, padded) = (frame.operator.space(), frame.padded());
+    let space = frame.operator.space();
     let bytes = encode::record_bytes(leaf);
     let mut records = vec![0_u8; n * bytes];
     records.par_chunks_mut(CHUNK * bytes).enumerate().for_each(|(chunk, records)| {
         let mut encoder = Encoder::new(space, leaf);
         for (i, record) in records.chunks_exact_mut(bytes).enumerate() {
             let row = row(chunk * CHUNK + i);
-            encoder.encode(row.vector, lists.centroid(row.list, padded));
+            encoder.encode(row.vector, lists.centroid(row.list));
             if row.placed == Placed::Unbounded {
                 encoder.unbind();
             }
@@ -196,26 +210,44 @@ struct Batch {
     keys: Vec<RowKeys>,
 }
 
-/// A batch as the threads return it: for each row its list (None: not indexed), residual norm squared, and record.
-struct Encoded {
+/// What a scan of the table is for.
+enum Purpose {
+    /// Entries of the rows, in a sort by list, and the residuals of each list.
+    Entries(Sort, Vec<Residuals>),
+    /// Sums of each list's rows, and how many there are.
+    Means(Vec<f64>, Vec<u32>),
+}
+
+/// A batch as the threads return it.
+struct Done {
+    /// For each row its list (None: not indexed) and residual norm squared.
     heads: Vec<Option<(u32, f32)>>,
+    /// For entries.
     records: Vec<u8>,
+    /// For means: the rows, placed.
+    data: Vec<f32>,
 }
 
 impl Batch {
-    fn encode(mut self, frame: &Frame, leaf: &Layout, lists: &Lists) -> Encoded {
+    /// `entries`: else only the lists are of interest.
+    fn run(mut self, frame: &Frame, leaf: &Layout, lists: &Lists, entries: bool, cancelled: &AtomicBool) -> Done {
         let padded = frame.padded();
         let placed: Vec<Placed> = self.data.par_chunks_exact_mut(padded).map(|x| frame.place(x)).collect();
-        let (assigned, distances) = lists.assign(Matrix::new(&self.data, padded));
-        let records = encode_rows(frame, leaf, lists, self.tids.len(), |i| Row {
+        let (assigned, distances) = lists.assign(Matrix::new(&self.data, padded), cancelled);
+        let row = |i: usize| Row {
             tid: self.tids[i],
             vector: &self.data[i * padded..][..padded],
             keys: self.keys.get(i),
             list: assigned[i],
             placed: placed[i],
-        });
-        let indexed = |(placed, head)| (placed != Placed::Nowhere).then_some(head);
-        Encoded { heads: placed.into_iter().zip(assigned.into_iter().zip(distances)).map(indexed).collect(), records }
+        };
+        let records = if entries { encode_rows(frame, leaf, lists, self.tids.len(), row) } else { Vec::new() };
+        let heads = placed
+            .into_iter()
+            .zip(assigned.into_iter().zip(distances))
+            .map(|(placed, head)| (placed != Placed::Nowhere).then_some(head))
+            .collect();
+        Done { heads, records, data: if entries { Vec::new() } else { self.data } }
     }
 }
 
@@ -228,52 +260,69 @@ pub struct Sorted {
     pub index_rows: f64,
 }
 
-/// State of the scan: one batch fills while the threads work on the one before.
+/// State of a scan: one batch fills while the threads work on the one before.
 struct Scan<'b> {
     build: &'b Build,
     frame: Arc<Frame>,
     lists: Arc<Lists>,
     batch: Batch,
-    pending: Option<Pending<Encoded>>,
-    sort: Sort,
-    residuals: Vec<Residuals>,
+    pending: Option<Pending<Done>>,
+    purpose: Purpose,
     index_rows: f64,
     value: Vec<f32>,
 }
 
-/// Reads the table, assigns and encodes its rows, and puts them into a sort by list, which gets so much memory (kB).
-pub fn scan(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>, memory: i32) -> Sorted {
-    let n = lists.centroids.len() / build.padded;
-    let mut state = Scan {
-        build,
-        frame,
-        lists,
-        batch: Batch::default(),
-        pending: None,
-        sort: Sort::new(encode::record_bytes(&build.leaf), memory),
-        residuals: vec![Residuals::default(); n],
-        index_rows: 0.0,
-        value: Vec::new(),
-    };
-    // SAFETY: PostgreSQL's relations; the state outlives the call.
-    let heap_rows = unsafe {
-        pg_sys::table_index_build_scan(
-            build.heap,
-            build.index,
-            build.info,
-            true,
-            true,
-            Some(assign_row),
-            (&raw mut state).cast(),
-            std::ptr::null_mut(),
-        )
-    };
-    state.submit();
-    state.collect();
-    Sorted { sort: state.sort, residuals: state.residuals, heap_rows, index_rows: state.index_rows }
+/// Reads the table, assigns and encodes its rows, and puts them into a sort by list.
+pub fn scan(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>) -> Sorted {
+    let n = lists.count();
+    let sort = Sort::new(encode::record_bytes(&build.leaf), gather::sort_memory(build, n));
+    let mut scan = Scan::new(build, frame, lists, Purpose::Entries(sort, vec![Residuals::default(); n]));
+    let heap_rows = scan.run();
+    let Purpose::Entries(sort, residuals) = scan.purpose else { unreachable!("what it was made for") };
+    Sorted { sort, residuals, heap_rows, index_rows: scan.index_rows }
 }
 
-impl Scan<'_> {
+/// Reads the table and moves the centroid of each list to the mean of its rows: one iteration of k-means over all rows.
+pub fn improve(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>) -> Vec<f32> {
+    let (n, padded) = (lists.count(), build.padded);
+    let mut scan = Scan::new(build, frame, lists, Purpose::Means(vec![0.0; n * padded], vec![0; n]));
+    scan.run();
+    let Purpose::Means(sums, counts) = scan.purpose else { unreachable!("what it was made for") };
+    let mean = |list: usize, dim: usize| match counts[list] {
+        0 => scan.lists.centroid(list as u32)[dim],
+        count => (sums[list * padded + dim] / f64::from(count)) as f32,
+    };
+    (0..n).flat_map(|list| (0..padded).map(move |dim| (list, dim))).map(|(list, dim)| mean(list, dim)).collect()
+}
+
+impl<'b> Scan<'b> {
+    fn new(build: &'b Build, frame: Arc<Frame>, lists: Arc<Lists>, purpose: Purpose) -> Scan<'b> {
+        let batch = Batch::default();
+        Scan { build, frame, lists, batch, pending: None, purpose, index_rows: 0.0, value: Vec::new() }
+    }
+
+    /// Reads the table; returns its rows.
+    fn run(&mut self) -> f64 {
+        let entries = matches!(self.purpose, Purpose::Entries(..));
+        // SAFETY: PostgreSQL's relations; the state outlives the call. Sums depend on the order of the rows: they are not
+        // read from where another scan is.
+        let heap_rows = unsafe {
+            pg_sys::table_index_build_scan(
+                self.build.heap,
+                self.build.index,
+                self.build.info,
+                entries,
+                true,
+                Some(assign_row),
+                (&raw mut *self).cast(),
+                std::ptr::null_mut(),
+            )
+        };
+        self.submit();
+        self.collect();
+        heap_rows
+    }
+
     /// Gives the batch to the threads, and takes the one before.
     fn submit(&mut self) {
         self.collect();
@@ -282,19 +331,35 @@ impl Scan<'_> {
         }
         let batch = std::mem::take(&mut self.batch);
         let (frame, lists, leaf) = (self.frame.clone(), self.lists.clone(), self.build.leaf);
-        self.pending = Some(self.build.pool.start(move |_| batch.encode(&frame, &leaf, &lists)));
+        let entries = matches!(self.purpose, Purpose::Entries(..));
+        self.pending =
+            Some(self.build.pool.start(move |cancelled| batch.run(&frame, &leaf, &lists, entries, cancelled)));
     }
 
-    /// Puts the pending batch into the sort.
+    /// Takes the pending batch in.
     fn collect(&mut self) {
         let Some(pending) = self.pending.take() else { return };
-        let encoded = pending.wait();
-        let bytes = encode::record_bytes(&self.build.leaf);
-        for (head, record) in encoded.heads.iter().zip(encoded.records.chunks_exact(bytes)) {
-            if let Some((list, square)) = *head {
-                self.residuals[list as usize].add(square);
-                self.index_rows += 1.0;
-                self.sort.put(list as i32, record);
+        let Done { heads, records, data } = pending.wait();
+        match &mut self.purpose {
+            Purpose::Entries(sort, residuals) => {
+                let records = records.chunks_exact(encode::record_bytes(&self.build.leaf));
+                for ((list, square), record) in heads.into_iter().zip(records).filter_map(|(h, r)| Some((h?, r))) {
+                    residuals[list as usize].add(square);
+                    self.index_rows += 1.0;
+                    sort.put(list as i32, record);
+                }
+            }
+            Purpose::Means(sums, counts) => {
+                let padded = self.build.padded;
+                let rows = data.chunks_exact(padded);
+                for ((list, square), row) in heads.into_iter().zip(rows).filter_map(|(h, r)| Some((h?, r))) {
+                    if !square.is_finite() {
+                        continue; // a value near the end of f32's range would spoil the mean
+                    }
+                    counts[list as usize] += 1;
+                    let sum = &mut sums[list as usize * padded..][..padded];
+                    sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+                }
             }
         }
     }

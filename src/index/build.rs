@@ -16,10 +16,12 @@ use super::gather::{self, Whole};
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
 use super::options;
-use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, Tid};
+use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS, Shape, Tid};
+use super::recalibrate;
+use super::rows as heap;
 use super::sample::Random;
 use super::storage::{self, Buffer};
-use super::threads::Pool;
+use super::threads::{Pool, trim_memory};
 use super::write::{Entry, ListWriter};
 use crate::filter::columns::Columns;
 use ann::cluster::{self, Assigner, Centroids, Matrix, TrainOptions};
@@ -37,6 +39,8 @@ pub const ROOT_ENTRIES: usize = 16_384;
 pub const INNER_ENTRIES: usize = 256;
 /// However many lists the user asks for, one that holds no more rows than this is not split.
 const LEAST_TARGET: u32 = 32;
+/// Lists that a first measurement of the stopping rule takes for what the highest recall needs.
+const FIRST_PROBES: f32 = 100.0;
 /// An index built on fewer rows has no mean: it is set when the first list is split.
 const LEAST_FOR_MEAN: usize = 32;
 /// Bytes of f32 in a batch of rows.
@@ -49,10 +53,11 @@ enum Phase {
     Reading = 2,
     Clustering = 3,
     Calibrating = 4,
-    Assigning = 5,
-    Sorting = 6,
-    Writing = 7,
-    Logging = 8,
+    Improving = 5,
+    Assigning = 6,
+    Sorting = 7,
+    Writing = 8,
+    Logging = 9,
 }
 
 /// `ambuildphasename`
@@ -63,10 +68,11 @@ pub unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c
         2 => c"reading rows",
         3 => c"clustering",
         4 => c"calibrating recall",
-        5 => c"assigning rows to lists",
-        6 => c"sorting",
-        7 => c"writing lists",
-        8 => c"logging pages",
+        5 => c"improving clusters",
+        6 => c"assigning rows to lists",
+        7 => c"sorting",
+        8 => c"writing lists",
+        9 => c"logging pages",
         _ => return std::ptr::null_mut(),
     };
     name.as_ptr().cast_mut()
@@ -247,35 +253,50 @@ impl Build {
         let rows = self.place(&frame, data, gathered.whole, gather::training_rows(lists));
 
         let mut meta = Meta::new(self.dims as u32, self.operator.code(), self.seed, self.bits, &self.filters.stored());
-        let levels = if lists < 2 {
-            vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }]
-        } else {
+        let trained = (lists > 1).then(|| {
             enter(Phase::Clustering);
-            self.train(&rows.data, rows.usable.min(rows.training), lists)
-        };
-        let lists = self.lists(&levels[0]);
-        enter(Phase::Calibrating);
-        let (rule, assigned, distances) = self.calibrate(&frame, &lists, &rows, table_rows);
-        if let Some(rule) = rule {
-            meta.calibration = rule.cosine;
-            meta.probes = rule.probes;
-        }
-
-        let Some(Whole { tids, keys, heap_rows }) = rows.whole else {
-            drop((rows, assigned, distances));
+            progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
+            let training = rows.usable.min(rows.training);
+            (training, cluster(&self.pool, rows.data.clone(), training, self.padded, lists, self.seed))
+        });
+        let Some(whole) = rows.whole else {
+            drop((rows.data, rows.placed));
+            trim_memory();
+            let levels = self.levels(trained.map(|(training, mut centroids)| {
+                for _ in 0..gather::improvements(training, lists) {
+                    enter(Phase::Improving);
+                    centroids = assign::improve(&self, frame.clone(), self.lists(centroids));
+                }
+                centroids
+            }));
+            let lists = self.lists(levels[0].centroids.clone());
+            trim_memory();
             enter(Phase::Assigning);
-            let mut sorted = assign::scan(&self, frame, lists, (memory() / 1024) as i32);
+            let mut sorted = assign::scan(&self, frame.clone(), lists);
             enter(Phase::Sorting);
             sorted.sort.perform();
-            self.write(sorted.sort, &sorted.residuals, levels, &mean, meta);
+            let meta = self.write(sorted.sort, &sorted.residuals, levels, &mean, meta);
+            if meta.lists > 1 {
+                enter(Phase::Calibrating);
+                self.measure(&frame, meta);
+            }
             return (sorted.heap_rows, sorted.index_rows);
         };
+        let levels = self.levels(trained.map(|(_, centroids)| centroids));
+        let lists = self.lists(levels[0].centroids.clone());
+        enter(Phase::Calibrating);
+        let data = rows.data;
+        let (rule, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
+        if let Some(rule) = rule {
+            (meta.calibration, meta.probes) = (rule.cosine, rule.probes);
+        }
         let mut residuals = vec![Residuals::default(); levels[0].parents.len()];
         for (&list, &distance) in assigned.iter().zip(&distances) {
             residuals[list as usize].add(distance);
         }
         let order = assign::order_of(&assigned, residuals.len());
-        let table = Table { data: rows.data, tids, keys, placed: rows.placed, lists: assigned, order };
+        let Whole { tids, keys, heap_rows } = whole;
+        let table = Table { data, tids, keys, placed: rows.placed, lists: assigned, order };
         let index_rows = table.tids.len() as f64;
         let records = InMemory::new(&self, frame, lists, Arc::new(table));
         self.write(records, &residuals, levels, &mean, meta);
@@ -285,8 +306,13 @@ impl Build {
     /// Lists for a table of `rows` rows.
     pub fn wanted_lists(&self, rows: f64) -> usize {
         let asked = options::lists(self.index);
-        let wanted = if asked > 0 { asked } else { (rows / self.leaf.target_rows() as f64) as usize };
+        let wanted = if asked > 0 { asked } else { self.suitable_lists(rows).min(gather::most_lists(self.padded)) };
         wanted.min(options::MAX_LISTS as usize)
+    }
+
+    /// Lists for so many rows whatever the memory.
+    fn suitable_lists(&self, rows: f64) -> usize {
+        (rows / self.leaf.target_rows() as f64) as usize
     }
 
     /// The mean of rows as they were read (normalised, under cosine); empty if it is not usable.
@@ -330,19 +356,25 @@ impl Build {
         })
     }
 
-    /// The lists of rows, as rows are assigned to them.
-    fn lists(&self, leaves: &Level) -> Arc<Lists> {
-        let (padded, centroids) = (self.padded, leaves.centroids.clone());
+    /// The lists of rows with these centroids, as rows are assigned to them.
+    fn lists(&self, centroids: Vec<f32>) -> Arc<Lists> {
+        let padded = self.padded;
         self.pool.run(move |_| {
             let known = Centroids::new(padded, centroids);
-            let assigner = (known.lists() > 1).then(|| Assigner::new(&known));
-            Arc::new(Lists { assigner, centroids: known.data })
+            Arc::new(if known.lists() > 1 {
+                Lists::Many(Box::new(Assigner::new(&known)))
+            } else {
+                Lists::One(known.data)
+            })
         })
     }
 
-    /// Trains the levels of the tree, lists of rows first, by the first `count` rows.
-    fn train(&self, rows: &Arc<Vec<f32>>, count: usize, lists: usize) -> Vec<Level> {
-        let mut levels = vec![cluster(&self.pool, rows.clone(), count, self.padded, lists, self.seed)];
+    /// The levels of the tree above these lists of rows, which come first; None: there is one list.
+    fn levels(&self, centroids: Option<Vec<f32>>) -> Vec<Level> {
+        let Some(centroids) = centroids else {
+            return vec![Level { centroids: vec![0.0; self.padded], parents: vec![0], records: Vec::new() }];
+        };
+        let mut levels = vec![centroids];
         while levels.last().unwrap().len() / self.padded > ROOT_ENTRIES {
             let below = Arc::new(levels.last().unwrap().clone());
             let count = below.len() / self.padded;
@@ -352,37 +384,54 @@ impl Build {
         self.pool.run(move |_| quantize_levels(levels, space, &inner))
     }
 
-    /// Assigns the rows at hand, and measures the stopping rule on them; none for a single list.
+    /// Assigns all rows, and measures the stopping rule on those that are `usable`; no rule for a single list.
     fn calibrate(
         &self,
         frame: &Arc<Frame>,
         lists: &Arc<Lists>,
-        rows: &Rows,
-        table_rows: f64,
+        rows: &Arc<Vec<f32>>,
+        usable: usize,
     ) -> (Option<Rule>, Vec<u32>, Vec<f32>) {
         let (space, padded) = (self.operator.space(), self.padded);
-        let (frame, lists, data, usable) = (frame.clone(), lists.clone(), rows.data.clone(), rows.usable);
+        let (frame, lists, data) = (frame.clone(), lists.clone(), rows.clone());
         self.pool.run(move |cancelled| {
-            let (assigned, distances) = lists.assign(Matrix::new(&data, padded));
-            let rule = lists.assigner.is_some().then(|| {
-                let mut residuals = vec![Residuals::default(); lists.centroids.len() / padded];
-                for (&list, &distance) in assigned.iter().zip(&distances).take(usable) {
-                    residuals[list as usize].add(distance);
-                }
-                let sample = Sample {
-                    space,
-                    padded,
-                    rows: &data[..usable * padded],
-                    lists: &assigned[..usable],
-                    centroids: &lists.centroids,
-                    radii: &residuals.iter().map(Residuals::radius).collect::<Vec<f32>>(),
-                    mean: &frame.rotated_mean(),
-                    table_rows,
-                };
-                calibrate::calibrate(&sample, cancelled)
-            });
-            (rule, assigned, distances)
+            let (assigned, distances) = lists.assign(Matrix::new(&data, padded), cancelled);
+            let Lists::Many(assigner) = &*lists else { return (None, assigned, distances) };
+            let centroids = assigner.centroids();
+            let mut residuals = vec![Residuals::default(); centroids.rows()];
+            for (&list, &distance) in assigned.iter().zip(&distances).take(usable) {
+                residuals[list as usize].add(distance);
+            }
+            let sample = Sample {
+                space,
+                padded,
+                rows: &data[..usable * padded],
+                lists: &assigned[..usable],
+                centroids: centroids.data,
+                radii: &residuals.iter().map(Residuals::radius).collect::<Vec<f32>>(),
+                mean: &frame.rotated_mean(),
+            };
+            (Some(calibrate::calibrate(&sample, cancelled)), assigned, distances)
         })
+    }
+
+    /// Measures the stopping rule on the index as it was written: roughly first, so as to know how deep to look.
+    fn measure(&self, frame: &Frame, mut meta: Meta) {
+        meta.probes = [FIRST_PROBES; RECALLS.len()];
+        let mut rows = heap::Rows::now(self.index, self.heap, self.operator);
+        for queries in [calibrate::QUERIES / 4, calibrate::QUERIES] {
+            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
+                (meta.calibration, meta.probes) = (rule.cosine, rule.probes);
+            }
+        }
+        self.write_meta(&meta);
+    }
+
+    fn write_meta(&self, meta: &Meta) {
+        let mut buffer = Buffer::write(self.index, META_BLOCK);
+        let page = buffer.page_unlogged();
+        page::init(page, Kind::Meta, 0, 0);
+        meta.write(page);
     }
 
     /// Writes all pages.
@@ -393,7 +442,7 @@ impl Build {
         levels: Vec<Level>,
         mean: &[f32],
         mut meta: Meta,
-    ) {
+    ) -> Meta {
         enter(Phase::Writing);
         let index_rows = residuals.iter().map(|r| r.rows).sum::<u64>() as f64;
         progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, index_rows as i64);
@@ -451,17 +500,16 @@ impl Build {
         let squares: f64 = residuals.iter().map(|r| r.squares).sum();
         meta.spread = (squares / index_rows) as f32;
         (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
-        if options::lists(self.index) > 0 && meta.lists > 1 {
+        let fewer = options::lists(self.index) > 0 || gather::most_lists(padded) < self.suitable_lists(index_rows);
+        if fewer && meta.lists > 1 {
             meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(LEAST_TARGET);
         }
         meta.rows = index_rows as u64;
         self.write_tree(levels, children, &summaries, &mut last_list, &mut meta);
         meta.last_list = last_list;
         meta.mean = self.write_mean(mean);
-        let mut buffer = Buffer::write(self.index, META_BLOCK);
-        let page = buffer.page_unlogged();
-        page::init(page, Kind::Meta, 0, 0);
-        meta.write(page);
+        self.write_meta(&meta);
+        meta
     }
 
     /// Writes the lists of lists, bottom up.
@@ -619,12 +667,12 @@ fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, count: usize, padded: usize, lists:
             TrainOptions { lists, seed, cancelled: &|| cancelled.load(Ordering::Relaxed), ..TrainOptions::default() };
         cluster::train(Matrix::new(&rows[..count * padded], padded), &options)
     });
-    match trained {
-        Ok(centroids) => centroids.data,
-        Err(_) => {
+    trained
+        .unwrap_or_else(|_| {
+            // The backend has stopped waiting by then.
             ereport!(ERROR, PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was cancelled");
-        }
-    }
+        })
+        .data
 }
 
 /// Divides lists, by their centroids, among `parents` lists of lists.

@@ -1,46 +1,42 @@
-//! The stopping rule of `ivflsh.target_recall`, measured on the sample that the build has at hand, and again as the index
-//! grows (`recalibrate.rs`).
+//! The stopping rule of `ivflsh.target_recall`, measured when the index is built and again as it grows.
 //!
 //! A search scans, nearest first, the lists whose *needed cosine* is at most a limit: cos of the angle, between the
 //! residuals of a list and the direction to the query, at which a typical row of the list is just as far as the worst of
 //! the best rows found so far. The rule adapts to the query: it knows how far the results are, how far each list, and how
-//! wide. The limit for a recall is found by running this search, for sample rows as queries and among the sample's rows,
-//! under a range of limits.
+//! wide. The limit for a recall is found by running this search, for rows of the table as queries, under a range of limits.
+//!
+//! [`calibrate`] does it while a build has all rows in memory; `recalibrate.rs` in an index that is there.
 
 use super::assign::order_of;
 use super::page::RECALLS;
 use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
-use ann::cluster::{FromQueries, Matrix};
 use ann::quantize::{ListTerm, Space};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Results that recall is calibrated for.
 pub const RESULTS: usize = 10;
-/// Queries sampled.
+/// Rows that serve as queries.
 pub const QUERIES: usize = 400;
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
 pub const OTHER_LOSS: f32 = 0.2;
-/// As much more when almost nothing of the table is sampled, falling to none when [`FULL_SHARE`] of it is: the distance that
-/// the rule goes by is then known from few rows, and a search, which knows it well, stops sooner (measured: at a quarter,
-/// 0.942 instead of 0.95).
-const SAMPLING_LOSS: f32 = 0.35;
-const FULL_SHARE: f32 = 0.5;
-/// Queries that the range of limits is taken from.
-const LIMIT_QUERIES: usize = 64;
-/// Queries that share a pass over the sample: as many as suit the product's registers, or fewer where their distances to all
-/// rows would take more bytes than this.
-const TOGETHER: usize = 48;
-const DISTANCE_BYTES: usize = 32 << 20;
+/// Queries that the range of limits is taken from, and lists they look into at most.
+const FIRST_QUERIES: usize = 64;
+const FIRST_DEPTH: usize = 1024;
+/// Lists that the others look into beyond the farthest that held a neighbour of the first.
+const DEEPER_BY: usize = 32;
+/// Bytes of distances kept at a time.
+const DISTANCE_BYTES: usize = 16 << 20;
 /// Limits tried.
 const LIMITS: usize = 24;
 
-/// What the build knows.
+/// All rows of a table, in lists.
 pub struct Sample<'s> {
     pub space: Space,
     pub padded: usize,
-    /// Sampled rows, rotated and centred.
+    /// Rotated and centred.
     pub rows: &'s [f32],
     /// The list of each.
     pub lists: &'s [u32],
@@ -50,14 +46,6 @@ pub struct Sample<'s> {
     pub radii: &'s [f32],
     /// The rotated mean: queries of the inner product are not centred.
     pub mean: &'s [f32],
-    /// Rows of the table.
-    pub table_rows: f64,
-}
-
-impl Sample<'_> {
-    fn row(&self, row: u32) -> &[f32] {
-        &self.rows[row as usize * self.padded..][..self.padded]
-    }
 }
 
 /// Stopping cosine, and average number of lists scanned, for each of [`RECALLS`].
@@ -66,46 +54,59 @@ pub struct Rule {
     pub probes: [f32; RECALLS.len()],
 }
 
+impl Rule {
+    /// All of so many lists are scanned.
+    fn of_all(lists: usize) -> Rule {
+        Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] }
+    }
+}
+
 /// Measures the rule.
 pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
-    let padded = sample.padded;
-    let rows = sample.rows.len() / padded;
+    let rows = sample.rows.len() / sample.padded;
     let lists = sample.radii.len();
-    let share = (rows as f64 / sample.table_rows.max(1.0)).min(1.0);
-    let results = ((RESULTS as f64 * share).round() as usize).max(1);
-    let goal = ((FIRST_GOAL as f64 * share).round() as usize).max(results);
-    if rows < goal + 2 || lists < 2 {
-        return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
+    if rows < FIRST_GOAL + 2 || lists < 2 {
+        return Rule::of_all(lists);
     }
-    let queries = QUERIES.min(rows);
-    let members = Members::new(sample, results, goal);
-    // Distances to the whole sample are too many to keep for all queries.
-    let together = (DISTANCE_BYTES / 4 / rows).clamp(1, TOGETHER);
-    let measured = |some: std::ops::Range<usize>| members.measure(some.map(|i| i * (rows / queries)), cancelled);
-    let groups = |queries: usize| (0..queries).step_by(together).map(move |i| i..(i + together).min(queries));
-    // Limits at which shares of the neighbours are in lists that would be scanned if the goal were known beforehand:
-    // they cover the range of interest.
-    let mut needed: Vec<f32> =
-        groups(queries.min(LIMIT_QUERIES)).flat_map(measured).flat_map(|measured| measured.needed).collect();
+    let members = Members::new(sample);
+    let queries: Vec<u32> = (0..QUERIES.min(rows)).map(|i| (i * (rows / QUERIES.min(rows))) as u32).collect();
+    // Groups of queries, for which few enough distances are kept.
+    let measured = |queries: &[u32], depth: usize, each: &mut dyn FnMut(&Group)| {
+        let of_query = (depth * rows / lists + 1) * size_of::<f32>();
+        for some in queries.chunks((DISTANCE_BYTES / of_query).clamp(1, queries.len())) {
+            if !cancelled.load(Ordering::Relaxed) {
+                each(&members.measure(some, depth, cancelled));
+            }
+        }
+    };
+    let (mut needed, mut deepest) = (Vec::new(), 0);
+    let first: Vec<u32> = queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES)).collect();
+    measured(&first, FIRST_DEPTH.min(lists), &mut |group| {
+        for query in &group.queries {
+            needed.extend_from_slice(&query.needed);
+            deepest = deepest.max(query.deepest);
+        }
+    });
     if needed.is_empty() {
-        return Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] };
+        return Rule::of_all(lists);
     }
     let limits = limits(&mut needed);
     // Recall and lists scanned under each limit.
-    let mut sums = vec![(0, 0); LIMITS];
-    for group in groups(queries) {
-        let found: Vec<Vec<(usize, usize)>> = measured(group)
-            .par_iter()
-            .map(|m| limits.iter().map(|&limit| members.search(m, limit)).collect())
-            .collect();
+    let (mut sums, mut count) = (vec![(0, 0); LIMITS], 0);
+    measured(&queries, (deepest + DEEPER_BY).min(lists), &mut |group| {
+        let search = |query| limits.iter().map(|&limit| members.search(group, query, limit)).collect();
+        let found: Vec<Vec<(usize, usize)>> = group.queries.par_iter().map(search).collect();
+        count += found.len();
         for of_query in found {
             for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
                 *sum = (sum.0 + found, sum.1 + scanned);
             }
         }
+    });
+    if count == 0 {
+        return Rule::of_all(lists);
     }
-    let unsampled = (1.0 - share as f32 / FULL_SHARE).max(0.0);
-    Rule::of(&limits, &sums, queries, results, OTHER_LOSS + SAMPLING_LOSS * unsampled)
+    Rule::of(&limits, &sums, count, RESULTS, OTHER_LOSS)
 }
 
 /// Limits to try, from the needed cosines of lists that hold neighbours: where shares of the neighbours are in lists that would
@@ -202,125 +203,173 @@ pub fn simulate<'s>(
     (found, scanned)
 }
 
-/// The sample's rows by list.
+/// The rows by list.
 struct Members<'s> {
     sample: &'s Sample<'s>,
-    /// Neighbours that count, and rows that a search looks for.
-    results: usize,
-    goal: usize,
     rows: Vec<u32>,
     /// Where each list's rows start; one more for the end.
     starts: Vec<u32>,
-    distances: FromQueries<'s>,
-    /// For the inner product, ‖x‖² + 2⟨x,m⟩ of each row, m being the mean, which queries of the index are not without.
-    norms: Vec<f32>,
+}
+
+/// Some queries, and what they saw.
+struct Group {
+    queries: Vec<Measured>,
+    /// For each list that one of them looked into, distances of its rows from the first such query, from the second ….
+    distances: Vec<Vec<f32>>,
 }
 
 /// A query of the calibration.
 struct Measured {
-    /// Distances of the sample's rows, in the order of [`Members::rows`]; infinite for the query itself.
-    distances: Vec<f32>,
-    /// Lists, nearest first, with the distance of their nearest row.
-    lists: Vec<(ListTerm, u32, f32)>,
+    /// The nearest lists, nearest first.
+    lists: Vec<Near>,
     /// Lists of the true neighbours.
     neighbours: Vec<u32>,
     /// Needed cosine of each of these, at the distance of the goal.
     needed: Vec<f32>,
+    /// How many of `lists` hold them all.
+    deepest: usize,
+}
+
+/// A list that a query looked into.
+struct Near {
+    term: ListTerm,
+    list: u32,
+    /// Where the distances of its rows are: which of [`Group::distances`], and what part of it.
+    block: usize,
+    part: Range<usize>,
+    nearest: f32,
 }
 
 impl<'s> Members<'s> {
-    fn new(sample: &'s Sample<'s>, results: usize, goal: usize) -> Members<'s> {
+    fn new(sample: &'s Sample<'s>) -> Members<'s> {
         let rows = order_of(sample.lists, sample.radii.len());
         let mut starts = vec![0_u32; sample.radii.len() + 1];
         sample.lists.iter().for_each(|&list| starts[list as usize + 1] += 1);
         for i in 1..starts.len() {
             starts[i] += starts[i - 1];
         }
-        let norm = |&row: &u32| {
-            let x = sample.row(row);
-            ann::distance::norm_squared(x) + 2.0 * ann::distance::inner_product(x, sample.mean)
-        };
-        let norms = if sample.space == Space::L2 { Vec::new() } else { rows.par_iter().map(norm).collect() };
-        let distances = FromQueries::new(Matrix::new(sample.rows, sample.padded));
-        Members { sample, results, goal, rows, starts, distances, norms }
+        Members { sample, rows, starts }
     }
 
-    /// Positions of a list's rows in `rows`.
-    fn of(&self, list: u32) -> std::ops::Range<usize> {
-        self.starts[list as usize] as usize..self.starts[list as usize + 1] as usize
+    /// A list's rows.
+    fn of(&self, list: u32) -> &[u32] {
+        &self.rows[self.starts[list as usize] as usize..self.starts[list as usize + 1] as usize]
     }
 
-    /// Takes some of the sample's rows as queries. Nothing when the build has been cancelled.
-    fn measure(&self, at: impl Iterator<Item = usize>, cancelled: &AtomicBool) -> Vec<Measured> {
-        let Sample { space, padded, mean, .. } = *self.sample;
-        let at: Vec<u32> = at.map(|i| i as u32).collect();
-        let queries: Vec<f32> = at.iter().flat_map(|&at| self.sample.row(at)).copied().collect();
-        let stop = || cancelled.load(Ordering::Relaxed);
-        let distances = self.distances.distances(Matrix::new(&queries, padded), &self.rows, &stop);
-        let rows = queries.par_chunks_exact(padded).zip(at).zip(distances.unwrap_or_default());
-        rows.map(|((query, at), mut distances)| {
-            let mut query = query.to_vec();
-            if space == Space::InnerProduct {
-                // −⟨x,q+m⟩ = (‖x−q‖² − ‖x‖² − ‖q‖²) / 2 − ⟨x,m⟩
-                let norm = ann::distance::norm_squared(&query);
-                distances.iter_mut().zip(&self.norms).for_each(|(d, x)| *d = (*d - x - norm) / 2.0);
-                query.iter_mut().zip(mean).for_each(|(q, m)| *q += m);
-            }
-            let own = self.of(self.sample.lists[at as usize]);
-            let itself = own.start + self.rows[own].partition_point(|&row| row < at);
-            distances[itself] = f32::INFINITY;
-            self.measured(&query, distances)
-        })
-        .collect()
+    fn row(&self, row: u32) -> &'s [f32] {
+        &self.sample.rows[row as usize * self.sample.padded..][..self.sample.padded]
     }
 
-    /// From the distances of the rows.
-    fn measured(&self, query: &[f32], distances: Vec<f32>) -> Measured {
-        let Sample { space, padded, radii, centroids, .. } = *self.sample;
-        let norm = ann::distance::norm_squared(query).sqrt();
-        let mut lists: Vec<(ListTerm, u32, f32)> = centroids
-            .chunks_exact(padded)
+    fn distance(&self, query: &[f32], x: &[f32]) -> f32 {
+        match self.sample.space {
+            Space::L2 => ann::distance::l2_squared(query, x),
+            Space::InnerProduct => -ann::distance::inner_product(query, x),
+        }
+    }
+
+    /// Takes the rows `at` as queries, and looks into the `depth` lists nearest to each.
+    fn measure(&self, at: &[u32], depth: usize, cancelled: &AtomicBool) -> Group {
+        let queries: Vec<(Vec<f32>, Vec<Near>)> = at.par_iter().map(|&at| self.nearest_lists(at, depth)).collect();
+        // List by list, so that its rows are read once for all queries.
+        let mut pairs: Vec<(u32, u32)> = queries
+            .iter()
             .zip(0..)
-            .map(|(c, list)| {
-                let term = match space {
-                    Space::L2 => {
-                        let a = ann::distance::l2_squared(query, c);
-                        ListTerm { a, b: a.max(0.0).sqrt() }
+            .flat_map(|((_, lists), query)| lists.iter().map(move |near| (near.list, query)))
+            .collect();
+        pairs.sort_unstable();
+        let by_list: Vec<&[(u32, u32)]> = pairs.chunk_by(|x, y| x.0 == y.0).collect();
+        let distances: Vec<Vec<f32>> = by_list
+            .par_iter()
+            .map(|pairs| {
+                let rows = self.of(pairs[0].0);
+                let mut distances = vec![f32::INFINITY; pairs.len() * rows.len()];
+                if cancelled.load(Ordering::Relaxed) {
+                    return distances;
+                }
+                for (i, &row) in rows.iter().enumerate() {
+                    let x = self.row(row);
+                    for (j, &(_, query)) in pairs.iter().enumerate() {
+                        // A query is not its own neighbour.
+                        if at[query as usize] != row {
+                            distances[j * rows.len() + i] = self.distance(&queries[query as usize].0, x);
+                        }
                     }
-                    Space::InnerProduct => ListTerm { a: -ann::distance::inner_product(query, c), b: norm },
-                };
-                (term, list, nearest(&distances[self.of(list)]))
+                }
+                distances
             })
             .collect();
+        let find = |list: u32, query: u32| {
+            let block = by_list.partition_point(|pairs| pairs[0].0 < list);
+            let place = by_list[block].partition_point(|pair| pair.1 < query);
+            let rows = self.of(list).len();
+            (block, place * rows..(place + 1) * rows)
+        };
+        let queries = queries.into_par_iter().enumerate().filter_map(|(query, (_, mut lists))| {
+            for near in &mut lists {
+                (near.block, near.part) = find(near.list, query as u32);
+                near.nearest = nearest(&distances[near.block][near.part.clone()]);
+            }
+            self.measured(lists, &distances)
+        });
+        Group { queries: queries.collect(), distances }
+    }
+
+    /// The query that a row stands for, and the lists nearest to it.
+    fn nearest_lists(&self, at: u32, depth: usize) -> (Vec<f32>, Vec<Near>) {
+        let Sample { space, padded, mean, centroids, .. } = *self.sample;
+        let mut query = self.row(at).to_vec();
+        if space == Space::InnerProduct {
+            query.iter_mut().zip(mean).for_each(|(q, m)| *q += m);
+        }
+        let norm = ann::distance::norm_squared(&query).sqrt();
+        let mut lists: Vec<(f32, u32)> =
+            centroids.chunks_exact(padded).map(|c| self.distance(&query, c)).zip(0..).collect();
+        let order = |x: &(f32, u32), y: &(f32, u32)| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1));
+        if depth < lists.len() {
+            lists.select_nth_unstable_by(depth, order);
+            lists.truncate(depth);
+        }
+        lists.sort_unstable_by(order);
+        let near = lists.into_iter().map(|(a, list)| {
+            let b = if space == Space::L2 { a.max(0.0).sqrt() } else { norm };
+            Near { term: ListTerm { a, b }, list, block: 0, part: 0..0, nearest: f32::INFINITY }
+        });
+        let near = near.collect();
+        (query, near)
+    }
+
+    /// A query that has looked into `lists`; None if there are too few rows in them.
+    fn measured(&self, lists: Vec<Near>, distances: &[Vec<f32>]) -> Option<Measured> {
+        let Sample { space, radii, .. } = *self.sample;
         // The nearest rows are in lists with near rows.
-        let mut least: Vec<f32> = lists.iter().map(|l| l.2).collect();
-        let enough = self.goal.min(least.len()) - 1;
+        let mut least: Vec<f32> = lists.iter().map(|near| near.nearest).collect();
+        let enough = FIRST_GOAL.min(least.len()) - 1;
         let bound = *least.select_nth_unstable_by(enough, f32::total_cmp).1;
-        let mut near: Vec<(f32, u32)> = lists
+        let mut near: Vec<(f32, usize)> = lists
             .iter()
-            .filter(|l| l.2 <= bound)
-            .flat_map(|&(_, list, _)| distances[self.of(list)].iter().map(move |&d| (d, list)))
+            .enumerate()
+            .filter(|(_, near)| near.nearest <= bound)
+            .flat_map(|(i, near)| distances[near.block][near.part.clone()].iter().map(move |&d| (d, i)))
             .collect();
         near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
-        let within = near[self.goal - 1].0;
-        let neighbours: Vec<u32> = near[..self.results].iter().map(|n| n.1).collect();
-        let needed = neighbours
-            .iter()
-            .map(|&list| needed(space, lists[list as usize].0, radii[list as usize], within))
-            .collect();
-        lists.sort_unstable_by(|x, y| x.0.a.total_cmp(&y.0.a));
-        Measured { distances, lists, neighbours, needed }
+        let within = near.get(FIRST_GOAL - 1).map(|near| near.0).filter(|d| d.is_finite())?;
+        let neighbours = near[..RESULTS].iter().map(|&(_, i)| &lists[i]);
+        let needed =
+            neighbours.clone().map(|near| needed(space, near.term, radii[near.list as usize], within)).collect();
+        let neighbours = neighbours.map(|near| near.list).collect();
+        let deepest = near[..RESULTS].iter().map(|near| near.1 + 1).max().unwrap_or(0);
+        Some(Measured { lists, neighbours, needed, deepest })
     }
 
     /// Searches for a query under `limit`, see [`simulate`].
-    fn search(&self, query: &Measured, limit: f32) -> (usize, usize) {
-        let lists = query.lists.iter().map(|&(term, list, nearest)| Simulated {
-            list,
-            term,
-            radius: self.sample.radii[list as usize],
-            distances: &query.distances[self.of(list)],
-            nearest,
+    fn search(&self, group: &Group, query: &Measured, limit: f32) -> (usize, usize) {
+        let lists = query.lists.iter().map(|near| Simulated {
+            list: near.list,
+            term: near.term,
+            radius: self.sample.radii[near.list as usize],
+            distances: &group.distances[near.block][near.part.clone()],
+            nearest: near.nearest,
         });
-        simulate(self.sample.space, lists, &query.neighbours, self.goal, limit)
+        simulate(self.sample.space, lists, &query.neighbours, FIRST_GOAL, limit)
     }
 }

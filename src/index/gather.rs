@@ -5,16 +5,26 @@ use super::page::Tid;
 use super::sample::Reservoir;
 use super::storage;
 use ann::filter::RowKeys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Rows of the sample for each list, if memory allows.
 const SAMPLE_PER_LIST: usize = 64;
+/// Bytes that training needs for a row beside its values.
+const TRAINING_BYTES: usize = 12;
 /// Blocks read to learn how many rows a table has that was never counted.
 const LOOK_BLOCKS: u32 = 32;
 /// Rows of a sample at least.
 const LEAST_SAMPLE: usize = 10_000;
+/// Where a sample has fewer rows a list, centroids are moved to the means of all rows; twice if it has half of that.
+const FEW_PER_LIST: usize = 32;
 /// Share of `maintenance_work_mem` for the rows.
 const SHARE: f64 = 0.75;
+/// What a build takes beyond `maintenance_work_mem` at most: centroids and batches of rows, mainly.
+const BEYOND: usize = 40 << 20;
+/// Copies of the centroids that there are at a time while they are trained, and afterwards.
+const TRAINED_COPIES: usize = 5;
+const KEPT_COPIES: usize = 4;
 /// Rows that are more than this share of the table are read as all are.
 const MOST_OF_THE_TABLE: f64 = 0.7;
 
@@ -42,17 +52,39 @@ pub fn training_rows(lists: usize) -> usize {
     lists.saturating_mul(SAMPLE_PER_LIST).max(LEAST_SAMPLE)
 }
 
+/// Most lists whose centroids a build has memory for.
+pub fn most_lists(padded: usize) -> usize {
+    (build::memory() + BEYOND) * 3 / 4 / ((TRAINED_COPIES + 1) * 4 * padded)
+}
+
+/// Memory (kB) for the sort of the rows, beside the centroids of so many lists.
+pub fn sort_memory(build: &Build, lists: usize) -> i32 {
+    let others = KEPT_COPIES * lists * 4 * build.padded + 4 * build::BATCH_BYTES;
+    let memory = build::memory();
+    (memory.saturating_sub(others.saturating_sub(BEYOND)).max(memory / 4) / 1024) as i32
+}
+
 /// Reads rows for `build`: all, if they fit, else as many as a training set should have and memory holds.
 pub fn gather(build: &Build) -> Gathered {
-    let fit = ((build::memory() as f64 * SHARE) as usize / bytes_per_row(build)).max(256);
+    let memory = build::memory();
+    let share = (memory as f64 * SHARE) as usize;
     let blocks = storage::blocks(build.heap);
     let rows = estimate(build, blocks);
+    let fit = (share / bytes_per_row(build)).max(256);
     if rows <= fit as f64 {
         let mut reader = Reader::new(build, fit, true);
         let heap_rows = reader.read_all();
         return reader.finish(1.0, heap_rows);
     }
-    let wanted = training_rows(build.wanted_lists(rows)).min(fit);
+    let lists = build.wanted_lists(rows);
+    let centroids = TRAINED_COPIES * lists * 4 * build.padded;
+    let bytes = share.min((memory + BEYOND).saturating_sub(centroids)).max(memory / 4);
+    let fit = (bytes / (4 * build.padded + TRAINING_BYTES)).max(256);
+    let wanted = training_rows(lists).min(fit);
+    let improvements = improvements(wanted, lists);
+    if improvements > 0 {
+        notice(build, wanted, lists, improvements);
+    }
     let mut sampled = blocks;
     if (wanted as f64) < rows * MOST_OF_THE_TABLE {
         sampled = ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).clamp(1, blocks);
@@ -66,6 +98,33 @@ pub fn gather(build: &Build) -> Gathered {
         reader.read_blocks(blocks, blocks);
     }
     reader.finish(f64::from(blocks) / f64::from(sampled.max(1)), 0.0)
+}
+
+/// How often the table is read to improve the centroids of so many lists, made from a sample of so many rows.
+pub fn improvements(rows: usize, lists: usize) -> usize {
+    if lists < 2 || rows >= lists * FEW_PER_LIST {
+        0
+    } else if rows >= lists * FEW_PER_LIST / 2 {
+        1
+    } else {
+        2
+    }
+}
+
+/// Tells the user that more memory would help.
+fn notice(build: &Build, rows: usize, lists: usize, improvements: usize) {
+    let enough = (SAMPLE_PER_LIST / 2 * lists * (4 * build.padded + TRAINING_BYTES)) as f64 / SHARE;
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("ivflsh index build has memory for a sample of {rows} rows to place {lists} lists by"),
+        pgrx::function_name!(),
+    )
+    .set_detail(format!(
+        "The table is read {} more to place them better.",
+        if improvements == 1 { "once" } else { "twice" }
+    ))
+    .set_hint(format!("Increase maintenance_work_mem to {} MB to speed up the build.", (enough / 1e6).ceil()))
+    .report(PgLogLevel::NOTICE);
 }
 
 /// Bytes that a row takes while it is in memory.

@@ -83,6 +83,15 @@ impl<T> Pending<T> {
     }
 }
 
+/// Gives memory that the threads have freed back to the system, where the C library would keep it for them.
+pub fn trim_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Threads inherit the signal mask: PostgreSQL's handlers must only run on the backend's own thread.
 fn with_signals_blocked<T>(make: impl FnOnce() -> T) -> T {
     // SAFETY: plain POSIX calls on local sets; the old mask is restored.

@@ -19,6 +19,8 @@ const CALIBRATION_ROWS: usize = 4096;
 const CALIBRATION_WORK: usize = 1 << 34;
 /// Share of the rows looked at that the beam must find; a margin over the 99 % promised.
 const CALIBRATION_SHARE: f64 = 0.997;
+/// The same for an iteration of k-means, which loses nothing by rows that go to their second nearest centroid.
+const ROUGH_SHARE: f64 = 0.95;
 
 /// Finds the nearest centroid (squared L2) of many rows.
 ///
@@ -37,6 +39,8 @@ pub struct Assigner {
     /// All centroids in the groups of `heads`; one group where there are none.
     lists: Panels,
     heads: Option<Panels>,
+    /// Share of the rows whose nearest centroid the beam finds.
+    share: f64,
     beam: OnceLock<f32>,
 }
 
@@ -78,13 +82,17 @@ impl Assigner {
         for (list, &group) in clusters.lists.iter().enumerate() {
             groups[group as usize].push(list as u32);
         }
+        // A head that has lost its lists must not be the nearest.
+        let (numbers, groups): (Vec<usize>, Vec<Vec<u32>>) =
+            groups.into_iter().enumerate().filter(|(_, group)| !group.is_empty()).unzip();
         let put = |id: u32, out: &mut [f32]| space.put(kernel, matrix.row(id as usize), out);
         let lists = Panels::new(kernel, matrix.dims, &groups, put);
         let head_rows = Matrix::new(&clusters.data, matrix.dims);
-        let one_group = [(0..clusters.count() as u32).collect()];
+        let one_group = [numbers.iter().map(|&number| number as u32).collect()];
         let put = |id: u32, out: &mut [f32]| space.put(kernel, head_rows.row(id as usize), out);
         let heads = Some(Panels::new(kernel, matrix.dims, &one_group, put));
-        Ok(Self { kernel, centroids: centroids.data.clone(), dims: matrix.dims, space, lists, heads, beam })
+        let share = CALIBRATION_SHARE;
+        Ok(Self { kernel, centroids: centroids.data.clone(), dims: matrix.dims, space, lists, heads, share, beam })
     }
 
     /// One level only.
@@ -101,6 +109,7 @@ impl Assigner {
             space,
             lists,
             heads: None,
+            share: CALIBRATION_SHARE,
             beam: OnceLock::new(),
         }
     }
@@ -112,6 +121,22 @@ impl Assigner {
     /// beam if the centroids do not come from [`super::train`].
     pub fn assign(&self, rows: Matrix, lists: &mut [u32], distances: &mut [f32]) {
         self.assign_picked(Picked::all(rows), lists, distances, 1.0, &|| false).expect("nothing cancels this");
+    }
+
+    /// As [`Assigner::assign`]; `cancelled` is asked about every block of rows.
+    pub fn assign_unless(
+        &self,
+        rows: Matrix,
+        lists: &mut [u32],
+        distances: &mut [f32],
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Cancelled> {
+        self.assign_picked(Picked::all(rows), lists, distances, 1.0, cancelled)
+    }
+
+    /// The centroids.
+    pub fn centroids(&self) -> Matrix<'_> {
+        Matrix::new(&self.centroids, self.dims)
     }
 
     /// The instruction set in use.
@@ -174,6 +199,11 @@ impl Assigner {
         )
     }
 
+    /// For iterations of k-means: faster, with the nearest centroid of most rows only.
+    pub(super) fn roughly(self) -> Self {
+        Self { share: ROUGH_SHARE, beam: OnceLock::new(), ..self }
+    }
+
     /// The beam, which is measured on `rows` if nobody has done so yet.
     pub(super) fn reach(&self, rows: Picked, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<f32, Cancelled> {
         if let Some(&reach) = self.beam.get() {
@@ -213,7 +243,7 @@ impl Assigner {
             },
         )?;
         ratios.sort_unstable_by(f32::total_cmp);
-        let last = ((count as f64 * CALIBRATION_SHARE).ceil() as usize).clamp(1, count) - 1;
+        let last = ((count as f64 * self.share).ceil() as usize).clamp(1, count) - 1;
         Ok(ratios[last])
     }
 
@@ -244,10 +274,11 @@ impl Assigner {
             heads.scores(block, count, scores);
             for i in 0..count {
                 let scores = &scores[i * stride..][..groups];
-                let nearest = (scores.iter().copied().fold(f32::INFINITY, f32::min) + norms[i]).max(0.0);
+                let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
+                let nearest = (least + norms[i]).max(0.0);
                 // In terms of the score; at least the nearest head passes, whatever rounding did.
                 let limit = if reach.is_finite() { nearest * reach - norms[i] } else { f32::INFINITY };
-                let limit = limit.max(nearest - norms[i]).next_up();
+                let limit = limit.max(nearest - norms[i]).next_up().max(least);
                 for (&score, members) in scores.iter().zip(members.iter_mut()) {
                     if score <= limit {
                         members.push(i as u32);

@@ -4,7 +4,6 @@
 //!   split in proportion to its size, then Lloyd iterations over all lists together.
 //! * [`halve`]: one list in two, on the caller's thread.
 //! * [`Assigner`]: the nearest centroid of many rows, through groups of centroids searched by a beam.
-//! * [`FromQueries`]: the distances of many rows from a few queries, for statistics.
 //!
 //! Distances are squared L2, computed as blocked products ‖c‖² − 2x·c with the minimum taken in registers
 //! (`kernel`); the distances handed out are computed again as Σ(x−c)², so they do not suffer from cancellation.
@@ -27,7 +26,6 @@ mod assign;
 mod halve;
 mod kernel;
 mod lloyd;
-mod queries;
 mod random;
 mod space;
 #[cfg(test)]
@@ -36,7 +34,6 @@ mod train;
 
 pub use assign::Assigner;
 pub use halve::{Halves, halve};
-pub use queries::FromQueries;
 pub use train::{TrainOptions, train};
 
 /// Rows of `f32`, one after another: `rows() × dims`.

@@ -1,10 +1,8 @@
 //! Where products are computed: shifted to the middle of the data and scaled by a power of two, so that ‖c‖² − 2x·c
 //! neither overflows nor loses its digits to an offset that all rows share.
 
-use rayon::prelude::*;
-
+use super::Picked;
 use super::kernel::Kernel;
-use super::{Matrix, Picked};
 
 /// Largest coordinate of a scaled centroid: 2^54.
 const TOP: i32 = 54;
@@ -15,10 +13,7 @@ const MEDIAN_OF: usize = 31;
 
 /// The power of two that brings the largest coordinate of `rows` to about 2^54.
 pub(super) fn scale(rows: Picked, kernel: &Kernel) -> f32 {
-    scale_for((0..rows.len()).map(|i| (kernel.largest)(rows.row(i))).fold(0.0f32, f32::max))
-}
-
-fn scale_for(largest: f32) -> f32 {
+    let largest = (0..rows.len()).map(|i| (kernel.largest)(rows.row(i))).fold(0.0f32, f32::max);
     if largest == 0.0 {
         return 1.0;
     }
@@ -35,16 +30,7 @@ pub(super) struct Space {
 impl Space {
     /// The space that suits `rows`.
     pub(super) fn of(rows: Picked, kernel: &Kernel) -> Self {
-        Self::with_scale(rows, scale(rows, kernel))
-    }
-
-    /// [`Space::of`] many rows, on the pool.
-    pub(super) fn of_many(rows: Matrix, kernel: &Kernel) -> Self {
-        let largest = rows.data.par_chunks(1 << 16).map(kernel.largest).reduce(|| 0.0, f32::max);
-        Self::with_scale(Picked::all(rows), scale_for(largest))
-    }
-
-    fn with_scale(rows: Picked, scale: f32) -> Self {
+        let scale = scale(rows, kernel);
         let step = rows.len().div_ceil(MEDIAN_OF).max(1);
         let picked: Vec<&[f32]> = (0..rows.len()).step_by(step).map(|i| rows.row(i)).collect();
         let mut column = vec![0.0f32; picked.len()];
@@ -58,12 +44,6 @@ impl Space {
             })
             .collect();
         Self { scale, shift }
-    }
-
-    /// A squared distance in this space as one of the rows'.
-    pub(super) fn back(&self, squared: f32) -> f32 {
-        // In two steps: the square of the scale may be beyond f32.
-        squared / self.scale / self.scale
     }
 
     /// `row` in this space, into `out` (as long as `row`); its squared norm there.

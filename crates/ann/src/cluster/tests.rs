@@ -138,28 +138,6 @@ fn assigns_to_the_nearest() {
 }
 
 #[test]
-fn distances_from_queries() {
-    for (rows, dims, queries, scale) in [(700, 3, 1, 1.0), (900, 104, 48, 1e-9), (300, 784, 17, 1e9), (50, 16, 60, 1.0)]
-    {
-        let data: Vec<f32> = clustered(rows + queries, dims, 9, 0.4, 3).iter().map(|x| x * scale).collect();
-        let (of, to) = data.split_at(queries * dims);
-        let (of, to) = (Matrix::new(of, dims), Matrix::new(to, dims));
-        let order: Vec<u32> = (0..rows as u32).rev().step_by(2).collect();
-        let found = FromQueries::new(to).distances(of, &order, &|| false).unwrap();
-        assert_eq!(found.len(), queries);
-        for (query, found) in found.iter().enumerate() {
-            assert_eq!(found.len(), order.len());
-            for (&row, &distance) in order.iter().zip(found) {
-                let [(exact, _)] = exact(of.row(query), to.slice(row as usize, row as usize + 1))[..] else { panic!() };
-                let norm2 = 20.0 * dims as f64 * f64::from(scale).powi(2);
-                assert!((f64::from(distance) - exact).abs() <= 1e-6 * norm2, "{dims} {scale}: {distance} {exact}");
-            }
-        }
-        assert_eq!(FromQueries::new(to).distances(of, &order, &|| true), Err(Cancelled));
-    }
-}
-
-#[test]
 fn threads_do_not_matter() {
     let data = clustered(20_000, 20, 300, 0.4, 1);
     let rows = Matrix::new(&data, 20);

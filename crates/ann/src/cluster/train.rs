@@ -136,7 +136,10 @@ fn refine(sample: Matrix, mut data: Vec<f32>, lists: usize, options: &TrainOptio
     let scale = scale(rows, kernel::best());
     for pass in 0.. {
         let centroids = Centroids { dims: sample.dims, data, beam: None };
-        let assigner = Assigner::build(kernel::best(), &centroids, options.cancelled)?;
+        let mut assigner = Assigner::build(kernel::best(), &centroids, options.cancelled)?;
+        if pass < refinements {
+            assigner = assigner.roughly();
+        }
         assigner.assign_picked(rows, &mut assigned, &mut distances, scale, options.cancelled)?;
         let state = State::of(sample, Members::of(&assigned, centroids.lists()), &distances, lists);
         if pass >= refinements && (state.in_order() || pass >= refinements + REPAIRS) {
