@@ -27,7 +27,7 @@ def output(connection, statement, *parameters):
     rows = connection.execute("EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) " + statement, parameters).fetchone()[0]
 
     def find(node):
-        if node["Node Type"] == "Index Scan" and node["Index Name"] == "items_embedding_idx":
+        if node["Node Type"] == "Index Scan" and node["Index Name"] == "items_embedding_idx" or node["Node Type"] == "Custom Scan":
             return node["Output"]
         return next((found for child in node.get("Plans", ()) if (found := find(child))), None)
     return find(rows[0]["Plan"])
@@ -42,6 +42,15 @@ def test_distance_that_nobody_sees_is_not_computed(items):
     assert output(items, NEAREST, QUERY) == ["id", "NULL::double precision"]
     found = [row[0] for row in items.execute(NEAREST, (QUERY,))]
     assert found == [id for id, _ in nearest(items, QUERIES[0], 10)]
+
+
+def test_nor_by_a_vector_scan(items):
+    statement = "SELECT id FROM items WHERE label < 5 ORDER BY embedding <-> %b LIMIT 10"
+    assert output(items, statement, QUERY) == ["id", "NULL::double precision"]
+    assert output(items, statement.replace("id FROM", "id, embedding <-> %b FROM"), QUERY, QUERY)[1:] != ["NULL::double precision"]
+    found = [row[0] for row in items.execute(statement, (QUERY,))]
+    with exactly(items):
+        assert found == [row[0] for row in items.execute(statement, (QUERY,))]
 
 
 @pytest.mark.parametrize("statement", [

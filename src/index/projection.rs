@@ -2,9 +2,11 @@
 //!
 //! For `SELECT id … ORDER BY v <-> q LIMIT 10` PostgreSQL adds the sort column to the rows of the index scan, although no
 //! step above compares it: the scan computes the distance of each row it returns, for which the row's vector must be
-//! read, out of line when it is long. In a plan of just a LIMIT over a scan of our index such a column becomes NULL.
+//! read, out of line when it is long. In a plan of just a LIMIT over a scan of our index, or a vector scan, such a column
+//! becomes NULL.
 
 use super::access_method_oid;
+use crate::vector_scan;
 use pgrx::prelude::*;
 use std::sync::OnceLock;
 
@@ -60,16 +62,21 @@ unsafe fn trim(root: *mut pg_sys::PlannerInfo, limit: &mut pg_sys::LimitPath) {
         let top = limit.subpath;
         let (scan, size) = match (*top).type_ {
             pg_sys::NodeTag::T_IndexPath => (top, size_of::<pg_sys::IndexPath>()),
+            pg_sys::NodeTag::T_CustomPath => (top, size_of::<pg_sys::CustomPath>()),
             pg_sys::NodeTag::T_ProjectionPath => {
                 ((*top.cast::<pg_sys::ProjectionPath>()).subpath, size_of::<pg_sys::ProjectionPath>())
             }
             _ => return,
         };
-        if (*scan).type_ != pg_sys::NodeTag::T_IndexPath {
-            return;
-        }
-        let index = scan.cast::<pg_sys::IndexPath>();
-        if (*index).indexorderbys.is_null() || (*(*index).indexinfo).relam != access_method_oid() {
+        let ours = match (*scan).type_ {
+            pg_sys::NodeTag::T_IndexPath => {
+                let index = scan.cast::<pg_sys::IndexPath>();
+                !(*index).indexorderbys.is_null() && (*(*index).indexinfo).relam == access_method_oid()
+            }
+            pg_sys::NodeTag::T_CustomPath => vector_scan::is_ordered(scan.cast()),
+            _ => false,
+        };
+        if !ours {
             return;
         }
         let columns = pgrx::PgList::<pg_sys::TargetEntry>::from_pg((*root).processed_tlist);

@@ -18,6 +18,7 @@ mod rows;
 mod tids;
 
 pub use exec::expect;
+pub use path::is_ordered;
 use pgrx::prelude::*;
 
 /// Called when the library is loaded.

@@ -517,6 +517,15 @@ impl Offer {
     }
 }
 
+/// Whether a path is a vector scan in the order of distance.
+///
+/// # Safety
+/// A path of a custom scan.
+pub unsafe fn is_ordered(path: *mut pg_sys::CustomPath) -> bool {
+    // SAFETY: by contract.
+    unsafe { std::ptr::eq((*path).methods, &PATH_METHODS.0) && !(*path).path.pathkeys.is_null() }
+}
+
 /// A copy of a node in the current memory context.
 unsafe fn copy<T>(node: *mut T) -> *mut T {
     // SAFETY: a plain C struct of that size.
