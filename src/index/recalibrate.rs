@@ -17,7 +17,7 @@ use pgrx::prelude::*;
 use std::ops::Range;
 
 /// Lists read for each that the rule reads on average at the highest recall, and besides.
-const DEEPER: f32 = 3.0;
+const DEEPER: f32 = 1.5;
 const DEEPER_BY: usize = 48;
 /// Distances that are kept exact in a search: more than the goal, because the simulation leaves lists out.
 const KEPT: usize = 3 * FIRST_GOAL;
@@ -38,6 +38,11 @@ struct Seen {
     needed: Vec<f32>,
 }
 
+/// Lists that each query reads.
+pub fn depth(meta: &Meta) -> usize {
+    (meta.probes.iter().copied().fold(0.0, f32::max) * DEEPER) as usize + DEEPER_BY
+}
+
 /// Measures the rule with up to `queries` rows, and the mean of the squared residuals. None when there are too few rows, or when the structure changes meanwhile.
 pub fn measure(
     index: pg_sys::Relation,
@@ -51,8 +56,7 @@ pub fn measure(
     }
     let space = frame.operator.space();
     let (leaf, inner) = (Layout::new(meta.shape(), false), Layout::new(meta.shape(), true));
-    let most = meta.probes.iter().copied().fold(0.0, f32::max);
-    let deep = (most * DEEPER) as usize + DEEPER_BY;
+    let deep = depth(meta);
     let mut seen = Vec::with_capacity(queries);
     let mut spread = 0.0;
     let mut random = Random::new(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));

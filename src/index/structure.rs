@@ -39,11 +39,11 @@ const NEARLY: f32 = 0.1;
 /// Rounds of that.
 const ROUNDS: usize = 3;
 /// The stopping rule is measured again when there are this many times the lists that there were.
-const RECALIBRATED_AT: f64 = 1.2;
+const RECALIBRATED_AT: f64 = 1.1;
 /// Queries for that while rows wait to be inserted: about so many posting pages are read.
-const CALIBRATION_PAGES: usize = 60_000;
+const CALIBRATION_PAGES: usize = 80_000;
 /// Weight of the new measurement: with so few queries each is uncertain by itself.
-const CALIBRATION_WEIGHT: f32 = 0.3;
+const CALIBRATION_WEIGHT: f32 = 0.4;
 /// Up to this many lists the rule changes too much from one measurement to the next for the older to mean anything.
 const CALIBRATED_ANEW: u32 = 64;
 /// Seed of 2-means.
@@ -266,8 +266,8 @@ impl Structure {
             [] => {}
         }
         if f64::from(self.meta.lists) >= f64::from(self.meta.calibrated) * RECALIBRATED_AT {
-            let deep = self.meta.lists.min(3 * self.meta.probes[page::RECALLS.len() - 1] as u32 + 1) as usize;
-            let queries = (self.meta.lists as usize / 4).clamp(16, 64).min((CALIBRATION_PAGES / deep).max(24));
+            let deep = recalibrate::depth(&self.meta).min(self.meta.lists as usize).max(1);
+            let queries = (self.meta.lists as usize / 4).clamp(16, 128).min((CALIBRATION_PAGES / deep).max(24));
             self.recalibrate(queries, CALIBRATION_WEIGHT);
         }
     }

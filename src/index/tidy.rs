@@ -13,6 +13,9 @@ use ann::quantize::BLOCK;
 use pgrx::prelude::*;
 use std::collections::{HashMap, HashSet};
 
+/// Lists are split by whoever inserts into them, at their limit; by VACUUM only when they have so many times as many rows.
+const NEGLECTED: usize = 2;
+
 /// Tidies up `index` on `heap`; both stay open and locked. The structure lock is held for one step at a time, so that an
 /// inserter who meets a closed list waits no longer than for that.
 pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
@@ -23,8 +26,7 @@ pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
         let meta = Info::of(index).meta;
         if merge::is_small(leaf.rows, &meta) {
             structure().merge(list, leaf.cell);
-        } else if leaf.rows > meta.split_at(leaf.radius) + BLOCK || leaf.wastes(&layout) && !leaf.is_split(&meta) {
-            // (Inserts split lists only when these get a new block.)
+        } else if leaf.rows > NEGLECTED * meta.split_at(leaf.radius) || leaf.wastes(&layout) && !leaf.is_split(&meta) {
             structure().split_located(list, leaf.cell);
         }
     }
@@ -54,7 +56,7 @@ impl Leaf {
     /// Whether the list would take fewer pages if it were written anew, or has more free slots than it will soon need.
     fn wastes(&self, layout: &Layout) -> bool {
         let needed = (self.rows + BLOCK / 2).div_ceil(BLOCK).div_ceil(layout.blocks);
-        self.pages > needed || self.slots > self.rows + self.rows / 2 + BLOCK
+        self.pages > needed || self.slots > self.rows + self.rows / 4 + BLOCK
     }
 
     /// Whether writing it anew would make two of it.
