@@ -16,8 +16,8 @@ const TRAINING_BYTES: usize = 12;
 const LOOK_BLOCKS: u32 = 32;
 /// Rows of a sample at least.
 const LEAST_SAMPLE: usize = 10_000;
-/// Where a sample has fewer rows a list, centroids are moved to the means of all rows; twice if it has half of that.
-const FEW_PER_LIST: usize = 32;
+/// Where a sample has fewer, centroids are moved to the means of all rows, and once more where it has fewer than this.
+const FEW_PER_LIST: usize = 16;
 /// Share of `maintenance_work_mem` for the rows.
 const SHARE: f64 = 0.75;
 /// What a build takes beyond `maintenance_work_mem` at most: centroids and batches of rows, mainly.
@@ -102,9 +102,10 @@ pub fn gather(build: &Build) -> Gathered {
 
 /// How often the table is read to improve the centroids of so many lists, made from a sample of so many rows.
 pub fn improvements(rows: usize, lists: usize) -> usize {
-    if lists < 2 || rows >= lists * FEW_PER_LIST {
+    // A sample of blocks has some rows more or less than was wanted.
+    if lists < 2 || rows >= lists * SAMPLE_PER_LIST * 9 / 10 {
         0
-    } else if rows >= lists * FEW_PER_LIST / 2 {
+    } else if rows >= lists * FEW_PER_LIST {
         1
     } else {
         2
@@ -113,7 +114,7 @@ pub fn improvements(rows: usize, lists: usize) -> usize {
 
 /// Tells the user that more memory would help.
 fn notice(build: &Build, rows: usize, lists: usize, improvements: usize) {
-    let enough = (SAMPLE_PER_LIST / 2 * lists * (4 * build.padded + TRAINING_BYTES)) as f64 / SHARE;
+    let enough = (SAMPLE_PER_LIST * lists * (4 * build.padded + TRAINING_BYTES)) as f64 / SHARE;
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
         format!("ivflsh index build has memory for a sample of {rows} rows to place {lists} lists by"),
