@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-growth bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ bench-growth: ## inserts, VACUUM, and indexes that have grown, with pgvector bes
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh growth $(ARGS)
+
+bench-scale: ## builds against rows and memory (see docs/scaling.md):  make bench-scale ARGS="--rows 100000 1000000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh scale $(ARGS)
 
 bench-report: ## tables and plots from earlier results:  make bench-report ARGS="results.jsonl --docs"
 	@scripts/bench.sh report --report $(ARGS)

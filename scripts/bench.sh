@@ -1,9 +1,10 @@
 #!/bin/bash
 # Set up what only the benchmark needs, and run it.
-# usage: bench.sh run [OPTION…] | filters [OPTION…] | growth [OPTION…] | report [OPTION…] | kernels [OPTION…]
+# usage: bench.sh run [OPTION…] | filters [OPTION…] | growth [OPTION…] | scale [OPTION…] | report [OPTION…] | kernels [OPTION…]
 #   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
 #   filters  search beside WHERE clauses
 #   growth   inserts, VACUUM, and indexes that have grown
+#   scale    builds against rows and memory
 #   report   the same program as run with nothing set up but Python:  bench.sh report --report FILE
 #   kernels  criterion's micro-benchmarks of crates/ann;  OPTIONs are criterion's, after the name of a bench:
 #            bench.sh kernels quantize -- scan
@@ -56,6 +57,12 @@ growth)
     locked python install_python
     [[ " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/growth.py "$@"
+    ;;
+scale)
+    venv=$(venv_path)
+    locked packages install_packages
+    locked python install_python
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/scale.py "$@"
     ;;
 report)
     venv=$(venv_path)
