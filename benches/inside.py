@@ -88,7 +88,7 @@ def counts(system, log):
             connection.execute(sql, (i,), prepare=True).fetchall()
             if tells:
                 row = connection.execute("SELECT lists, entries, refined, returned FROM ivflsh_last_scan()").fetchone()
-                averages.update(zip(("lists probed", "entries scanned", "survivors refined", "heap rows read"), row))
+                averages.update(dict(zip(("lists probed", "entries scanned", "survivors refined", "heap rows read"), row)))
         for i in range(COUNTED):
             plan = connection.execute("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + system.query(K, i)
                                       ).fetchone()[0][0]["Plan"]
