@@ -71,7 +71,7 @@ def test_all_rows_deleted_and_others_inserted(db):
     insert(db, OTHERS + 50)
     assert stats(db)["lists"] > 50
     check(db)
-    queries = clustered(20, 16, seed=6, clusters=120) + 50
+    queries = clustered(200, 16, seed=6, clusters=120) + 50
     assert_holds_exactly(db, queries[0])
     assert_recall(db, queries, 0.93)
 

@@ -9,14 +9,14 @@
 //! 5. Write the lists, then the lists of lists, then the meta page; log all pages.
 
 use super::assign::{self, InMemory, Lists, Records, Residuals, Table};
-use super::calibrate::{self, Rule, Sample};
+use super::calibrate::{self, Rules, Sample};
 use super::compat;
 use super::encode::{self, Encoder};
 use super::gather::{self, Whole};
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
 use super::options;
-use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS, Shape, Tid};
+use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
 use super::recalibrate;
 use super::rows as heap;
 use super::sample::Random;
@@ -286,9 +286,9 @@ impl Build {
         let lists = self.lists(levels[0].centroids.clone());
         enter(Phase::Calibrating);
         let data = rows.data;
-        let (rule, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
-        if let Some(rule) = rule {
-            (meta.calibration, meta.probes) = (rule.cosine, rule.probes);
+        let (rules, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
+        if let Some(Rules { of_all, of_some }) = rules {
+            (meta.rule, meta.rule_of_some) = (of_all, of_some);
         }
         let mut residuals = vec![Residuals::default(); levels[0].parents.len()];
         for (&list, &distance) in assigned.iter().zip(&distances) {
@@ -391,7 +391,7 @@ impl Build {
         lists: &Arc<Lists>,
         rows: &Arc<Vec<f32>>,
         usable: usize,
-    ) -> (Option<Rule>, Vec<u32>, Vec<f32>) {
+    ) -> (Option<Rules>, Vec<u32>, Vec<f32>) {
         let (space, padded) = (self.operator.space(), self.padded);
         let (frame, lists, data) = (frame.clone(), lists.clone(), rows.clone());
         self.pool.run(move |cancelled| {
@@ -417,11 +417,13 @@ impl Build {
 
     /// Measures the stopping rule on the index as it was written: roughly first, so as to know how deep to look.
     fn measure(&self, frame: &Frame, mut meta: Meta) {
-        meta.probes = [FIRST_PROBES; RECALLS.len()];
+        meta.rule_of_some = StoppingRule::of_all(FIRST_PROBES);
         let mut rows = heap::Rows::now(self.index, self.heap, self.operator);
         for queries in [calibrate::QUERIES / 4, calibrate::QUERIES] {
-            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
-                (meta.calibration, meta.probes) = (rule.cosine, rule.probes);
+            if let Some((Rules { of_all, of_some }, _)) =
+                recalibrate::measure(self.index, &meta, frame, &mut rows, queries)
+            {
+                (meta.rule, meta.rule_of_some) = (of_all, of_some);
             }
         }
         self.write_meta(&meta);

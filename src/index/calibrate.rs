@@ -3,12 +3,15 @@
 //! A search scans, nearest first, the lists whose *needed cosine* is at most a limit: cos of the angle, between the
 //! residuals of a list and the direction to the query, at which a typical row of the list is just as far as the worst of
 //! the best rows found so far. The rule adapts to the query: it knows how far the results are, how far each list, and how
-//! wide. The limit for a recall is found by running this search, for rows of the table as queries, under a range of limits.
+//! wide. To the cosine is added a *weight* times ln(1 + lists scanned before): the nearer lists have been scanned, the less
+//! is left to be found, whatever the geometry says (figures: README.md). A search of some of the rows goes without: how many
+//! lists lie before theirs says nothing.
+//! The limit for a recall is found by running this search, for rows of the table as queries, under a range of limits.
 //!
 //! [`calibrate`] does it while a build has all rows in memory; `recalibrate.rs` in an index that is there.
 
 use super::assign::order_of;
-use super::page::RECALLS;
+use super::page::{RECALLS, StoppingRule};
 use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
 use ann::quantize::{ListTerm, Space};
@@ -31,6 +34,11 @@ const DEEPER_BY: usize = 32;
 const DISTANCE_BYTES: usize = 16 << 20;
 /// Limits tried.
 const LIMITS: usize = 24;
+/// What each further e-fold of lists scanned adds to the cosine that a list needs, in a search of all rows. Least lists were
+/// scanned at 0.05 for GloVe words, 0.15 for images and for parts of them; 0.1 is within a tenth of the least for all.
+pub const RANK_WEIGHT: f32 = 0.1;
+/// Of the two rules.
+pub const WEIGHTS: [f32; 2] = [RANK_WEIGHT, 0.0];
 
 /// All rows of a table, in lists.
 pub struct Sample<'s> {
@@ -48,25 +56,20 @@ pub struct Sample<'s> {
     pub mean: &'s [f32],
 }
 
-/// Stopping cosine, and average number of lists scanned, for each of [`RECALLS`].
-pub struct Rule {
-    pub cosine: [f32; RECALLS.len()],
-    pub probes: [f32; RECALLS.len()],
+/// The stopping rules of an index.
+pub struct Rules {
+    /// For searches of all rows.
+    pub of_all: StoppingRule,
+    /// For searches of some of the rows.
+    pub of_some: StoppingRule,
 }
 
-impl Rule {
-    /// All of so many lists are scanned.
-    fn of_all(lists: usize) -> Rule {
-        Rule { cosine: [1.0; RECALLS.len()], probes: [lists as f32; RECALLS.len()] }
-    }
-}
-
-/// Measures the rule.
-pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
+/// Measures the rules.
+pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rules {
     let rows = sample.rows.len() / sample.padded;
     let lists = sample.radii.len();
     if rows < FIRST_GOAL + 2 || lists < 2 {
-        return Rule::of_all(lists);
+        return Rules::of_lists(lists);
     }
     let members = Members::new(sample);
     let queries: Vec<u32> = (0..QUERIES.min(rows)).map(|i| (i * (rows / QUERIES.min(rows))) as u32).collect();
@@ -79,7 +82,7 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
             }
         }
     };
-    let (mut needed, mut deepest) = (Vec::new(), 0);
+    let (mut needed, mut deepest) = (Vec::<Needed>::new(), 0);
     let first: Vec<u32> = queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES)).collect();
     measured(&first, FIRST_DEPTH.min(lists), &mut |group| {
         for query in &group.queries {
@@ -88,30 +91,33 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rule {
         }
     });
     if needed.is_empty() {
-        return Rule::of_all(lists);
+        return Rules::of_lists(lists);
     }
-    let limits = limits(&mut needed);
-    // Recall and lists scanned under each limit.
-    let (mut sums, mut count) = (vec![(0, 0); LIMITS], 0);
+    // Recall and lists scanned under each limit of each rule.
+    let limits = WEIGHTS.map(|weight| limits(&needed, weight));
+    let (mut sums, mut count) = (WEIGHTS.map(|_| vec![(0, 0); LIMITS]), 0);
     measured(&queries, (deepest + DEEPER_BY).min(lists), &mut |group| {
-        let search = |query| limits.iter().map(|&limit| members.search(group, query, limit)).collect();
-        let found: Vec<Vec<(usize, usize)>> = group.queries.par_iter().map(search).collect();
-        count += found.len();
-        for of_query in found {
-            for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
-                *sum = (sum.0 + found, sum.1 + scanned);
+        count += group.queries.len();
+        for ((sums, limits), weight) in sums.iter_mut().zip(&limits).zip(WEIGHTS) {
+            let search = |query| limits.iter().map(|&limit| members.search(group, query, limit, weight)).collect();
+            let found: Vec<Vec<(usize, usize)>> = group.queries.par_iter().map(search).collect();
+            for of_query in found {
+                for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
+                    *sum = (sum.0 + found, sum.1 + scanned);
+                }
             }
         }
     });
     if count == 0 {
-        return Rule::of_all(lists);
+        return Rules::of_lists(lists);
     }
-    Rule::of(&limits, &sums, count, RESULTS, OTHER_LOSS)
+    Rules::of(&limits, &sums, count, OTHER_LOSS)
 }
 
-/// Limits to try, from the needed cosines of lists that hold neighbours: where shares of the neighbours are in lists that would
-/// be scanned if the goal were known beforehand. They cover the range of interest.
-pub fn limits(needed: &mut [f32]) -> Vec<f32> {
+/// Limits to try for a rule of this weight, from what the lists of neighbours need: where shares of the neighbours are in lists
+/// that would be scanned if the goal were known beforehand. They cover the range of interest.
+pub fn limits(needed: &[Needed], weight: f32) -> Vec<f32> {
+    let mut needed: Vec<f32> = needed.iter().map(|n| n.cosine + penalty(weight, n.before)).collect();
     needed.sort_unstable_by(f32::total_cmp);
     (0..LIMITS)
         .map(|i| {
@@ -122,35 +128,61 @@ pub fn limits(needed: &mut [f32]) -> Vec<f32> {
         .collect()
 }
 
-impl Rule {
-    /// From the neighbours found and the lists scanned under each limit, by so many queries with so many neighbours each.
-    /// `loss`: share of the allowed misses that is left to what is not simulated.
-    pub fn of(limits: &[f32], sums: &[(usize, usize)], queries: usize, results: usize, loss: f32) -> Rule {
-        let outcomes: Vec<(f32, f32)> = sums
-            .iter()
-            .map(|&(found, scanned)| (found as f32 / (queries * results) as f32, scanned as f32 / queries as f32))
-            .collect();
-        let mut rule = Rule { cosine: [0.0; RECALLS.len()], probes: [0.0; RECALLS.len()] };
-        for (i, recall) in RECALLS.into_iter().enumerate() {
-            let wanted = recall + (1.0 - recall) * loss;
-            let at = outcomes.iter().position(|o| o.0 >= wanted).unwrap_or(limits.len() - 1);
-            let (before, after) = (at.saturating_sub(1), at);
-            let (from, to) = (outcomes[before].0, outcomes[after].0);
-            let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
-            let between = |x: f32, y: f32| x + part * (y - x);
-            // Infinite where a list of identical rows is at the very place of the query. Below -1 all lists are alike.
-            let limit = |at: usize| limits[at].clamp(-1.0, 1e6);
-            rule.cosine[i] = between(limit(before), limit(after));
-            rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
-        }
-        rule
+impl Rules {
+    /// All of so many lists are scanned.
+    fn of_lists(lists: usize) -> Rules {
+        Rules { of_all: StoppingRule::of_all(lists as f32), of_some: StoppingRule::of_all(lists as f32) }
+    }
+
+    /// For each of [`WEIGHTS`], from the limits tried and what came of them, see [`rule`].
+    pub fn of(limits: &[Vec<f32>; 2], sums: &[Vec<(usize, usize)>; 2], queries: usize, loss: f32) -> Rules {
+        let [of_all, of_some] = [0, 1].map(|i| rule(&limits[i], &sums[i], queries, loss));
+        Rules { of_all, of_some }
     }
 }
 
-/// Cosine that a list needs to hold a row within a distance; the least number if anything will do.
-pub fn needed(space: Space, term: ListTerm, radius: f32, within: f32) -> f32 {
-    let cosine = needed_cosine(space, term, radius, within);
-    if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }
+/// From the neighbours found and the lists scanned under each limit, by so many queries for [`RESULTS`] neighbours each.
+/// `loss`: share of the allowed misses that is left to what is not simulated.
+fn rule(limits: &[f32], sums: &[(usize, usize)], queries: usize, loss: f32) -> StoppingRule {
+    let outcomes: Vec<(f32, f32)> = sums
+        .iter()
+        .map(|&(found, scanned)| (found as f32 / (queries * RESULTS) as f32, scanned as f32 / queries as f32))
+        .collect();
+    let mut rule = StoppingRule::of_all(1.0);
+    for (i, recall) in RECALLS.into_iter().enumerate() {
+        let wanted = recall + (1.0 - recall) * loss;
+        let at = outcomes.iter().position(|o| o.0 >= wanted).unwrap_or(limits.len() - 1);
+        let (before, after) = (at.saturating_sub(1), at);
+        let (from, to) = (outcomes[before].0, outcomes[after].0);
+        let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
+        let between = |x: f32, y: f32| x + part * (y - x);
+        // Infinite where a list of identical rows is at the very place of the query. Below -1 all lists are alike.
+        let limit = |at: usize| limits[at].clamp(-1.0, 1e6);
+        rule.limit[i] = between(limit(before), limit(after));
+        rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
+    }
+    rule
+}
+
+/// What a list needs to hold a row within a distance.
+#[derive(Clone, Copy)]
+pub struct Needed {
+    cosine: f32,
+    /// Lists that are nearer.
+    before: f32,
+}
+
+impl Needed {
+    /// The least number as the cosine, if anything will do.
+    pub fn of(space: Space, term: ListTerm, radius: f32, within: f32, before: usize) -> Needed {
+        let cosine = needed_cosine(space, term, radius, within);
+        Needed { cosine: if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }, before: before as f32 }
+    }
+}
+
+/// By how much the limit of a rule is lower after so many lists have been scanned.
+pub fn penalty(weight: f32, scanned: f32) -> f32 {
+    weight * scanned.ln_1p()
 }
 
 /// A list of a simulated search.
@@ -171,24 +203,27 @@ pub fn nearest(distances: &[f32]) -> f32 {
 }
 
 /// Searches `lists`, nearest first, under `limit` as `search.rs` does; returns how many neighbours are found, whose lists
-/// `neighbours` names, and how many lists are scanned.
+/// `neighbours` names, and how many lists are scanned. `weight`: of the rule.
 pub fn simulate<'s>(
     space: Space,
     lists: impl Iterator<Item = Simulated<'s>>,
     neighbours: &[u32],
     goal: usize,
     limit: f32,
+    weight: f32,
 ) -> (usize, usize) {
     let (mut found, mut scanned) = (0, 0);
+    let mut stop = limit;
     // The best distances so far, nearest first.
     let mut best: Vec<f32> = Vec::with_capacity(goal + 1);
     for Simulated { list, term, radius, distances, nearest } in lists {
         let within = if best.len() < goal { f32::INFINITY } else { best[goal - 1] };
-        if needed_cosine(space, term, radius, within) > limit {
+        if needed_cosine(space, term, radius, within) > stop {
             continue;
         }
         found += neighbours.iter().filter(|&&n| n == list).count();
         scanned += 1;
+        stop = limit - penalty(weight, scanned as f32);
         if nearest >= within {
             continue;
         }
@@ -225,7 +260,7 @@ struct Measured {
     /// Lists of the true neighbours.
     neighbours: Vec<u32>,
     /// Needed cosine of each of these, at the distance of the goal.
-    needed: Vec<f32>,
+    needed: Vec<Needed>,
     /// How many of `lists` hold them all.
     deepest: usize,
 }
@@ -353,16 +388,18 @@ impl<'s> Members<'s> {
             .collect();
         near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
         let within = near.get(FIRST_GOAL - 1).map(|near| near.0).filter(|d| d.is_finite())?;
-        let neighbours = near[..RESULTS].iter().map(|&(_, i)| &lists[i]);
-        let needed =
-            neighbours.clone().map(|near| needed(space, near.term, radii[near.list as usize], within)).collect();
-        let neighbours = neighbours.map(|near| near.list).collect();
+        let neighbours = near[..RESULTS].iter().map(|&(_, i)| (&lists[i], i));
+        let needed = neighbours
+            .clone()
+            .map(|(near, i)| Needed::of(space, near.term, radii[near.list as usize], within, i))
+            .collect();
+        let neighbours = neighbours.map(|(near, _)| near.list).collect();
         let deepest = near[..RESULTS].iter().map(|near| near.1 + 1).max().unwrap_or(0);
         Some(Measured { lists, neighbours, needed, deepest })
     }
 
-    /// Searches for a query under `limit`, see [`simulate`].
-    fn search(&self, group: &Group, query: &Measured, limit: f32) -> (usize, usize) {
+    /// Searches for a query under `limit` of the rule of a weight, see [`simulate`].
+    fn search(&self, group: &Group, query: &Measured, limit: f32, weight: f32) -> (usize, usize) {
         let lists = query.lists.iter().map(|near| Simulated {
             list: near.list,
             term: near.term,
@@ -370,6 +407,6 @@ impl<'s> Members<'s> {
             distances: &group.distances[near.block][near.part.clone()],
             nearest: near.nearest,
         });
-        simulate(self.sample.space, lists, &query.neighbours, FIRST_GOAL, limit)
+        simulate(self.sample.space, lists, &query.neighbours, FIRST_GOAL, limit, weight)
     }
 }

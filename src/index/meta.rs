@@ -1,7 +1,7 @@
 //! The meta page, read anew for each search and insert, and the data mean, which the relation cache keeps.
 
 use super::metric::{Frame, Operator};
-use super::page::{self, Damage, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS};
+use super::page::{self, Damage, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS, StoppingRule};
 use super::storage::{Buffer, Checked, Stale, corrupted};
 use pgrx::prelude::*;
 
@@ -44,15 +44,17 @@ impl Info {
     pub fn inner_layout(&self) -> Layout {
         Layout::new(self.meta.shape(), true)
     }
+}
 
-    /// Stopping rule for a recall: linear between the calibrated levels.
-    pub fn stopping_cosine(&self, recall: f32) -> f32 {
-        interpolate(&RECALLS, &self.meta.calibration, recall)
+impl StoppingRule {
+    /// Limit for a recall: linear between the calibrated levels.
+    pub fn limit_for(&self, recall: f32) -> f32 {
+        interpolate(&RECALLS, &self.limit, recall)
     }
 
     /// Lists that a typical query reads for a recall.
-    pub fn expected_probes(&self, recall: f32) -> f32 {
-        interpolate(&RECALLS, &self.meta.probes, recall)
+    pub fn probes_for(&self, recall: f32) -> f32 {
+        interpolate(&RECALLS, &self.probes, recall)
     }
 }
 

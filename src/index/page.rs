@@ -29,7 +29,7 @@ pub const CAPACITY: usize = END - START;
 
 const MAGIC: u16 = 0x1F15;
 /// Version of the on-disk format. Raise it with every change of this file that an old index would not survive.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
 /// "IVFL": first word of the meta page.
 const META_MAGIC: u32 = 0x4C46_5649;
 
@@ -309,9 +309,27 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     Ok(o)
 }
 
-/// Recall levels of the calibration table, see [`Meta::calibration`].
+/// Recall levels of a [`StoppingRule`].
 pub const RECALLS: [f32; 16] =
     [0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995];
+
+/// When a search is to stop, for each level of [`RECALLS`]; see `calibrate.rs`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StoppingRule {
+    /// A list is worth a probe while the cosine of the angle that a row of it would need, and what is added for the lists
+    /// read before, is at most this.
+    pub limit: [f32; RECALLS.len()],
+    /// Lists that a query reads on average.
+    pub probes: [f32; RECALLS.len()],
+}
+
+impl StoppingRule {
+    /// Unmeasured; so many lists are read.
+    pub const fn of_all(lists: f32) -> StoppingRule {
+        StoppingRule { limit: [1.0; RECALLS.len()], probes: [lists; RECALLS.len()] }
+    }
+}
 
 /// Content of the meta page.
 #[repr(C)]
@@ -343,11 +361,10 @@ pub struct Meta {
     pub lists: u32,
     /// Rows in the index when it was built.
     pub rows: u64,
-    /// Stopping rule for each level of [`RECALLS`]: a list is worth a probe while the cosine of the angle that a row of
-    /// it would need is below this (see `search.rs`).
-    pub calibration: [f32; RECALLS.len()],
-    /// Lists that a query reads on average under that rule.
-    pub probes: [f32; RECALLS.len()],
+    /// For searches of all rows, with a rank weight of [`super::calibrate::RANK_WEIGHT`].
+    pub rule: StoppingRule,
+    /// For searches of some of the rows, without one.
+    pub rule_of_some: StoppingRule,
     /// Structural changes so far: raised by each record that takes a list out of the tree or moves entries.
     pub epoch: u32,
     /// Epoch at which `mean` was set.
@@ -398,8 +415,8 @@ impl Meta {
             mean: NO_BLOCK,
             lists: 1,
             rows: 0,
-            calibration: [1.0; RECALLS.len()],
-            probes: [1.0; RECALLS.len()],
+            rule: StoppingRule::of_all(1.0),
+            rule_of_some: StoppingRule::of_all(1.0),
             epoch: 0,
             mean_epoch: 0,
             target: 0,
@@ -844,6 +861,13 @@ impl<'p> Block<'p> {
             radius: float(self.page, at + 4 * BLOCK + 4 * slot),
             norm2: float(self.page, at + 8 * BLOCK + 4 * slot),
         }
+    }
+
+    /// Radius and squared norm of the child lists of all slots, on an inner level.
+    pub fn child_columns(&self) -> (&'p [f32; BLOCK], &'p [f32; BLOCK]) {
+        assert!(self.layout.inner);
+        let at = self.at + self.layout.at_children;
+        (floats(self.page, at + 4 * BLOCK), floats(self.page, at + 8 * BLOCK))
     }
 
     /// The keys of a filter column.

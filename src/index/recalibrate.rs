@@ -3,7 +3,7 @@
 //! Each query searches far more lists than the rule would. What it finds is taken for the true neighbours, and the search
 //! is then simulated on the distances that it saw, under a range of limits, as at build (`calibrate.rs`).
 
-use super::calibrate::{self, RESULTS, Rule, Simulated};
+use super::calibrate::{self, Needed, RESULTS, Rules, Simulated, WEIGHTS};
 use super::compat;
 use super::metric::Frame;
 use super::page::{self, Kind, Layout, Meta, Posting, Tid};
@@ -35,22 +35,22 @@ struct Seen {
     distances: Vec<f32>,
     /// Numbers, in that order, of the lists of the true neighbours.
     neighbours: Vec<u32>,
-    needed: Vec<f32>,
+    needed: Vec<Needed>,
 }
 
 /// Lists that each query reads.
 pub fn depth(meta: &Meta) -> usize {
-    (meta.probes.iter().copied().fold(0.0, f32::max) * DEEPER) as usize + DEEPER_BY
+    (meta.rule_of_some.probes.iter().copied().fold(0.0, f32::max) * DEEPER) as usize + DEEPER_BY
 }
 
-/// Measures the rule with up to `queries` rows, and the mean of the squared residuals. None when there are too few rows, or when the structure changes meanwhile.
+/// Measures the rules with up to `queries` rows, and the mean of the squared residuals. None when there are too few rows, or when the structure changes meanwhile.
 pub fn measure(
     index: pg_sys::Relation,
     meta: &Meta,
     frame: &Frame,
     rows: &mut Rows,
     queries: usize,
-) -> Option<(Rule, f32)> {
+) -> Option<(Rules, f32)> {
     if meta.height == 0 || meta.lists < 2 {
         return None;
     }
@@ -83,26 +83,28 @@ pub fn measure(
             spread += lists[0].radius * lists[0].radius;
         }
     }
-    let mut needed: Vec<f32> = seen.iter().flat_map(|s| s.needed.iter().copied()).collect();
+    let needed: Vec<Needed> = seen.iter().flat_map(|s| s.needed.iter().copied()).collect();
     if seen.len() * 2 < queries {
         return None;
     }
-    let limits = calibrate::limits(&mut needed);
-    let sums: Vec<(usize, usize)> = limits
-        .iter()
-        .map(|&limit| {
+    let limits = WEIGHTS.map(|weight| calibrate::limits(&needed, weight));
+    let sums = [0, 1].map(|rule| {
+        let outcome = |&limit: &f32| {
             seen.iter().fold((0, 0), |sum, s| {
                 let lists = s.lists.iter().zip(0..).map(|((term, radius, rows), list)| {
                     let distances = &s.distances[rows.clone()];
                     let nearest = calibrate::nearest(distances);
                     Simulated { list, term: *term, radius: *radius, distances, nearest }
                 });
-                let (found, scanned) = calibrate::simulate(space, lists, &s.neighbours, FIRST_GOAL, limit);
+                let (found, scanned) =
+                    calibrate::simulate(space, lists, &s.neighbours, FIRST_GOAL, limit, WEIGHTS[rule]);
                 (sum.0 + found, sum.1 + scanned)
             })
-        })
-        .collect();
-    Some((Rule::of(&limits, &sums, seen.len(), RESULTS, OTHER_LOSS), spread / seen.len() as f32))
+        };
+        limits[rule].iter().map(outcome).collect()
+    });
+    let rules = Rules::of(&limits, &sums, seen.len(), OTHER_LOSS);
+    Some((rules, spread / seen.len() as f32))
 }
 
 /// The row at a place of the index taken at random, if there is one: all rows are equally likely.
@@ -191,7 +193,10 @@ impl Seen {
         seen.needed = seen
             .neighbours
             .iter()
-            .map(|&n| calibrate::needed(query.space, lists[n as usize].term, lists[n as usize].radius, within))
+            .map(|&n| {
+                let list = &lists[n as usize];
+                Needed::of(query.space, list.term, list.radius, within, n as usize)
+            })
             .collect();
         Ok(Some(seen))
     }

@@ -15,6 +15,7 @@ mod drive;
 
 pub use drive::{Found, Next};
 
+use super::calibrate::{self, RANK_WEIGHT};
 use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
@@ -253,9 +254,15 @@ pub struct Search {
     within: Option<f32>,
     /// Rows returned before the goal grows.
     enough: usize,
+    /// Share of the nearest rows to find.
+    recall: f32,
+    /// The stopping rule's limit and rank weight.
+    limit: f32,
+    rank_weight: f32,
+    /// Lists that count as one for that: more are scanned for a larger goal.
+    rank_unit: f32,
+    /// A list is due up to this needed cosine: the limit, less what the lists scanned so far take away.
     stop: f32,
-    /// Lists that the stopping rule is expected to read for FIRST_GOAL.
-    expected: f64,
     /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
     probes: usize,
     relaxed: bool,
@@ -281,7 +288,6 @@ impl Search {
     pub fn new(rel: pg_sys::Relation, table: Table, info: &Info, frame: &Frame, mut query: Query) -> Search {
         let original = query.vector.clone();
         query.place(frame);
-        let recall = options::target_recall();
         let probes = options::probes();
         // SAFETY: a plain setting of the backend, in kB.
         let work_mem = unsafe { pg_sys::work_mem } as usize * 1024;
@@ -319,8 +325,11 @@ impl Search {
             share: 1.0,
             within: None,
             enough: FIRST_GOAL,
-            stop: info.stopping_cosine(recall),
-            expected: f64::from(info.expected_probes(recall)),
+            recall: options::target_recall(),
+            limit: 1.0,
+            rank_weight: 0.0,
+            rank_unit: 1.0,
+            stop: 1.0,
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
             exact: false,
@@ -702,9 +711,17 @@ impl Search {
 
     /// Scans the lists for the goal.
     fn scan(&mut self) {
+        let times = self.more().powf(LISTS_EXPONENT);
+        let of_all =
+            !self.restriction.is_some() && self.within.is_none() && self.share == 1.0 && self.goal == self.first_goal;
+        let (rule, weight) = if of_all { (&self.meta.rule, RANK_WEIGHT) } else { (&self.meta.rule_of_some, 0.0) };
+        let expected = f64::from(rule.probes_for(self.recall));
+        (self.limit, self.rank_weight) = (rule.limit_for(self.recall), weight);
+        self.rank_unit = times as f32;
+        self.adapt_stop();
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
-            0 => ((self.expected * self.more().powf(LISTS_EXPONENT) * 3.0) as usize + 16).max(self.goal),
+            0 => ((expected * times * 3.0) as usize + 16).max(self.goal),
             // Exactly so many, unless many more rows are asked for than had been expected.
             probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
@@ -816,6 +833,11 @@ impl Search {
         }
     }
 
+    /// After lists were scanned.
+    fn adapt_stop(&mut self) {
+        self.stop = self.limit - calibrate::penalty(self.rank_weight, self.scanned.len() as f32 / self.rank_unit);
+    }
+
     /// Whether a list may hold rows within a distance.
     fn is_due(&self, list: &List, within: f32) -> bool {
         let needed = self.query.needed_cosine(list, within);
@@ -859,6 +881,7 @@ impl Search {
         }
         let number = self.scanned.len() as u32;
         self.scanned.push((list, epoch));
+        self.adapt_stop();
         self.work.lists += 1;
         let (rel, leaf) = (self.rel, self.leaf);
         let mut cursor = Cursor::new(rel, &leaf, &list);

@@ -146,21 +146,91 @@ impl Query {
         needed_cosine(self.space, list.term, list.radius, distance)
     }
 
-    /// Whether [`Query::needed_cosine`] may be no more than `stop` for a list whose centroid is at `least ..= most`.
-    fn may_be_due(&self, radius: f32, least: f32, most: f32, distance: f32, stop: f32) -> bool {
-        // Multiplied out, since a square root and a division for each list tell in a profile.
-        let not_due = match self.space {
-            Space::L2 => {
-                // The cosine falls until there, then rises.
-                let a = (radius * radius - distance).max(least).min(most.max(least)).max(0.0);
-                let needed = a + radius * radius - distance;
-                let limit = 4.0 * stop * stop * radius * radius * a;
-                needed > 0.0 && (stop <= 0.0 || needed * needed > limit) || stop < 0.0 && needed * needed < limit
+    /// Ranks the slots of a block of an inner list by their scores. All slots at once: the compiler turns the loops into
+    /// vector instructions.
+    fn ranks(&self, block: &Block<'_>, scores: &Scores) -> Ranks {
+        const SHARE: f32 = DEVIATIONS / quantize::DEFAULT_Z;
+        let (radii, norms) = block.child_columns();
+        let mut ranks = Ranks { rank: scores.estimate, least: [0.0; BLOCK], radius: *radii };
+        let Ranks { rank, least, .. } = &mut ranks;
+        for i in 0..BLOCK {
+            least[i] = rank[i] - (rank[i] - scores.lower[i]) * SHARE;
+        }
+        if self.space == Space::InnerProduct && self.nearest {
+            for i in 0..BLOCK {
+                (rank[i], least[i]) = (norms[i] + 2.0 * rank[i], norms[i] + 2.0 * least[i]);
             }
-            Space::InnerProduct => least - distance > stop * radius * self.norm,
-        };
-        !not_due
+        }
+        ranks
     }
+
+    /// Slots that [`Query::may_be_due`].
+    fn due(&self, Ranks { rank, least, radius }: &Ranks, due: Due) -> u32 {
+        mask(match self.space {
+            Space::L2 => std::array::from_fn(|i| may_be_due_l2(radius[i], least[i], 2.0 * rank[i] - least[i], due)),
+            Space::InnerProduct => {
+                let reach = due.stop * self.norm;
+                std::array::from_fn(|i| may_be_due_ip(radius[i], least[i], due.distance, reach))
+            }
+        })
+    }
+
+    /// Whether [`Query::needed_cosine`] may be no more than the limit for a list whose centroid is at `least ..= most`.
+    fn may_be_due(&self, radius: f32, least: f32, most: f32, due: Due) -> bool {
+        match self.space {
+            Space::L2 => may_be_due_l2(radius, least, most, due),
+            Space::InnerProduct => may_be_due_ip(radius, least, due.distance, due.stop * self.norm),
+        }
+    }
+}
+
+/// [`Query::may_be_due`]. Multiplied out, since a square root and a division for each list tell in a profile, and without
+/// branches.
+#[inline(always)]
+fn may_be_due_l2(radius: f32, least: f32, most: f32, Due { distance, stop }: Due) -> bool {
+    let square = radius * radius;
+    // The cosine falls until there, then rises.
+    let a = (square - distance).max(least).min(most.max(least)).max(0.0);
+    let needed = a + square - distance;
+    let limit = 4.0 * stop * stop * square * a;
+    let above = (needed > 0.0) & ((stop <= 0.0) | (needed * needed > limit));
+    !(above | ((stop < 0.0) & (needed * needed < limit)))
+}
+
+/// [`Query::may_be_due`]; `reach`: the limit times the query's norm.
+#[inline(always)]
+fn may_be_due_ip(radius: f32, least: f32, distance: f32, reach: f32) -> bool {
+    // A NaN may be due.
+    !(least - distance > reach * radius)
+}
+
+/// Bit i: the flag of slot i.
+#[inline(always)]
+fn mask(flags: [bool; BLOCK]) -> u32 {
+    /// Times this, the lowest bits of eight bytes are in the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut mask = 0;
+    for (i, eight) in flags.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(eight.map(u8::from));
+        mask |= ((word.wrapping_mul(GATHER) >> 56) as u32) << (8 * i);
+    }
+    mask
+}
+
+/// The slots whose bits are set.
+fn slots(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let slot = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (slot < BLOCK).then_some(slot)
+    })
+}
+
+/// Lists whose typical row is within `distance` at a cosine of `stop`, see [`Query::needed_cosine`].
+#[derive(Clone, Copy)]
+struct Due {
+    distance: f32,
+    stop: f32,
 }
 
 /// See [`Query::needed_cosine`].
@@ -475,6 +545,26 @@ struct Estimated {
     child: page::Child,
 }
 
+/// Which entries of inner lists are looked for.
+#[derive(Clone, Copy)]
+struct Wanted<'s> {
+    /// About how many.
+    count: usize,
+    /// None: all are due.
+    due: Option<Due>,
+    /// Without these.
+    seen: &'s ListSet,
+}
+
+/// What [`estimates`] has found.
+struct Estimates {
+    entries: Vec<Estimated>,
+    /// These are all entries that are due.
+    all: bool,
+    /// Some entry was not due.
+    passed_by: bool,
+}
+
 /// A list found by the walk.
 #[derive(Clone, Copy)]
 pub struct Found {
@@ -563,6 +653,8 @@ pub struct Nearest {
     /// How many lists to look for; all of them will be asked for.
     wanted: usize,
     at_once: bool,
+    /// What the sketches say of all entries of `parents`, where these are looked at more than once.
+    sketched: Vec<RankedBlock>,
     /// Probably the nearest of those that are due, as far as their sketches tell.
     entries: Vec<Estimated>,
     /// [`order_key`] of the `least` of each, in order.
@@ -606,6 +698,7 @@ impl Nearest {
             stage: Stage::Wanted { all: true },
             wanted: 0,
             at_once: false,
+            sketched: Vec::new(),
             entries: Vec::new(),
             by_least: Vec::new(),
             looked_at: 0,
@@ -614,7 +707,7 @@ impl Nearest {
             ranked: BinaryHeap::new(),
             handed_out: Vec::new(),
             seen: ListSet::default(),
-            batch: CENTROID_BATCH,
+            batch: 0,
             order: Vec::new(),
         }
     }
@@ -645,6 +738,11 @@ impl Nearest {
             && !self.passed_by
     }
 
+    /// How many lists to find at first, and centroids to read at a time.
+    fn few(&self) -> usize {
+        (self.wanted / FEW_SHARE).clamp(FEWEST, MOST_OF_FEW)
+    }
+
     /// Looks again at the lists that were not due.
     pub fn reconsider(&mut self) {
         if self.passed_by {
@@ -671,22 +769,18 @@ impl Nearest {
         filter: Option<&Predicate>,
         (distance, stop): (f32, f32),
     ) -> Result<Option<List>, Stale> {
-        let due = |radius: f32, estimate: f32, least: f32| {
-            query.may_be_due(radius, least, 2.0 * estimate - least, distance, stop)
-        };
+        let due = Due { distance, stop };
         loop {
             match self.stage {
                 Stage::Root => {
                     self.stage = Stage::Wanted { all: true };
                     return Ok(Some(query.root(meta)));
                 }
-                Stage::Few if self.handed_out.len() < FEW_LISTS => {}
+                Stage::Few if self.handed_out.len() < self.few() => {}
                 // Of more levels, those that are not due tell how much of the tree was looked at.
                 Stage::Nothing | Stage::Few | Stage::More => {
-                    let few = self.stage == Stage::Nothing && !self.at_once && self.wanted > 2 * FEW_LISTS;
-                    self.look_for(rel, meta, inner, query, few, |child, estimate, least| {
-                        meta.height > 1 || due(child.radius, estimate, least)
-                    })?;
+                    let few = self.stage == Stage::Nothing && !self.at_once && self.wanted > 2 * self.few();
+                    self.look_for(rel, meta, inner, query, few, (meta.height == 1).then_some(due))?;
                 }
                 Stage::Wanted { .. } => {}
             }
@@ -698,7 +792,7 @@ impl Nearest {
                 && self.order.len() < self.batch
             {
                 let e = &self.entries[key as u32 as usize];
-                match due(e.child.radius, e.estimate, e.least) {
+                match query.may_be_due(e.child.radius, e.least, 2.0 * e.estimate - e.least, due) {
                     true => self.order.push(key as u32),
                     false => self.passed_by = true,
                 }
@@ -735,15 +829,18 @@ impl Nearest {
         inner: &Layout,
         query: &Query,
         few: bool,
-        due: impl Fn(&page::Child, f32, f32) -> bool,
+        due: Option<Due>,
     ) -> Result<(), Stale> {
-        let most = if few { FEW_LISTS } else { beam(meta, 0, self.wanted) };
-        let (seen, mut passed_by) = (&self.seen, false);
-        let (entries, all) = estimates(rel, meta, inner, query, &self.parents, most, |child, estimate, least| {
-            let due = due(child, estimate, least);
-            passed_by |= !due;
-            due && !seen.contains(child.list)
-        })?;
+        let most = if few { self.few() } else { beam(meta, 0, self.wanted) };
+        let wanted = Wanted { count: most, due, seen: &self.seen };
+        let parents = &self.parents;
+        let Estimates { entries, all, passed_by } = match few || self.sketched.is_empty() {
+            true => {
+                let sketched = few.then_some(&mut self.sketched);
+                estimates(rel, meta, inner, query, parents, wanted, sketched)?
+            }
+            false => estimates_again(rel, meta, inner, query, parents, wanted, &self.sketched)?,
+        };
         self.passed_by = passed_by;
         self.entries = entries;
         self.by_least.clear();
@@ -753,9 +850,9 @@ impl Nearest {
         self.centroids.clear();
         self.ranked.clear();
         self.batch = match (few, self.at_once) {
-            (true, _) => FEW_LISTS,
+            (true, _) => most,
             (_, true) => self.entries.len(),
-            _ => CENTROID_BATCH,
+            _ => self.few(),
         };
         // Of more levels, there may be others below other parents.
         let all = all && (meta.height == 1 || most == usize::MAX);
@@ -764,10 +861,11 @@ impl Nearest {
     }
 }
 
-/// Lists that are found first, for a search to learn how far its results are.
-const FEW_LISTS: usize = 24;
-/// Centroids that are read at a time.
-const CENTROID_BATCH: usize = 32;
+/// Lists that are found first, for a search to learn how far its results are, and centroids that are read at a time later: this
+/// part of those wanted (which are several times as many as a search reads on average), within these limits.
+const FEW_SHARE: usize = 4;
+const FEWEST: usize = 8;
+const MOST_OF_FEW: usize = 24;
 
 /// The nearest `wanted` entries of the inner lists `parents`, nearest first. Centroids of all levels are encoded relative to
 /// the origin, the root's centroid.
@@ -780,7 +878,8 @@ fn children(
     wanted: usize,
     filter: Option<&Predicate>,
 ) -> Result<Vec<Found>, Stale> {
-    let (best, _) = estimates(rel, meta, layout, query, parents, wanted, |_, _, _| true)?;
+    let of_all = Wanted { count: wanted, due: None, seen: &ListSet::default() };
+    let best = estimates(rel, meta, layout, query, parents, of_all, None)?.entries;
     let mut found = Vec::with_capacity(best.len());
     let mut order: Vec<u32> = (0..best.len() as u32).collect();
     look_up(rel, layout, query, &best, &mut order, filter, |_, e, factors, dot| {
@@ -793,24 +892,21 @@ fn children(
     Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
 }
 
-/// Entries of the inner lists `parents` that are probably among the nearest `wanted` of those that are `due`, by their sketches;
-/// and whether these are all of them. `due` gets entry, estimate, and the latter less some deviations.
+/// Entries of the inner lists `parents` that are probably among the nearest of those wanted, by their sketches. What the
+/// sketches say goes to `ranked`, if there is one.
 fn estimates(
     rel: pg_sys::Relation,
     meta: &page::Meta,
     layout: &Layout,
     query: &Query,
     parents: &[Found],
-    wanted: usize,
-    mut due: impl FnMut(&page::Child, f32, f32) -> bool,
-) -> Result<(Vec<Estimated>, bool), Stale> {
+    wanted: Wanted<'_>,
+    mut ranked: Option<&mut Vec<RankedBlock>>,
+) -> Result<Estimates, Stale> {
     let origin = query.origin();
-    let mut threshold = f32::INFINITY;
-    let mut full = wanted.saturating_mul(2).max(64);
-    let mut best: Vec<Estimated> = Vec::with_capacity(full.min(meta.lists as usize));
-    let mut all = true;
+    let mut best = Best::new(meta, wanted);
     // Where lists are ranked by the distance, the bound tells which entries need no look.
-    let bounded = query.space == Space::L2;
+    let bounded = query.space == Space::L2 && ranked.is_none();
     let mut scores = Scores::new();
     for (p, parent) in parents.iter().enumerate() {
         let mut cursor = Cursor::new(rel, layout, &parent.list);
@@ -818,33 +914,13 @@ fn estimates(
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let limit = if bounded { threshold } else { f32::INFINITY };
+                let limit = if bounded { best.threshold } else { f32::INFINITY };
                 let (id, live, table) = (parent.list.id, block.live(), &query.table);
-                let mut near = scan_block(rel, layout, id, origin.term, &block, live, table, limit, &mut scores)?;
-                while near != 0 {
-                    let slot = near.trailing_zeros() as usize;
-                    near &= near - 1;
-                    let child = block.child(slot);
-                    if child.list > meta.last_list {
-                        // Made after the walk began.
-                        return Err(Stale { block: buffer.block(), damage: Damage::List(child.list) });
-                    }
-                    let (estimate, lower) = (scores.estimate[slot], scores.lower[slot]);
-                    let least = estimate - (estimate - lower) * (DEVIATIONS / quantize::DEFAULT_Z);
-                    let (estimate, least) = (query.rank(&child, estimate), query.rank(&child, least));
-                    if least >= threshold || !due(&child, estimate, least) {
-                        continue;
-                    }
-                    let Some(cell) = block.cell(slot) else {
-                        corrupted(rel, buffer.block(), Damage::Bounds);
-                    };
-                    let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
-                    best.push(Estimated { estimate, least, parent: p as u32, cell, at, child });
-                    if best.len() >= full {
-                        all = false;
-                        threshold = keep_nearest(&mut best, wanted);
-                        full = full.max(2 * best.len());
-                    }
+                let near = scan_block(rel, layout, id, origin.term, &block, live, table, limit, &mut scores)?;
+                let ranks = query.ranks(&block, &scores);
+                best.add(rel, query, &ranks, near, &block, (p, buffer.block(), b))?;
+                if let Some(ranked) = &mut ranked {
+                    ranked.push(RankedBlock { parent: p, page: buffer.block(), block: b, near, ranks });
                 }
             }
         }
@@ -852,11 +928,154 @@ fn estimates(
             return Err(stale);
         }
     }
-    if best.len() > wanted {
-        all = false;
-        keep_nearest(&mut best, wanted);
+    Ok(best.finish())
+}
+
+/// As [`estimates`], by what it wrote to `ranked`.
+fn estimates_again(
+    rel: pg_sys::Relation,
+    meta: &page::Meta,
+    layout: &Layout,
+    query: &Query,
+    parents: &[Found],
+    wanted: Wanted<'_>,
+    ranked: &[RankedBlock],
+) -> Result<Estimates, Stale> {
+    let mut best = Best::new(meta, wanted);
+    for of_page in ranked.chunk_by(|x, y| x.page == y.page) {
+        let is_wanted = |block: &&RankedBlock| best.of_interest(query, &block.ranks, block.near) != 0;
+        if !of_page.iter().any(|block| is_wanted(&block)) {
+            continue;
+        }
+        let RankedBlock { parent, page: number, .. } = of_page[0];
+        pgrx::check_for_interrupts!();
+        let buffer = Buffer::read(rel, number);
+        let posting = Posting::open(buffer.page(), layout, parents[parent].list.id).or_stale(rel, number)?;
+        let epoch = page::opaque(buffer.page()).epoch;
+        if epoch > meta.epoch {
+            return Err(Stale { block: number, damage: Damage::Epoch(epoch) });
+        }
+        for &RankedBlock { block: b, near, ref ranks, .. } in of_page {
+            if b >= posting.blocks() {
+                return Err(Stale { block: number, damage: Damage::Bounds });
+            }
+            let block = posting.block(b);
+            best.add(rel, query, ranks, near & block.live(), &block, (parent, number, b))?;
+        }
     }
-    Ok((best, all))
+    Ok(best.finish())
+}
+
+/// A block of an inner list as its sketches rank it.
+struct RankedBlock {
+    /// Index of the list.
+    parent: usize,
+    page: u32,
+    block: usize,
+    /// Slots that count.
+    near: u32,
+    ranks: Ranks,
+}
+
+/// The best entries so far.
+struct Best<'s> {
+    wanted: Wanted<'s>,
+    last_list: u32,
+    entries: Vec<Estimated>,
+    /// The worst of those kept when there were too many.
+    threshold: f32,
+    full: usize,
+    all: bool,
+    passed_by: bool,
+}
+
+impl<'s> Best<'s> {
+    fn new(meta: &page::Meta, wanted: Wanted<'s>) -> Best<'s> {
+        let full = wanted.count.saturating_mul(2).max(64);
+        Best {
+            wanted,
+            last_list: meta.last_list,
+            entries: Vec::with_capacity(full.min(meta.lists as usize)),
+            threshold: f32::INFINITY,
+            full,
+            all: true,
+            passed_by: false,
+        }
+    }
+
+    /// Those of the slots `near` that may be among the best, and due.
+    fn of_interest(&self, query: &Query, ranks: &Ranks, near: u32) -> u32 {
+        let nearer = near & ranks.below(self.threshold);
+        match self.wanted.due {
+            Some(due) if nearer != 0 => nearer & query.due(ranks, due),
+            _ => nearer,
+        }
+    }
+
+    /// Adds slots of a block at a place: index of its list, page, block.
+    fn add(
+        &mut self,
+        rel: pg_sys::Relation,
+        query: &Query,
+        ranks: &Ranks,
+        near: u32,
+        block: &Block<'_>,
+        (parent, page, b): (usize, u32, usize),
+    ) -> Result<(), Stale> {
+        let interest = self.of_interest(query, ranks, near);
+        self.passed_by |= self.wanted.due.is_some() && interest != near & ranks.below(self.threshold);
+        for slot in slots(interest) {
+            // Others of this block may have come nearer.
+            if ranks.least[slot] >= self.threshold {
+                continue;
+            }
+            let child = block.child(slot);
+            if child.list > self.last_list {
+                // Made after the walk began.
+                return Err(Stale { block: page, damage: Damage::List(child.list) });
+            }
+            if self.wanted.seen.contains(child.list) {
+                continue;
+            }
+            let Some(cell) = block.cell(slot) else {
+                corrupted(rel, page, Damage::Bounds);
+            };
+            let at = Position { page, block: b as u16, slot: slot as u16 };
+            let (estimate, least) = (ranks.rank[slot], ranks.least[slot]);
+            self.entries.push(Estimated { estimate, least, parent: parent as u32, cell, at, child });
+            if self.entries.len() >= self.full {
+                self.all = false;
+                self.threshold = keep_nearest(&mut self.entries, self.wanted.count);
+                self.full = self.full.max(2 * self.entries.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Estimates {
+        if self.entries.len() > self.wanted.count {
+            self.all = false;
+            keep_nearest(&mut self.entries, self.wanted.count);
+        }
+        Estimates { entries: self.entries, all: self.all, passed_by: self.passed_by }
+    }
+}
+
+/// Of the 32 slots of a block of an inner list, live or not, by their sketches: see [`Query::ranks`].
+struct Ranks {
+    /// What lists are ranked by, see [`Query::rank`].
+    rank: [f32; BLOCK],
+    /// [`DEVIATIONS`] below that.
+    least: [f32; BLOCK],
+    /// Of the child lists.
+    radius: [f32; BLOCK],
+}
+
+impl Ranks {
+    /// Slots whose `least` is below a threshold; a NaN is.
+    fn below(&self, threshold: f32) -> u32 {
+        mask(std::array::from_fn(|i| !(self.least[i] >= threshold)))
+    }
 }
 
 /// Reads the centroids of those `entries` whose indices `order` has (it is put in order of their cells, as neighbours share

@@ -109,7 +109,7 @@ impl Stats {
             closed_lists: structure.lists.iter().filter(|l| l.closed).count() as u64,
             probes: RECALLS
                 .into_iter()
-                .zip(meta.probes)
+                .zip(meta.rule.probes)
                 .map(|(target_recall, lists)| Probes { target_recall, lists })
                 .collect(),
         }
