@@ -200,8 +200,8 @@ fn may_be_due_l2(radius: f32, least: f32, most: f32, Due { distance, stop }: Due
 /// [`Query::may_be_due`]; `reach`: the limit times the query's norm.
 #[inline(always)]
 fn may_be_due_ip(radius: f32, least: f32, distance: f32, reach: f32) -> bool {
-    // A NaN may be due.
-    !(least - distance > reach * radius)
+    let not_due = least - distance > reach * radius; // a NaN may be due
+    !not_due
 }
 
 /// Bit i: the flag of slot i.
@@ -1074,7 +1074,7 @@ struct Ranks {
 impl Ranks {
     /// Slots whose `least` is below a threshold; a NaN is.
     fn below(&self, threshold: f32) -> u32 {
-        mask(std::array::from_fn(|i| !(self.least[i] >= threshold)))
+        !mask(self.least.map(|least| least >= threshold))
     }
 }
 
