@@ -9,7 +9,7 @@
 //! 5. Write the lists, then the lists of lists, then the meta page; log all pages.
 
 use super::assign::{self, InMemory, Lists, Records, Residuals, Table};
-use super::calibrate::{self, Rules, Sample};
+use super::calibrate::{self, Sample};
 use super::compat;
 use super::encode::{self, Encoder};
 use super::gather::{self, Whole};
@@ -286,9 +286,9 @@ impl Build {
         let lists = self.lists(levels[0].centroids.clone());
         enter(Phase::Calibrating);
         let data = rows.data;
-        let (rules, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
-        if let Some(Rules { of_all, of_some }) = rules {
-            (meta.rule, meta.rule_of_some) = (of_all, of_some);
+        let (rule, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
+        if let Some(rule) = rule {
+            meta.rule = rule;
         }
         let mut residuals = vec![Residuals::default(); levels[0].parents.len()];
         for (&list, &distance) in assigned.iter().zip(&distances) {
@@ -391,7 +391,7 @@ impl Build {
         lists: &Arc<Lists>,
         rows: &Arc<Vec<f32>>,
         usable: usize,
-    ) -> (Option<Rules>, Vec<u32>, Vec<f32>) {
+    ) -> (Option<StoppingRule>, Vec<u32>, Vec<f32>) {
         let (space, padded) = (self.operator.space(), self.padded);
         let (frame, lists, data) = (frame.clone(), lists.clone(), rows.clone());
         self.pool.run(move |cancelled| {
@@ -417,13 +417,11 @@ impl Build {
 
     /// Measures the stopping rule on the index as it was written: roughly first, so as to know how deep to look.
     fn measure(&self, frame: &Frame, mut meta: Meta) {
-        meta.rule_of_some = StoppingRule::of_all(FIRST_PROBES);
+        meta.rule = StoppingRule::of_all(FIRST_PROBES);
         let mut rows = heap::Rows::now(self.index, self.heap, self.operator);
         for queries in [calibrate::QUERIES / 4, calibrate::QUERIES] {
-            if let Some((Rules { of_all, of_some }, _)) =
-                recalibrate::measure(self.index, &meta, frame, &mut rows, queries)
-            {
-                (meta.rule, meta.rule_of_some) = (of_all, of_some);
+            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
+                meta.rule = rule;
             }
         }
         self.write_meta(&meta);

@@ -4,8 +4,7 @@
 //! residuals of a list and the direction to the query, at which a typical row of the list is just as far as the worst of
 //! the best rows found so far. The rule adapts to the query: it knows how far the results are, how far each list, and how
 //! wide. To the cosine is added a *weight* times ln(1 + lists scanned before): the nearer lists have been scanned, the less
-//! is left to be found, whatever the geometry says (figures: README.md). A search of some of the rows goes without: how many
-//! lists lie before theirs says nothing.
+//! is left to be found, whatever the geometry says (figures: README.md).
 //! The limit for a recall is found by running this search, for rows of the table as queries, under a range of limits.
 //!
 //! [`calibrate`] does it while a build has all rows in memory; `recalibrate.rs` in an index that is there.
@@ -34,11 +33,9 @@ const DEEPER_BY: usize = 32;
 const DISTANCE_BYTES: usize = 16 << 20;
 /// Limits tried.
 const LIMITS: usize = 24;
-/// What each further e-fold of lists scanned adds to the cosine that a list needs, in a search of all rows. Least lists were
+/// What each further e-fold of lists scanned adds to the cosine that a list needs. Least lists were
 /// scanned at 0.05 for GloVe words, 0.15 for images and for parts of them; 0.1 is within a tenth of the least for all.
-pub const RANK_WEIGHT: f32 = 0.1;
-/// Of the two rules.
-pub const WEIGHTS: [f32; 2] = [RANK_WEIGHT, 0.0];
+const RANK_WEIGHT: f32 = 0.1;
 
 /// All rows of a table, in lists.
 pub struct Sample<'s> {
@@ -56,20 +53,12 @@ pub struct Sample<'s> {
     pub mean: &'s [f32],
 }
 
-/// The stopping rules of an index.
-pub struct Rules {
-    /// For searches of all rows.
-    pub of_all: StoppingRule,
-    /// For searches of some of the rows.
-    pub of_some: StoppingRule,
-}
-
-/// Measures the rules.
-pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rules {
+/// Measures the rule.
+pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> StoppingRule {
     let rows = sample.rows.len() / sample.padded;
     let lists = sample.radii.len();
     if rows < FIRST_GOAL + 2 || lists < 2 {
-        return Rules::of_lists(lists);
+        return StoppingRule::of_all(lists as f32);
     }
     let members = Members::new(sample);
     let queries: Vec<u32> = (0..QUERIES.min(rows)).map(|i| (i * (rows / QUERIES.min(rows))) as u32).collect();
@@ -91,33 +80,31 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> Rules {
         }
     });
     if needed.is_empty() {
-        return Rules::of_lists(lists);
+        return StoppingRule::of_all(lists as f32);
     }
-    // Recall and lists scanned under each limit of each rule.
-    let limits = WEIGHTS.map(|weight| limits(&needed, weight));
-    let (mut sums, mut count) = (WEIGHTS.map(|_| vec![(0, 0); LIMITS]), 0);
+    // Recall and lists scanned under each limit.
+    let limits = limits(&needed);
+    let (mut sums, mut count) = (vec![(0, 0); LIMITS], 0);
     measured(&queries, (deepest + DEEPER_BY).min(lists), &mut |group| {
-        count += group.queries.len();
-        for ((sums, limits), weight) in sums.iter_mut().zip(&limits).zip(WEIGHTS) {
-            let search = |query| limits.iter().map(|&limit| members.search(group, query, limit, weight)).collect();
-            let found: Vec<Vec<(usize, usize)>> = group.queries.par_iter().map(search).collect();
-            for of_query in found {
-                for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
-                    *sum = (sum.0 + found, sum.1 + scanned);
-                }
+        let search = |query| limits.iter().map(|&limit| members.search(group, query, limit)).collect();
+        let found: Vec<Vec<(usize, usize)>> = group.queries.par_iter().map(search).collect();
+        count += found.len();
+        for of_query in found {
+            for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
+                *sum = (sum.0 + found, sum.1 + scanned);
             }
         }
     });
     if count == 0 {
-        return Rules::of_lists(lists);
+        return StoppingRule::of_all(lists as f32);
     }
-    Rules::of(&limits, &sums, count, OTHER_LOSS)
+    rule(&limits, &sums, count, OTHER_LOSS)
 }
 
-/// Limits to try for a rule of this weight, from what the lists of neighbours need: where shares of the neighbours are in lists
+/// Limits to try, from what the lists of neighbours need: where shares of the neighbours are in lists
 /// that would be scanned if the goal were known beforehand. They cover the range of interest.
-pub fn limits(needed: &[Needed], weight: f32) -> Vec<f32> {
-    let mut needed: Vec<f32> = needed.iter().map(|n| n.cosine + penalty(weight, n.before)).collect();
+pub fn limits(needed: &[Needed]) -> Vec<f32> {
+    let mut needed: Vec<f32> = needed.iter().map(|n| n.cosine + penalty(n.before)).collect();
     needed.sort_unstable_by(f32::total_cmp);
     (0..LIMITS)
         .map(|i| {
@@ -128,22 +115,9 @@ pub fn limits(needed: &[Needed], weight: f32) -> Vec<f32> {
         .collect()
 }
 
-impl Rules {
-    /// All of so many lists are scanned.
-    fn of_lists(lists: usize) -> Rules {
-        Rules { of_all: StoppingRule::of_all(lists as f32), of_some: StoppingRule::of_all(lists as f32) }
-    }
-
-    /// For each of [`WEIGHTS`], from the limits tried and what came of them, see [`rule`].
-    pub fn of(limits: &[Vec<f32>; 2], sums: &[Vec<(usize, usize)>; 2], queries: usize, loss: f32) -> Rules {
-        let [of_all, of_some] = [0, 1].map(|i| rule(&limits[i], &sums[i], queries, loss));
-        Rules { of_all, of_some }
-    }
-}
-
 /// From the neighbours found and the lists scanned under each limit, by so many queries for [`RESULTS`] neighbours each.
 /// `loss`: share of the allowed misses that is left to what is not simulated.
-fn rule(limits: &[f32], sums: &[(usize, usize)], queries: usize, loss: f32) -> StoppingRule {
+pub fn rule(limits: &[f32], sums: &[(usize, usize)], queries: usize, loss: f32) -> StoppingRule {
     let outcomes: Vec<(f32, f32)> = sums
         .iter()
         .map(|&(found, scanned)| (found as f32 / (queries * RESULTS) as f32, scanned as f32 / queries as f32))
@@ -180,9 +154,9 @@ impl Needed {
     }
 }
 
-/// By how much the limit of a rule is lower after so many lists have been scanned.
-pub fn penalty(weight: f32, scanned: f32) -> f32 {
-    weight * scanned.ln_1p()
+/// By how much the limit is lower after so many lists have been scanned.
+pub fn penalty(scanned: f32) -> f32 {
+    RANK_WEIGHT * scanned.ln_1p()
 }
 
 /// A list of a simulated search.
@@ -203,14 +177,13 @@ pub fn nearest(distances: &[f32]) -> f32 {
 }
 
 /// Searches `lists`, nearest first, under `limit` as `search.rs` does; returns how many neighbours are found, whose lists
-/// `neighbours` names, and how many lists are scanned. `weight`: of the rule.
+/// `neighbours` names, and how many lists are scanned.
 pub fn simulate<'s>(
     space: Space,
     lists: impl Iterator<Item = Simulated<'s>>,
     neighbours: &[u32],
     goal: usize,
     limit: f32,
-    weight: f32,
 ) -> (usize, usize) {
     let (mut found, mut scanned) = (0, 0);
     let mut stop = limit;
@@ -223,7 +196,7 @@ pub fn simulate<'s>(
         }
         found += neighbours.iter().filter(|&&n| n == list).count();
         scanned += 1;
-        stop = limit - penalty(weight, scanned as f32);
+        stop = limit - penalty(scanned as f32);
         if nearest >= within {
             continue;
         }
@@ -398,8 +371,8 @@ impl<'s> Members<'s> {
         Some(Measured { lists, neighbours, needed, deepest })
     }
 
-    /// Searches for a query under `limit` of the rule of a weight, see [`simulate`].
-    fn search(&self, group: &Group, query: &Measured, limit: f32, weight: f32) -> (usize, usize) {
+    /// Searches for a query under `limit`, see [`simulate`].
+    fn search(&self, group: &Group, query: &Measured, limit: f32) -> (usize, usize) {
         let lists = query.lists.iter().map(|near| Simulated {
             list: near.list,
             term: near.term,
@@ -407,6 +380,6 @@ impl<'s> Members<'s> {
             distances: &group.distances[near.block][near.part.clone()],
             nearest: near.nearest,
         });
-        simulate(self.sample.space, lists, &query.neighbours, FIRST_GOAL, limit, weight)
+        simulate(self.sample.space, lists, &query.neighbours, FIRST_GOAL, limit)
     }
 }

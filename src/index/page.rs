@@ -361,10 +361,7 @@ pub struct Meta {
     pub lists: u32,
     /// Rows in the index when it was built.
     pub rows: u64,
-    /// For searches of all rows, with a rank weight of [`super::calibrate::RANK_WEIGHT`].
     pub rule: StoppingRule,
-    /// For searches of some of the rows, without one.
-    pub rule_of_some: StoppingRule,
     /// Structural changes so far: raised by each record that takes a list out of the tree or moves entries.
     pub epoch: u32,
     /// Epoch at which `mean` was set.
@@ -416,7 +413,6 @@ impl Meta {
             lists: 1,
             rows: 0,
             rule: StoppingRule::of_all(1.0),
-            rule_of_some: StoppingRule::of_all(1.0),
             epoch: 0,
             mean_epoch: 0,
             target: 0,

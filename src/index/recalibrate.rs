@@ -3,10 +3,10 @@
 //! Each query searches far more lists than the rule would. What it finds is taken for the true neighbours, and the search
 //! is then simulated on the distances that it saw, under a range of limits, as at build (`calibrate.rs`).
 
-use super::calibrate::{self, Needed, RESULTS, Rules, Simulated, WEIGHTS};
+use super::calibrate::{self, Needed, RESULTS, Simulated};
 use super::compat;
 use super::metric::Frame;
-use super::page::{self, Kind, Layout, Meta, Posting, Tid};
+use super::page::{self, Kind, Layout, Meta, Posting, StoppingRule, Tid};
 use super::rows::{Row, Rows};
 use super::sample::Random;
 use super::search::FIRST_GOAL;
@@ -40,17 +40,17 @@ struct Seen {
 
 /// Lists that each query reads.
 pub fn depth(meta: &Meta) -> usize {
-    (meta.rule_of_some.probes.iter().copied().fold(0.0, f32::max) * DEEPER) as usize + DEEPER_BY
+    (meta.rule.probes.iter().copied().fold(0.0, f32::max) * DEEPER) as usize + DEEPER_BY
 }
 
-/// Measures the rules with up to `queries` rows, and the mean of the squared residuals. None when there are too few rows, or when the structure changes meanwhile.
+/// Measures the rule with up to `queries` rows, and the mean of the squared residuals. None when there are too few rows, or when the structure changes meanwhile.
 pub fn measure(
     index: pg_sys::Relation,
     meta: &Meta,
     frame: &Frame,
     rows: &mut Rows,
     queries: usize,
-) -> Option<(Rules, f32)> {
+) -> Option<(StoppingRule, f32)> {
     if meta.height == 0 || meta.lists < 2 {
         return None;
     }
@@ -87,24 +87,23 @@ pub fn measure(
     if seen.len() * 2 < queries {
         return None;
     }
-    let limits = WEIGHTS.map(|weight| calibrate::limits(&needed, weight));
-    let sums = [0, 1].map(|rule| {
-        let outcome = |&limit: &f32| {
+    let limits = calibrate::limits(&needed);
+    let sums: Vec<(usize, usize)> = limits
+        .iter()
+        .map(|&limit| {
             seen.iter().fold((0, 0), |sum, s| {
                 let lists = s.lists.iter().zip(0..).map(|((term, radius, rows), list)| {
                     let distances = &s.distances[rows.clone()];
                     let nearest = calibrate::nearest(distances);
                     Simulated { list, term: *term, radius: *radius, distances, nearest }
                 });
-                let (found, scanned) =
-                    calibrate::simulate(space, lists, &s.neighbours, FIRST_GOAL, limit, WEIGHTS[rule]);
+                let (found, scanned) = calibrate::simulate(space, lists, &s.neighbours, FIRST_GOAL, limit);
                 (sum.0 + found, sum.1 + scanned)
             })
-        };
-        limits[rule].iter().map(outcome).collect()
-    });
-    let rules = Rules::of(&limits, &sums, seen.len(), OTHER_LOSS);
-    Some((rules, spread / seen.len() as f32))
+        })
+        .collect();
+    let rule = calibrate::rule(&limits, &sums, seen.len(), OTHER_LOSS);
+    Some((rule, spread / seen.len() as f32))
 }
 
 /// The row at a place of the index taken at random, if there is one: all rows are equally likely.

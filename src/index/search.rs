@@ -15,7 +15,7 @@ mod drive;
 
 pub use drive::{Found, Next};
 
-use super::calibrate::{self, RANK_WEIGHT};
+use super::calibrate;
 use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
@@ -41,6 +41,9 @@ const GOAL_GROWTH: usize = 4;
 /// measured for LIMITs from 10 to 300, so that recall does not fall.
 const RANK_EXPONENT: f64 = 0.4;
 const LISTS_EXPONENT: f64 = 0.3;
+/// Where the rows that match may be far from the query, no more lists than this many times those expected for all rows count for
+/// the stopping rule: that many were scanned before the first such row.
+const MOST_COUNTED: f32 = 1.5;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
 /// be that of such a goal; but it is not less than this, as a single row says little.
 const LEAST_RANK: usize = 4;
@@ -256,11 +259,13 @@ pub struct Search {
     enough: usize,
     /// Share of the nearest rows to find.
     recall: f32,
-    /// The stopping rule's limit and rank weight.
+    /// The stopping rule's limit, before lists have been scanned.
     limit: f32,
-    rank_weight: f32,
-    /// Lists that count as one for that: more are scanned for a larger goal.
+    /// Lists scanned that held rows that pass the restriction.
+    fruitful: u32,
+    /// So many of them count as one for the stopping rule, as more are scanned for a larger goal; and at most so many count.
     rank_unit: f32,
+    most_counted: f32,
     /// A list is due up to this needed cosine: the limit, less what the lists scanned so far take away.
     stop: f32,
     /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
@@ -327,8 +332,9 @@ impl Search {
             enough: FIRST_GOAL,
             recall: options::target_recall(),
             limit: 1.0,
-            rank_weight: 0.0,
+            fruitful: 0,
             rank_unit: 1.0,
+            most_counted: f32::INFINITY,
             stop: 1.0,
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
@@ -712,12 +718,12 @@ impl Search {
     /// Scans the lists for the goal.
     fn scan(&mut self) {
         let times = self.more().powf(LISTS_EXPONENT);
+        let expected = f64::from(self.meta.rule.probes_for(self.recall));
+        self.limit = self.meta.rule.limit_for(self.recall);
+        self.rank_unit = times as f32;
         let of_all =
             !self.restriction.is_some() && self.within.is_none() && self.share == 1.0 && self.goal == self.first_goal;
-        let (rule, weight) = if of_all { (&self.meta.rule, RANK_WEIGHT) } else { (&self.meta.rule_of_some, 0.0) };
-        let expected = f64::from(rule.probes_for(self.recall));
-        (self.limit, self.rank_weight) = (rule.limit_for(self.recall), weight);
-        self.rank_unit = times as f32;
+        self.most_counted = if of_all { f32::INFINITY } else { MOST_COUNTED * expected as f32 };
         self.adapt_stop();
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
@@ -773,7 +779,7 @@ impl Search {
         self.heap.clear();
         self.best.clear();
         self.nearer.clear();
-        (self.passing, self.looked_at) = (0, 0);
+        (self.passing, self.looked_at, self.fruitful) = (0, 0, 0);
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
     }
@@ -835,7 +841,8 @@ impl Search {
 
     /// After lists were scanned.
     fn adapt_stop(&mut self) {
-        self.stop = self.limit - calibrate::penalty(self.rank_weight, self.scanned.len() as f32 / self.rank_unit);
+        let lists = (self.fruitful as f32 / self.rank_unit).min(self.most_counted);
+        self.stop = self.limit - calibrate::penalty(lists);
     }
 
     /// Whether a list may hold rows within a distance.
@@ -881,9 +888,8 @@ impl Search {
         }
         let number = self.scanned.len() as u32;
         self.scanned.push((list, epoch));
-        self.adapt_stop();
         self.work.lists += 1;
-        let (rel, leaf) = (self.rel, self.leaf);
+        let (rel, leaf, passing) = (self.rel, self.leaf, self.passing);
         let mut cursor = Cursor::new(rel, &leaf, &list);
         let mut scores = Scores::new();
         loop {
@@ -948,6 +954,10 @@ impl Search {
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
         if self.restriction.is_some() {
             self.adapt_rank();
+        }
+        if self.passing > passing {
+            self.fruitful += 1;
+            self.adapt_stop();
         }
     }
 

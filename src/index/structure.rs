@@ -7,7 +7,6 @@
 
 use super::append::{self, Added, NewEntry, Refused};
 use super::build::{self, INNER_ENTRIES, ROOT_ENTRIES};
-use super::calibrate::Rules;
 use super::encode::{self, Encoder};
 use super::meta::Info;
 use super::metric::{Frame, Placed};
@@ -279,14 +278,12 @@ impl Structure {
         self.update_meta(|meta| {
             let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
             (meta.calibrated, meta.calibrated_by) = (meta.lists, queries as u32);
-            let Some((Rules { of_all, of_some }, spread)) = measured else { return };
+            let Some((rule, spread)) = measured else { return };
             let blend = |old: &mut [f32], new: &[f32]| {
                 old.iter_mut().zip(new).for_each(|(old, new)| *old += weight * (new - *old));
             };
-            for (rule, new) in [(&mut meta.rule, of_all), (&mut meta.rule_of_some, of_some)] {
-                blend(&mut rule.limit, &new.limit);
-                blend(&mut rule.probes, &new.probes);
-            }
+            blend(&mut meta.rule.limit, &rule.limit);
+            blend(&mut meta.rule.probes, &rule.probes);
             blend(std::slice::from_mut(&mut meta.spread), &[spread]);
         });
     }
