@@ -7,7 +7,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from harness.search import METRICS, assert_holds_exactly, assert_recall, clustered, make_index, make_table, settings
+from harness.search import METRICS, assert_holds_exactly, assert_recall, clustered, insert, make_index, make_table, settings
 
 PAGE = 8192
 QUERIES = clustered(40, 48, seed=2)
@@ -32,6 +32,25 @@ def test_same_index_whatever_the_threads(db, metric, bits):
         contents.append(content(db))
         db.execute("DROP INDEX items_embedding_idx")
     assert all(other == contents[0] for other in contents)
+
+
+@pytest.mark.parametrize("memory", ["1MB", "64MB"])
+@pytest.mark.parametrize("lists", [0, 240])
+def test_rows_in_order_of_cluster(db, lists, memory):
+    """As a table is that was filled group by group; its index was made while it was empty, so PostgreSQL knows of no rows."""
+    centres = np.random.default_rng(1).normal(size=(50, 16))
+    rows = np.repeat(centres, 400, axis=0) + 0.05 * np.random.default_rng(2).normal(size=(20_000, 16))
+    make_table(db, [], dimensions=16)
+    make_index(db, options=f"WITH (lists = {lists})" if lists else "")
+    insert(db, rows)
+    with settings(db, maintenance_work_mem=memory):
+        db.execute("REINDEX INDEX items_embedding_idx")
+    db.execute("ANALYZE items")
+    stats = db.execute("SELECT ivflsh_stats('items_embedding_idx')").fetchone()[0]
+    # 1 MB holds a sample of half of the blocks only, and a block is of one cluster here.
+    assert stats["rows"]["imbalance"] <= (4 if memory == "64MB" else 6)
+    assert lists == 0 or stats["lists"] == lists
+    assert_recall(db, rows[::400] + 0.01, 0.92)
 
 
 def test_seed(db):

@@ -348,8 +348,9 @@ impl Build {
         let (frame, padded, seed) = (frame.clone(), self.padded, self.seed);
         self.pool.run(move |_| {
             let mut rows = Rows::new(&frame, data, whole, padded);
-            rows.training = training;
-            if rows.is_whole() && (training as f64) < rows.usable as f64 * 0.7 {
+            // The first rows of a table may be all alike.
+            if (training as f64) < rows.usable as f64 * 0.7 {
+                rows.training = training;
                 rows.draw(training, seed);
             }
             rows
@@ -627,10 +628,6 @@ impl Rows {
         }
         let placed = placed.into_iter().map(|row| row.0).collect();
         Rows { data: Arc::new(data), usable, training: usable, placed, whole }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.whole.is_some()
     }
 
     /// Draws `count` of the usable rows at random and puts them first.

@@ -141,7 +141,8 @@ fn estimate(build: &Build, blocks: u32) -> f64 {
     // SAFETY: `heap` is an open table.
     let counted = unsafe {
         pg_sys::estimate_rel_size(build.heap, std::ptr::null_mut(), &mut pages, &mut rows, &mut visible);
-        (*(*build.heap).rd_rel).reltuples >= 0.0
+        // A table that was empty has no pages.
+        (*(*build.heap).rd_rel).reltuples >= 0.0 && (*(*build.heap).rd_rel).relpages > 0
     };
     if counted || blocks <= LOOK_BLOCKS {
         return rows;
