@@ -42,8 +42,8 @@ const GOAL_GROWTH: usize = 4;
 const RANK_EXPONENT: f64 = 0.4;
 const LISTS_EXPONENT: f64 = 0.3;
 /// Where the rows that match may be far from the query, no more lists than this many times those expected for all rows count for
-/// the stopping rule: that many were scanned before the first such row.
-const MOST_COUNTED: f32 = 1.5;
+/// the stopping rule: many are scanned before the first such row.
+const MOST_COUNTED: f32 = 0.75;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
 /// be that of such a goal; but it is not less than this, as a single row says little.
 const LEAST_RANK: usize = 4;
