@@ -848,8 +848,9 @@ impl Search {
     /// Whether a list may hold rows within a distance.
     fn is_due(&self, list: &List, within: f32) -> bool {
         let needed = self.query.needed_cosine(list, within);
+        // Without a distance all are due, also one whose radius is damaged: else a search to the end would not come to it.
         // NaN: a list of radius 0 at the query's very place, or a rule measured at the ends of f32's range.
-        needed.partial_cmp(&self.stop) != Some(Ordering::Greater)
+        within == f32::INFINITY || needed.partial_cmp(&self.stop) != Some(Ordering::Greater)
     }
 
     /// Distance that the stopping rule goes by.

@@ -871,12 +871,20 @@ impl Structure {
         let mut freed = Vec::new();
         for number in pages.postings.into_iter().chain(pages.sketches) {
             let buffer = Buffer::write(index, number);
+            let kind = page::check_any(buffer.page()).or_corrupted(index, number).kind;
+            if kind != Kind::Posting as u8 && kind != Kind::Sketch as u8 {
+                corrupted(index, number, Damage::Kind(kind));
+            }
             let change = Change::begin(index);
             page::free(change.edit(&buffer, true), epoch);
             change.commit();
             freed.push(number);
         }
         for (number, blocks) in pages.codes {
+            if number == META_BLOCK {
+                // Locked below.
+                corrupted(index, number, Damage::Kind(Kind::Meta as u8));
+            }
             let meta_buffer = Buffer::read(index, META_BLOCK);
             let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
             let buffer = Buffer::write(index, number);

@@ -166,6 +166,9 @@ impl Query {
 
     /// Slots that [`Query::may_be_due`].
     fn due(&self, Ranks { rank, least, radius }: &Ranks, due: Due) -> u32 {
+        if due.distance == f32::INFINITY {
+            return u32::MAX;
+        }
         mask(match self.space {
             Space::L2 => std::array::from_fn(|i| may_be_due_l2(radius[i], least[i], 2.0 * rank[i] - least[i], due)),
             Space::InnerProduct => {
@@ -177,10 +180,11 @@ impl Query {
 
     /// Whether [`Query::needed_cosine`] may be no more than the limit for a list whose centroid is at `least ..= most`.
     fn may_be_due(&self, radius: f32, least: f32, most: f32, due: Due) -> bool {
-        match self.space {
-            Space::L2 => may_be_due_l2(radius, least, most, due),
-            Space::InnerProduct => may_be_due_ip(radius, least, due.distance, due.stop * self.norm),
-        }
+        due.distance == f32::INFINITY
+            || match self.space {
+                Space::L2 => may_be_due_l2(radius, least, most, due),
+                Space::InnerProduct => may_be_due_ip(radius, least, due.distance, due.stop * self.norm),
+            }
     }
 }
 
@@ -943,8 +947,11 @@ fn estimates_again(
 ) -> Result<Estimates, Stale> {
     let mut best = Best::new(meta, wanted);
     for of_page in ranked.chunk_by(|x, y| x.page == y.page) {
-        let is_wanted = |block: &&RankedBlock| best.of_interest(query, &block.ranks, block.near) != 0;
-        if !of_page.iter().any(|block| is_wanted(&block)) {
+        let mut wanted = false;
+        for block in of_page {
+            wanted |= best.of_interest(query, &block.ranks, block.near) != 0;
+        }
+        if !wanted {
             continue;
         }
         let RankedBlock { parent, page: number, .. } = of_page[0];
@@ -1004,10 +1011,14 @@ impl<'s> Best<'s> {
     }
 
     /// Those of the slots `near` that may be among the best, and due.
-    fn of_interest(&self, query: &Query, ranks: &Ranks, near: u32) -> u32 {
+    fn of_interest(&mut self, query: &Query, ranks: &Ranks, near: u32) -> u32 {
         let nearer = near & ranks.below(self.threshold);
         match self.wanted.due {
-            Some(due) if nearer != 0 => nearer & query.due(ranks, due),
+            Some(due) if nearer != 0 => {
+                let interest = nearer & query.due(ranks, due);
+                self.passed_by |= interest != nearer;
+                interest
+            }
             _ => nearer,
         }
     }
@@ -1023,7 +1034,6 @@ impl<'s> Best<'s> {
         (parent, page, b): (usize, u32, usize),
     ) -> Result<(), Stale> {
         let interest = self.of_interest(query, ranks, near);
-        self.passed_by |= self.wanted.due.is_some() && interest != near & ranks.below(self.threshold);
         for slot in slots(interest) {
             // Others of this block may have come nearer.
             if ranks.least[slot] >= self.threshold {
