@@ -37,8 +37,6 @@ const SEED: u64 = 0x1F15_4A5E_ED01_0001;
 pub const ROOT_ENTRIES: usize = 16_384;
 /// Entries of the other lists of lists.
 pub const INNER_ENTRIES: usize = 256;
-/// However many lists the user asks for, one that holds no more rows than this is not split.
-const LEAST_TARGET: u32 = 32;
 /// Lists that a first measurement of the stopping rule takes for what the highest recall needs.
 const FIRST_PROBES: f32 = 100.0;
 /// An index built on fewer rows has no mean: it is set when the first list is split.
@@ -503,7 +501,7 @@ impl Build {
         (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
         let fewer = options::lists(self.index) > 0 || gather::most_lists(padded) < self.suitable_lists(index_rows);
         if fewer && meta.lists > 1 {
-            meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(LEAST_TARGET);
+            meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(page::LEAST_TARGET);
         }
         meta.rows = index_rows as u64;
         self.write_tree(levels, children, &summaries, &mut last_list, &mut meta);

@@ -388,6 +388,10 @@ pub struct Meta {
     padding: [u8; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
 }
 
+/// Rows that a list should hold, at least: however many lists the user asks for, one with no more is not split.
+pub const LEAST_TARGET: u32 = 32;
+/// Identities of lists: a search has a set of them (32 MB at most). A split takes two; when they are used up, REINDEX begins anew.
+const MOST_IDENTITIES: u32 = 1 << 28;
 /// Limits of what the distance between its rows changes of the number of rows at which a list is split.
 const DENSEST: f32 = 0.6;
 const SPARSEST: f32 = 2.0;
@@ -465,6 +469,8 @@ impl Meta {
             || meta.height > MAX_HEIGHT
             || ![0, 4, 8].contains(&meta.bits)
             || meta.filters as usize > MAX_FILTERS
+            || meta.target < LEAST_TARGET
+            || meta.last_list > MOST_IDENTITIES
         {
             return Err(Damage::Bounds);
         }
