@@ -150,7 +150,7 @@ impl Structure {
                     if (0..posting.blocks()).any(|b| posting.block(b).live() != 0) {
                         return;
                     }
-                    pages.add(buffer.block(), &posting);
+                    pages.add(self.index, buffer.block(), &posting);
                 }
                 Err(stale) => corrupted(self.index, stale.block, stale.damage),
             }

@@ -306,6 +306,9 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     if o.format != FORMAT {
         return Err(Damage::Format(o.format));
     }
+    if o.flags & !CLOSED != 0 {
+        return Err(Damage::Bounds);
+    }
     Ok(o)
 }
 
@@ -737,7 +740,8 @@ impl<'p> Posting<'p> {
         if list != 0 && opaque.list != list {
             return Err(Damage::List(opaque.list));
         }
-        if opaque.used as usize > layout.blocks || (opaque.level > 0) != layout.inner {
+        let bytes = usize::from(opaque.used) * layout.block + usize::from(opaque.refs) * layout.cell;
+        if bytes > CAPACITY || (opaque.level > 0) != layout.inner {
             return Err(Damage::Bounds);
         }
         Ok(Posting { page, layout, opaque })
@@ -1131,6 +1135,10 @@ pub fn check_cells(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
     let kinds = [Kind::Code, Kind::Posting, Kind::Sketch];
     if kinds.iter().all(|&kind| opaque.kind != kind as u8) || (opaque.level > 0) != layout.inner {
         return Err(Damage::Kind(opaque.kind));
+    }
+    let used = if opaque.kind == Kind::Code as u8 { opaque.used } else { 0 };
+    if usize::from(used.max(opaque.refs)) > layout.cells {
+        return Err(Damage::Bounds);
     }
     Ok(opaque)
 }

@@ -116,11 +116,17 @@ pub(super) struct OldPages {
 }
 
 impl OldPages {
-    pub fn add(&mut self, number: u32, posting: &Posting<'_>) {
+    /// Adds posting page `number` of `index`, and what its blocks refer to. Raises an ERROR where that can be no page of a list.
+    pub fn add(&mut self, index: pg_sys::Relation, number: u32, posting: &Posting<'_>) {
         self.postings.push(number);
+        let possible = META_BLOCK + 1..storage::blocks(index);
+        let checked = |page: u32| match possible.contains(&page) {
+            true => page,
+            false => corrupted(index, number, Damage::Bounds),
+        };
         for block in (0..posting.blocks()).map(|b| posting.block(b)) {
-            self.sketches.extend(block.all_sketch_pages());
-            for code in block.all_code_pages() {
+            self.sketches.extend(block.all_sketch_pages().map(checked));
+            for code in block.all_code_pages().map(checked) {
                 *self.codes.entry(code).or_default() += 1;
             }
         }
@@ -343,7 +349,7 @@ impl Structure {
             pgrx::check_for_interrupts!();
             let buffer = Buffer::write(self.index, next);
             let posting = Posting::open(buffer.page(), &self.leaf, list).or_corrupted(self.index, next);
-            old.pages.add(next, &posting);
+            old.pages.add(self.index, next, &posting);
             for (b, block) in (0..posting.blocks()).map(|b| (b, posting.block(b))) {
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
                     let entry = OldEntry::of(&block, Position { page: next, block: b as u16, slot: slot as u16 });
@@ -881,10 +887,6 @@ impl Structure {
             freed.push(number);
         }
         for (number, blocks) in pages.codes {
-            if number == META_BLOCK {
-                // Locked below.
-                corrupted(index, number, Damage::Kind(Kind::Meta as u8));
-            }
             let meta_buffer = Buffer::read(index, META_BLOCK);
             let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
             let buffer = Buffer::write(index, number);
@@ -926,7 +928,7 @@ impl Structure {
         let mut cursor = Cursor::of(index, &inner, head, list);
         while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(stale)) {
             let posting = cursor.posting(&buffer);
-            pages.add(buffer.block(), &posting);
+            pages.add(self.index, buffer.block(), &posting);
             for block in (0..posting.blocks()).map(|b| posting.block(b)) {
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
                     let cell = block.cell(slot);

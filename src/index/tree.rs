@@ -657,8 +657,8 @@ pub struct Nearest {
     /// How many lists to look for; all of them will be asked for.
     wanted: usize,
     at_once: bool,
-    /// What the sketches say of all entries of `parents`, where these are looked at more than once.
-    sketched: Vec<RankedBlock>,
+    /// What the sketches say of all entries of `parents`.
+    ranked_blocks: Vec<RankedBlock>,
     /// Probably the nearest of those that are due, as far as their sketches tell.
     entries: Vec<Estimated>,
     /// [`order_key`] of the `least` of each, in order.
@@ -702,7 +702,7 @@ impl Nearest {
             stage: Stage::Wanted { all: true },
             wanted: 0,
             at_once: false,
-            sketched: Vec::new(),
+            ranked_blocks: Vec::new(),
             entries: Vec::new(),
             by_least: Vec::new(),
             looked_at: 0,
@@ -837,14 +837,11 @@ impl Nearest {
     ) -> Result<(), Stale> {
         let most = if few { self.few() } else { beam(meta, 0, self.wanted) };
         let wanted = Wanted { count: most, due, seen: &self.seen };
-        let parents = &self.parents;
-        let Estimates { entries, all, passed_by } = match few || self.sketched.is_empty() {
-            true => {
-                let sketched = few.then_some(&mut self.sketched);
-                estimates(rel, meta, inner, query, parents, wanted, sketched)?
-            }
-            false => estimates_again(rel, meta, inner, query, parents, wanted, &self.sketched)?,
-        };
+        if self.ranked_blocks.is_empty() {
+            self.ranked_blocks = ranked_blocks(rel, meta, inner, query, &self.parents)?;
+        }
+        let Estimates { entries, all, passed_by } =
+            estimates(rel, meta, inner, query, &self.parents, &self.ranked_blocks, wanted)?;
         self.passed_by = passed_by;
         self.entries = entries;
         self.by_least.clear();
@@ -883,7 +880,8 @@ fn children(
     filter: Option<&Predicate>,
 ) -> Result<Vec<Found>, Stale> {
     let of_all = Wanted { count: wanted, due: None, seen: &ListSet::default() };
-    let best = estimates(rel, meta, layout, query, parents, of_all, None)?.entries;
+    let ranked = ranked_blocks(rel, meta, layout, query, parents)?;
+    let best = estimates(rel, meta, layout, query, parents, &ranked, of_all)?.entries;
     let mut found = Vec::with_capacity(best.len());
     let mut order: Vec<u32> = (0..best.len() as u32).collect();
     look_up(rel, layout, query, &best, &mut order, filter, |_, e, factors, dot| {
@@ -896,79 +894,69 @@ fn children(
     Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
 }
 
-/// Entries of the inner lists `parents` that are probably among the nearest of those wanted, by their sketches. What the
-/// sketches say goes to `ranked`, if there is one.
-fn estimates(
+/// All blocks of the inner lists `parents`, in order, ranked by their sketches.
+fn ranked_blocks(
     rel: pg_sys::Relation,
     meta: &page::Meta,
     layout: &Layout,
     query: &Query,
     parents: &[Found],
-    wanted: Wanted<'_>,
-    mut ranked: Option<&mut Vec<RankedBlock>>,
-) -> Result<Estimates, Stale> {
-    let origin = query.origin();
-    let mut best = Best::new(meta, wanted);
-    // Where lists are ranked by the distance, the bound tells which entries need no look.
-    let bounded = query.space == Space::L2 && ranked.is_none();
+) -> Result<Vec<RankedBlock>, Stale> {
+    let term = query.root_term();
+    let mut ranked = Vec::new();
     let mut scores = Scores::new();
-    for (p, parent) in parents.iter().enumerate() {
-        let mut cursor = Cursor::new(rel, layout, &parent.list);
+    for (parent, of) in parents.iter().enumerate() {
+        let mut cursor = Cursor::new(rel, layout, &of.list);
         while let Some(buffer) = cursor.next_page()? {
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let limit = if bounded { best.threshold } else { f32::INFINITY };
-                let (id, live, table) = (parent.list.id, block.live(), &query.table);
-                let near = scan_block(rel, layout, id, origin.term, &block, live, table, limit, &mut scores)?;
+                let (live, table) = (block.live(), &query.table);
+                scan_block(rel, layout, of.list.id, term, &block, live, table, f32::INFINITY, &mut scores)?;
                 let ranks = query.ranks(&block, &scores);
-                best.add(rel, query, &ranks, near, &block, (p, buffer.block(), b))?;
-                if let Some(ranked) = &mut ranked {
-                    ranked.push(RankedBlock { parent: p, page: buffer.block(), block: b, near, ranks });
-                }
+                ranked.push(RankedBlock { parent, page: buffer.block(), block: b, live, ranks });
             }
         }
         if let Some(stale) = cursor.changed_since(meta.epoch) {
             return Err(stale);
         }
     }
-    Ok(best.finish())
+    Ok(ranked)
 }
 
-/// As [`estimates`], by what it wrote to `ranked`.
-fn estimates_again(
+/// Entries of `ranked` blocks of the lists `parents` that are probably among the nearest of those wanted. Pages are read again,
+/// those on which there are such entries.
+fn estimates(
     rel: pg_sys::Relation,
     meta: &page::Meta,
     layout: &Layout,
     query: &Query,
     parents: &[Found],
-    wanted: Wanted<'_>,
     ranked: &[RankedBlock],
+    wanted: Wanted<'_>,
 ) -> Result<Estimates, Stale> {
     let mut best = Best::new(meta, wanted);
-    for of_page in ranked.chunk_by(|x, y| x.page == y.page) {
-        let mut wanted = false;
-        for block in of_page {
-            wanted |= best.of_interest(query, &block.ranks, block.near) != 0;
-        }
-        if !wanted {
+    let mut open: Option<Buffer> = None;
+    for of in ranked {
+        let interest = best.of_interest(query, of);
+        if interest == 0 {
             continue;
         }
-        let RankedBlock { parent, page: number, .. } = of_page[0];
-        pgrx::check_for_interrupts!();
-        let buffer = Buffer::read(rel, number);
-        let posting = Posting::open(buffer.page(), layout, parents[parent].list.id).or_stale(rel, number)?;
-        let epoch = page::opaque(buffer.page()).epoch;
-        if epoch > meta.epoch {
-            return Err(Stale { block: number, damage: Damage::Epoch(epoch) });
+        if open.as_ref().is_none_or(|buffer| buffer.block() != of.page) {
+            drop(open.take()); // before the next lock
+            pgrx::check_for_interrupts!();
+            open = Some(Buffer::read(rel, of.page));
         }
-        for &RankedBlock { block: b, near, ref ranks, .. } in of_page {
-            if b >= posting.blocks() {
-                return Err(Stale { block: number, damage: Damage::Bounds });
-            }
-            let block = posting.block(b);
-            best.add(rel, query, ranks, near & block.live(), &block, (parent, number, b))?;
+        let buffer = open.as_ref().unwrap();
+        let posting = Posting::open(buffer.page(), layout, parents[of.parent].list.id).or_stale(rel, of.page)?;
+        // Entries that have gone raised it.
+        if posting.opaque.epoch > meta.epoch {
+            return Err(Stale { block: of.page, damage: Damage::Epoch(posting.opaque.epoch) });
         }
+        if of.block >= posting.blocks() {
+            return Err(Stale { block: of.page, damage: Damage::Bounds });
+        }
+        best.add(rel, of, interest, &posting.block(of.block))?;
     }
     Ok(best.finish())
 }
@@ -979,8 +967,7 @@ struct RankedBlock {
     parent: usize,
     page: u32,
     block: usize,
-    /// Slots that count.
-    near: u32,
+    live: u32,
     ranks: Ranks,
 }
 
@@ -1010,31 +997,23 @@ impl<'s> Best<'s> {
         }
     }
 
-    /// Those of the slots `near` that may be among the best, and due.
-    fn of_interest(&mut self, query: &Query, ranks: &Ranks, near: u32) -> u32 {
-        let nearer = near & ranks.below(self.threshold);
+    /// Slots that may be among the best, and due.
+    fn of_interest(&mut self, query: &Query, of: &RankedBlock) -> u32 {
+        let near = of.live & of.ranks.below(self.threshold);
         match self.wanted.due {
-            Some(due) if nearer != 0 => {
-                let interest = nearer & query.due(ranks, due);
-                self.passed_by |= interest != nearer;
+            Some(due) if near != 0 => {
+                let interest = near & query.due(&of.ranks, due);
+                self.passed_by |= interest != near;
                 interest
             }
-            _ => nearer,
+            _ => near,
         }
     }
 
-    /// Adds slots of a block at a place: index of its list, page, block.
-    fn add(
-        &mut self,
-        rel: pg_sys::Relation,
-        query: &Query,
-        ranks: &Ranks,
-        near: u32,
-        block: &Block<'_>,
-        (parent, page, b): (usize, u32, usize),
-    ) -> Result<(), Stale> {
-        let interest = self.of_interest(query, ranks, near);
-        for slot in slots(interest) {
+    /// Adds slots of a block, which is `of` as it was ranked.
+    fn add(&mut self, rel: pg_sys::Relation, of: &RankedBlock, interest: u32, block: &Block<'_>) -> Result<(), Stale> {
+        let &RankedBlock { parent, page, block: b, ref ranks, .. } = of;
+        for slot in slots(interest & block.live()) {
             // Others of this block may have come nearer.
             if ranks.least[slot] >= self.threshold {
                 continue;
