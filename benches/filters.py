@@ -130,7 +130,7 @@ class System:
         extension = "vector_ext" if self.name == "ivflsh" else "vector"
         self.cluster.create_database(self.database, extension)
         with self.connect() as connection:
-            places = ("btree", "none") + (("index",) if self.name == "ivflsh" else ())
+            places = tuple(PLACES)
             fields = [(name, place) for place in places for name in FIELDS]
             connection.execute(f"""CREATE TABLE items (id int PRIMARY KEY,
                 {', '.join(f'{name}_{place} {FIELDS[name]}' for name, place in fields)}, v vector({self.data.dimensions}))""")

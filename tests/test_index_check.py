@@ -168,6 +168,30 @@ class File:
     def get(self, layout, page, at):
         return struct.unpack_from(layout, self.data, page * PAGE + at)[0]
 
+    def row_of_cell(self, page, cell):
+        """TID of the entry whose code is in a cell of a code page."""
+        for posting in self.pages(POSTING):
+            for block in range(32, 32 + BLOCK * self.special(posting)[4], BLOCK):
+                slot = 0
+                for run in range(3):
+                    number, first, count = struct.unpack_from("<IHH", self.data, posting * PAGE + block + RUNS + 8 * run)
+                    if count and number == page and first <= cell < first + count:
+                        return self.get("6s", posting, block + 264 + 6 * (slot + cell - first))
+                    slot += count
+        raise LookupError(f"nobody refers to cell {cell} of page {page}")
+
+    def seal(self, page, cell, level=0):
+        """Gives a changed cell the checksum that it would have if it had been written so."""
+        at = 32 + cell * (CELL + 4 * level)
+        head, code = at + page * PAGE, at + page * PAGE + 12 + 4 * level
+        owner = self.get("<I", page, at + 12) if level else int.from_bytes(self.row_of_cell(page, cell), "big")
+        state = owner
+        words = struct.unpack_from("<6I", self.data, code)
+        for part in (int.from_bytes(self.data[head:head + 8], "little"), int.from_bytes(self.data[head + 8:head + 10], "little"),
+                     sum(word * ((1 + 0x9E3779B8 * i) % 2**32) for i, word in enumerate(words))):
+            product = (state ^ part % 2**64) * 0x9FB21C651E98DF25 % 2**64
+            state = product ^ product >> 32
+        self.put("<H", page, at + 10, state >> 48)
 
     def factor(self, page, at, times):
         """Multiplies a number of 16 bits: an f32 without its sign and the last 15 bits."""
@@ -182,9 +206,9 @@ class File:
 
 
 # Offsets on a page: 32 begins the first block (live, slots at 4, constants at 8, scales 136, errors 200, TIDs 264, runs of
-# cells 456, child lists or sketches 480) or the first cell (constant, step at 4, error at 8, code at 10; on inner levels
-# the child list before the code); -32 begins the special area, before which are the cells of the page's own list.
-BLOCK, RUNS, CELL, FROM_END = 480 + 8 * 24, 456, 10 + 24, 0x8000
+# cells 456, child lists or sketches 480) or the first cell (constant, step at 4, error at 8, checksum at 10, code at 12; on
+# inner levels the child list before the code); -32 begins the special area, before which are the cells of the page's own list.
+BLOCK, RUNS, CELL, FROM_END = 480 + 8 * 24, 456, 12 + 24, 0x8000
 
 
 def cross_chains(file):
@@ -268,13 +292,27 @@ def too_few_references(file):
 def wrong_code(file):
     page = file.pages(CODE)[0]
     for cell in range(3):
-        file.put("<24b", page, 32 + cell * CELL + 10, *range(110, -130, -10))
+        file.put("<24b", page, 32 + cell * CELL + 12, *range(110, -130, -10))
+        file.seal(page, cell)
     return "bounds its distance"
+
+
+def changed_code(file):
+    file.data[file.pages(CODE)[0] * PAGE + 32 + CELL + 12 + 7] ^= 1
+    return "checksum"
+
+
+def swapped_codes(file):
+    page = file.pages(CODE)[0]
+    one, two = [page * PAGE + 32 + cell * CELL for cell in range(2)]
+    file.data[one:two], file.data[two:two + CELL] = file.data[two:two + CELL], file.data[one:two]
+    return "checksum"
 
 
 def wrong_error(file):
     page = file.pages(CODE)[0]
     file.put("<H", page, 32 + 8, 0xFFFF)
+    file.seal(page, 0)
     return "has factors|bounds its distance"
 
 
@@ -319,13 +357,19 @@ def lost_list(file):
 
 def wrong_centroid(file):
     page = file.pages(CODE, 1)[0]
-    for at in range(14, 38):  # on inner levels, the child list's identity comes before the code
+    for at in range(16, 40):  # on inner levels, the child list's identity comes before the code
         file.data[page * PAGE + 32 + at] ^= 0x40
+    file.seal(page, 0, level=1)
     return "squared norm|bounds its distance|sketch"
 
 
+def changed_centroid(file):
+    file.data[file.pages(CODE, 1)[0] * PAGE + 32 + 20] ^= 1
+    return "checksum"
+
+
 def other_centroid(file):
-    file.put("<I", file.pages(CODE, 1)[0], 32 + 10, 9999)
+    file.put("<I", file.pages(CODE, 1)[0], 32 + 12, 9999)
     return "belongs to list 9999"
 
 
@@ -346,8 +390,8 @@ def other_version(file):
 
 
 DAMAGE = [cross_chains, chain_of_its_own, other_head, insert_elsewhere, live_beyond_slots, lost_row, other_row, no_row,
-          shared_cells, cells_of_another_list, cells_not_written, cells_at_the_end_not_written, too_few_references, wrong_code, wrong_error, wrong_constant, wrong_scale,
-          wrong_deviation, wrong_nibbles, wrong_child, lost_list, wrong_centroid, other_centroid,
+          shared_cells, cells_of_another_list, cells_not_written, cells_at_the_end_not_written, too_few_references, wrong_code, changed_code, swapped_codes, wrong_error, wrong_constant,
+          wrong_scale, wrong_deviation, wrong_nibbles, wrong_child, lost_list, wrong_centroid, changed_centroid, other_centroid,
           from_the_future, zero_page, other_version]
 
 

@@ -162,7 +162,7 @@ class Use:
             with self.server.connect(self.database) as self.connection:
                 register_vector(self.connection)
                 self.run("SET enable_seqscan = off; SET enable_sort = off; SET statement_timeout = '20s'")
-                assert_in_order(self.search(10) or [])
+                assert_in_order(self.search(10) or [], f"{self.kind}, {name}:")
                 self.run("SET ivflsh.iterative_scan = relaxed_order")
                 holds_all = self.holds_all()
                 whole = self.is_whole()

@@ -145,7 +145,7 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
     let Encoder { code: factors, codes, .. } = entry.encoded;
     let moved = page::opaque(buffer.page()).epoch;
     let write_cell = |page: &mut page::Bytes, cell: u16| {
-        page::write_cell(page, layout, cell, 0, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
+        page::write_cell(page, layout, cell, 0, factors, codes, entry.tid, entry.child.map(|(c, s)| (c.list, s)));
         // The slot's last entry may have been moved to another list: then whoever still has it in mind must notice.
         page::edit_opaque(page, |o| o.epoch = o.epoch.max(moved));
     };
@@ -375,7 +375,7 @@ impl<'r> Cells<'r> {
                 page::edit_opaque(page, |o| o.refs = 1);
             }
             let Encoder { code: factors, codes, .. } = entry.encoded;
-            page::write_cell(page, layout, 0, part, factors, codes, entry.child.map(|(c, s)| (c.list, s)));
+            page::write_cell(page, layout, 0, part, factors, codes, entry.tid, entry.child.map(|(c, s)| (c.list, s)));
             page::edit_opaque(page, |o| (o.next, o.epoch) = (next, o.epoch.max(moved)));
             change.commit();
             next = code.block();

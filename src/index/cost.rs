@@ -92,8 +92,9 @@ pub unsafe extern "C-unwind" fn amcostestimate(
     }
 }
 
-/// Share of the lists without a match that their summaries do not exclude.
+/// Share of the lists without a match that their summaries do not exclude; and where a range is between two values.
 const FALSE_MATCHES: f64 = 0.1;
+const FALSE_MATCHES_BETWEEN: f64 = 0.25;
 /// Lists to be read for n times as many nearest rows: n to this power, measured on several data sets.
 const FARTHER: f64 = 0.6;
 
@@ -103,6 +104,8 @@ pub struct Filter {
     selectivity: f64,
     /// Of the conditions by which the summaries of lists tell whether the list must be read.
     by_summary: f64,
+    /// Share of the lists without a match that are read.
+    false_matches: f64,
     /// Evaluating the constants.
     startup: f64,
     /// The index cannot answer it.
@@ -113,7 +116,8 @@ impl Filter {
     /// # Safety
     /// `path` is a path of an index of this access method.
     pub unsafe fn of_path(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::IndexPath) -> Filter {
-        let mut filter = Filter { selectivity: 1.0, by_summary: 1.0, startup: 0.0, impossible: false };
+        let mut filter =
+            Filter { selectivity: 1.0, by_summary: 1.0, false_matches: 1.0, startup: 0.0, impossible: false };
         // SAFETY: by contract; the lists' elements are of the types that the planner puts there.
         unsafe {
             let index = (*path).indexinfo;
@@ -127,15 +131,17 @@ impl Filter {
                     conditions.push((column, condition, quals));
                 }
             }
-            // A range that is open on one side is mostly at an end of the values, where few lists reach. One between two
-            // values is in all lists, unless values follow the vectors.
+            // A range that is open on one side is mostly at an end of the values, where few lists reach.
             let mut known: *mut pg_sys::List = std::ptr::null_mut();
             for (column, condition, quals) in &conditions {
                 let has = |other| conditions.iter().any(|(c, o, _)| c == column && *o == other);
-                let open = has(Condition::Above) != has(Condition::Below);
-                if *condition == Condition::Equal || *condition != Condition::Other && open {
-                    known = pg_sys::lappend(known, quals.cast());
+                if *condition == Condition::Other {
+                    continue;
                 }
+                let between = has(Condition::Above) && has(Condition::Below);
+                filter.false_matches =
+                    filter.false_matches.min(if between { FALSE_MATCHES_BETWEEN } else { FALSE_MATCHES });
+                known = pg_sys::lappend(known, quals.cast());
             }
             if (*path).indexclauses.is_null() {
                 return filter;
@@ -162,7 +168,7 @@ impl Filter {
             return 1.0;
         }
         let with_match = 1.0 - (1.0 - self.by_summary).powf(rows);
-        with_match + (1.0 - with_match) * FALSE_MATCHES
+        with_match + (1.0 - with_match) * self.false_matches
     }
 }
 

@@ -4,7 +4,7 @@ use super::append::{self, Added, NewEntry, Refused};
 use super::encode::Encoder;
 use super::meta::Info;
 use super::metric::{Frame, Placed};
-use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Tid};
+use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Owner, Tid};
 use super::storage::{Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::{self, CodeReader, Found, Query};
@@ -170,7 +170,7 @@ impl Inserter {
         self.centroid.resize(self.frame.padded(), 0.0);
         if info.meta.height > 0 {
             let mut codes = CodeReader::new(index, &self.inner);
-            codes.decode(path[0].cell, path[0].list.id, &mut self.centroid)?;
+            codes.decode(path[0].cell, Owner::child(path[0].list.id), &mut self.centroid)?;
         }
         Ok(path)
     }

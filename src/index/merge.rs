@@ -1,6 +1,6 @@
 //! Lists that have become small, because their rows were deleted, are merged into one with their neighbours, at vacuum.
 
-use super::page::{Meta, PENDING};
+use super::page::{Meta, Owner, PENDING};
 use super::storage::{Uninterrupted, corrupted};
 use super::structure::{Members, Old, OldPages, Structure, count};
 use super::tree::{self, CodeReader, Cursor, Found};
@@ -85,7 +85,7 @@ impl Structure {
             return None; // it is the root, and has no centroid
         }
         let mut centroid = vec![0.0; self.padded()];
-        CodeReader::new(self.index, &self.inner).decode(cell, list, &mut centroid).ok()?;
+        CodeReader::new(self.index, &self.inner).decode(cell, Owner::child(list), &mut centroid).ok()?;
         let levels = self.around(&centroid, NEAR + 1);
         let at = levels.last()?.iter().position(|found| found.list.id == list)?;
         Some((levels, at))

@@ -29,7 +29,7 @@ pub const CAPACITY: usize = END - START;
 
 const MAGIC: u16 = 0x1F15;
 /// Version of the on-disk format. Raise it with every change of this file that an old index would not survive.
-pub const FORMAT: u16 = 3;
+pub const FORMAT: u16 = 4;
 /// "IVFL": first word of the meta page.
 const META_MAGIC: u32 = 0x4C46_5649;
 
@@ -109,12 +109,16 @@ pub enum Damage {
     Epoch(u32),
     /// A count or an offset out of bounds.
     Bounds,
+    /// A cell is not what was written for the entry that refers to it.
+    Cell,
+    /// Not what was written.
+    Checksum,
 }
 
 impl Damage {
     /// Whether this is what a reader finds who comes by an old pointer after a structural change.
     pub fn may_be_change(self) -> bool {
-        matches!(self, Damage::Kind(_) | Damage::List(_) | Damage::Epoch(_))
+        matches!(self, Damage::Kind(_) | Damage::List(_) | Damage::Epoch(_) | Damage::Cell)
     }
 }
 
@@ -129,6 +133,8 @@ impl std::fmt::Display for Damage {
             Damage::List(l) => write!(f, "the page belongs to list {l}"),
             Damage::Epoch(e) => write!(f, "the page was changed at epoch {e}"),
             Damage::Bounds => write!(f, "a count or offset is out of bounds"),
+            Damage::Cell => write!(f, "the code of an entry does not match its checksum"),
+            Damage::Checksum => write!(f, "the contents do not match their checksum"),
         }
     }
 }
@@ -385,6 +391,8 @@ pub struct Meta {
     pub splits: u64,
     /// Lists merged away so far.
     pub merges: u64,
+    /// Of all other bytes.
+    checksum: u64,
     /// What the keys of each filter column stand for, see [`crate::filter::keys::Kind`].
     pub kinds: [u8; MAX_FILTERS],
     /// To a multiple of 8: all bytes of the page are known.
@@ -430,6 +438,7 @@ impl Meta {
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
+            checksum: 0,
             kinds: [0; MAX_FILTERS],
             padding: [0; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
         };
@@ -467,6 +476,9 @@ impl Meta {
         if meta.format != FORMAT as u32 {
             return Err(Damage::Format(meta.format as u16));
         }
+        if meta.checksum != meta.sum() {
+            return Err(Damage::Checksum);
+        }
         if meta.dims == 0
             || meta.dims > MAX_DIMS
             || meta.height > MAX_HEIGHT
@@ -480,11 +492,19 @@ impl Meta {
         Ok(meta)
     }
 
+    fn sum(&self) -> u64 {
+        let others = Meta { checksum: 0, ..*self };
+        // SAFETY: all of its bytes are initialized: there is no padding but the one that is a field.
+        let bytes: [u8; size_of::<Meta>()] = unsafe { std::mem::transmute(others) };
+        Checksum::of_bytes(&bytes).0
+    }
+
     /// Writes the meta page (made by [`init`]).
     pub fn write(&self, page: &mut Bytes) {
         const { assert!(size_of::<Meta>() <= CAPACITY) };
+        let whole = Meta { checksum: self.sum(), ..*self };
         // SAFETY: room was asserted.
-        unsafe { std::ptr::write_unaligned(page[START..].as_mut_ptr().cast(), *self) };
+        unsafe { std::ptr::write_unaligned(page[START..].as_mut_ptr().cast(), whole) };
         set_used_bytes(page, size_of::<Meta>());
     }
 }
@@ -497,15 +517,18 @@ pub const MAX_FILTERS: usize = 27;
 pub const MAX_HEIGHT: u32 = 8;
 
 /// Floats of the mean on one page.
-pub const MEAN_FLOATS: usize = CAPACITY / 4;
+pub const MEAN_FLOATS: usize = CAPACITY / 4 - 1;
 
-/// Writes a stretch of the mean.
+/// Writes a stretch of the mean, behind its checksum.
 pub fn write_mean(page: &mut Bytes, values: &[f32]) {
+    let at = START + 4;
     for (i, &v) in values.iter().enumerate() {
-        put_float(page, START + 4 * i, v);
+        put_float(page, at + 4 * i, v);
     }
+    let sum = Checksum::of_bytes(&page[at..at + 4 * values.len()]).long();
+    put_word(page, START, sum);
     edit_opaque(page, |o| o.used = values.len() as u16);
-    set_used_bytes(page, 4 * values.len());
+    set_used_bytes(page, 4 + 4 * values.len());
 }
 
 /// Reads a stretch of the mean.
@@ -514,7 +537,11 @@ pub fn read_mean(page: &Bytes) -> Result<&[f32], Damage> {
     if n > MEAN_FLOATS {
         return Err(Damage::Bounds);
     }
-    Ok(float_slice(page, START, n))
+    let at = START + 4;
+    if Checksum::of_bytes(&page[at..at + 4 * n]).long() != word(page, START) {
+        return Err(Damage::Checksum);
+    }
+    Ok(float_slice(page, at, n))
 }
 
 /// What the entries of an index consist of: what all layouts follow from.
@@ -547,7 +574,7 @@ pub struct Shape {
 ///      sketches      16 x groups, 32-byte aligned
 /// ```
 ///
-/// A cell: constant f32, scale f32 and error u16 of the code, and the code. Cells lie on code pages, and at the end of
+/// A cell: constant f32, scale f32 and error u16 of the code, a [`Checksum`] u16, and the code. Cells lie on code pages, and at the end of
 /// their own list's posting and sketch pages where a build found room, the first one last.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -596,7 +623,8 @@ const RUN: usize = 8;
 const GROUP: usize = 16;
 /// Bytes of the factors before a code; on inner levels the identity of the child list and the summaries of its filter
 /// columns follow them.
-const CELL_HEADER: usize = 10;
+const CELL_HEADER: usize = 12;
+const AT_SUM: usize = 10;
 const INNER_CELL_HEADER: usize = CELL_HEADER + 4;
 /// Groups on one sketch page.
 const SKETCH_PAGE_GROUPS: usize = CAPACITY / GROUP;
@@ -857,6 +885,14 @@ impl<'p> Block<'p> {
         Tid(self.page[at..at + 6].try_into().unwrap())
     }
 
+    /// TIDs of all slots.
+    pub fn tids(&self) -> &'p [Tid; BLOCK] {
+        let at = self.at + AT_TID;
+        let bytes: &[u8; 6 * BLOCK] = self.page[at..at + 6 * BLOCK].try_into().unwrap();
+        // SAFETY: a Tid is 6 bytes without an alignment, any of which are valid.
+        unsafe { &*bytes.as_ptr().cast() }
+    }
+
     /// Child list of a slot on an inner level.
     pub fn child(&self, slot: usize) -> Child {
         assert!(self.layout.inner && slot < BLOCK);
@@ -964,6 +1000,7 @@ pub struct Child {
 
 /// A heap TID as it is stored: block number (high half first) and offset.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct Tid(pub [u8; 6]);
 
 impl Tid {
@@ -1165,6 +1202,95 @@ pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: u16) -> Result<(CodeFact
     Ok((factors, &page[at + layout.cell_header()..range.end]))
 }
 
+/// Who refers to a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// On inner levels the child list whose centroid is in the cell; else the list that the entry belongs to.
+    pub list: u32,
+    /// The row; of no meaning on inner levels.
+    tid: Tid,
+}
+
+impl Owner {
+    /// An entry of a list of rows.
+    pub fn row(list: u32, tid: Tid) -> Owner {
+        Owner { list, tid }
+    }
+
+    /// An entry of a list of lists.
+    pub fn child(list: u32) -> Owner {
+        Owner { list, tid: Tid([0; 6]) }
+    }
+}
+
+/// A checksum of what distances are computed from: codes, the data mean, the meta page. PostgreSQL's data checksums are off in
+/// many clusters, and a wrong distance is an answer that looks right.
+///
+/// The words are multiplied by as many different odd numbers and added up (multilinear hashing): a changed word always
+/// changes the sum, before that is mixed and shortened.
+pub struct Checksum(u64);
+
+impl Checksum {
+    const STEP: u32 = 0x9E37_79B8;
+    const MIX: u64 = 0x9FB2_1C65_1E98_DF25;
+
+    /// Of a cell: with its factors, as they are on its first page, and who it is of. The parts of its code are still to be added.
+    pub fn of_cell(page: &Bytes, layout: &Layout, cell: u16, owner: Owner) -> Result<Checksum, Damage> {
+        let at = layout.cell_range(cell).ok_or(Damage::Bounds)?.start;
+        let mut sum = Checksum(match layout.inner {
+            true => u64::from(owner.list),
+            false => owner.tid.0.iter().fold(0, |id, &byte| id << 8 | u64::from(byte)),
+        });
+        sum.mix(u64::from(word(page, at)) | u64::from(word(page, at + 4)) << 32);
+        sum.mix(u64::from(half(page, at + 8)));
+        Ok(sum)
+    }
+
+    /// Of some bytes.
+    fn of_bytes(bytes: &[u8]) -> Checksum {
+        let mut sum = Checksum(0);
+        sum.add(bytes);
+        sum
+    }
+
+    /// Adds the next part.
+    #[inline]
+    pub fn add(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<4>();
+        let (mut sum, mut factor) = (0u64, 1u32);
+        for word in words {
+            sum = sum.wrapping_add(u64::from(u32::from_le_bytes(*word)) * u64::from(factor));
+            factor = factor.wrapping_add(Checksum::STEP);
+        }
+        for &byte in rest {
+            sum = sum.wrapping_add(u64::from(byte) * u64::from(factor));
+            factor = factor.wrapping_add(Checksum::STEP);
+        }
+        self.mix(sum);
+    }
+
+    fn mix(&mut self, x: u64) {
+        let product = (self.0 ^ x).wrapping_mul(Checksum::MIX);
+        self.0 = product ^ product >> 32;
+    }
+
+    /// In 16 bits.
+    pub fn short(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// In 32 bits.
+    fn long(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// The checksum that a cell (checked by [`cell`]) has on its page.
+pub fn cell_sum(page: &Bytes, layout: &Layout, cell: u16) -> Result<u16, Damage> {
+    let at = layout.cell_range(cell).ok_or(Damage::Bounds)?.start;
+    Ok(half(page, at + AT_SUM))
+}
+
 /// Checks that a cell is still of `list`, since it may have been given to another one since the reader saw the entry: on
 /// inner levels the child list whose centroid it holds, else the list that it belongs to, which a code page does not tell.
 pub fn check_cell_of(page: &Bytes, layout: &Layout, cell: u16, list: u32) -> Result<(), Damage> {
@@ -1183,19 +1309,21 @@ pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> &'p [u8] 
     &page[START..START + layout.code_range(part).len()]
 }
 
-/// Writes part `part` of an entry's cell. `child`: on inner levels, the child list's identity, and the summaries of its
-/// filter columns (none: it is a list of lists).
+/// Writes part `part` of an entry's cell. `tid`: of its row. `child`: on inner levels, the child list's identity, and the
+/// summaries of its filter columns (none: it is a list of lists).
+#[allow(clippy::too_many_arguments, reason = "what a cell is made of, and where it goes")]
 pub fn write_cell(
     page: &mut Bytes,
     layout: &Layout,
     cell: u16,
     part: usize,
     factors: &CodeFactors,
-    code: &[u8],
+    codes: &[u8],
+    tid: Tid,
     child: Option<(u32, &[Summary])>,
 ) {
-    assert!(part < layout.cell_pages && code.len() == layout.code_bytes());
-    let code = &code[layout.code_range(part)];
+    assert!(part < layout.cell_pages && codes.len() == layout.code_bytes());
+    let code = &codes[layout.code_range(part)];
     if part > 0 {
         page[START..START + code.len()].copy_from_slice(code);
         edit_opaque(page, |o| o.used = 1);
@@ -1206,6 +1334,12 @@ pub fn write_cell(
     put_float(page, range.start, factors.constant);
     put_float(page, range.start + 4, factors.scale);
     put_half(page, range.start + 8, factor::pack(factors.error));
+    let owner = child.map_or(Owner::row(0, tid), |(list, _)| Owner::child(list));
+    let mut sum = Checksum::of_cell(page, layout, cell, owner).expect("a cell of this layout");
+    for part in 0..layout.cell_pages {
+        sum.add(&codes[layout.code_range(part)]);
+    }
+    put_half(page, range.start + AT_SUM, sum.short());
     assert_eq!(layout.inner, child.is_some());
     if let Some((list, summaries)) = child {
         put_word(page, range.start + CELL_HEADER, list);

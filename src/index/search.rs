@@ -44,6 +44,8 @@ const LISTS_EXPONENT: f64 = 0.3;
 /// Where the rows that match may be far from the query, no more lists than this many times those expected for all rows count for
 /// the stopping rule: many are scanned before the first such row.
 const MOST_COUNTED: f32 = 0.75;
+/// Of the share of rows that was expected to pass.
+const ABOUT: f64 = 0.9;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
 /// be that of such a goal; but it is not less than this, as a single row says little.
 const LEAST_RANK: usize = 4;
@@ -156,9 +158,12 @@ pub struct Row {
 pub struct Restriction {
     /// Conditions on filter columns. Lists that cannot hold such a row are not read.
     pub predicate: Option<Predicate>,
-    /// A test of each row, such as membership in what other indexes have found.
-    pub rows: Option<Box<dyn Fn(Tid) -> bool>>,
+    /// Which of some slots of a block hold such a row, for instance one that other indexes have found.
+    pub rows: Option<RowTest>,
 }
+
+/// See [`Restriction::rows`].
+pub type RowTest = Box<dyn Fn(&Block<'_>, u32) -> u32>;
 
 impl Restriction {
     fn is_some(&self) -> bool {
@@ -172,15 +177,10 @@ impl Restriction {
         if let Some(predicate) = &self.predicate {
             wanted = predicate.passing(block, wanted);
         }
-        if let Some(rows) = &self.rows {
-            let mut left = wanted;
-            while left != 0 {
-                let slot = left.trailing_zeros();
-                left &= left - 1;
-                if !rows(block.tid(slot as usize)) {
-                    wanted &= !(1 << slot);
-                }
-            }
+        if let Some(rows) = &self.rows
+            && wanted != 0
+        {
+            wanted = rows(block, wanted);
         }
         wanted
     }
@@ -373,7 +373,7 @@ impl Search {
     }
 
     /// Besides the conditions on filter columns: only for rows that pass a test.
-    pub fn restrict_rows(&mut self, rows: Box<dyn Fn(Tid) -> bool>) {
+    pub fn restrict_rows(&mut self, rows: RowTest) {
         assert!(!self.started);
         self.restriction.rows = Some(rows);
     }
@@ -554,10 +554,14 @@ impl Search {
             for row in rows {
                 let (list, epoch) = &self.scanned[row.list as usize];
                 let read = codes
-                    .dot(row.cell, list.id, &self.query.vector)
+                    .of_row(row.cell, list, row.tid, |codes, owner| codes.dot(row.cell, owner, &self.query.vector))
                     .and_then(|code| still_its(code, row, list, *epoch, &mut codes, self.rel, &leaf));
                 let Code { factors, dot, .. } = match read {
-                    Ok(code) => code,
+                    Ok(Some(code)) => code,
+                    Ok(None) => {
+                        (row.key, gone) = (f32::NAN, true);
+                        continue;
+                    }
                     Err(stale) => {
                         self.stale = Some((stale, *epoch));
                         (row.key, gone) = (f32::NAN, true);
@@ -841,8 +845,15 @@ impl Search {
 
     /// After lists were scanned.
     fn adapt_stop(&mut self) {
-        let lists = (self.fruitful as f32 / self.rank_unit).min(self.most_counted);
+        let lists = (self.fruitful as f32 / self.rank_unit).min(self.most_counted());
         self.stop = self.limit - calibrate::penalty(lists);
+    }
+
+    /// Lists that count at most. Where about as many rows pass as had been expected, those that pass are where all rows are.
+    fn most_counted(&self) -> f32 {
+        let expected = self.share * ABOUT * self.looked_at as f64;
+        let as_expected = self.restriction.is_some() && self.within.is_none() && self.passing as f64 >= expected;
+        if as_expected { 2.0 * self.most_counted } else { self.most_counted }
     }
 
     /// Whether a list may hold rows within a distance.
@@ -1071,24 +1082,25 @@ fn farthest_of(best: &BinaryHeap<Distance>, most: usize) -> f32 {
 }
 
 /// `code`, if its cell is still the one of `row`, which was found in `list` at `epoch`: something has been taken from the
-/// code page since, when the page names a later epoch.
+/// code page since, when the page names a later epoch. None: the row is in no list any more.
 fn still_its(
-    code: Code,
+    code: Option<Code>,
     row: &Candidate,
     list: &List,
     epoch: u32,
     codes: &mut CodeReader<'_>,
     rel: pg_sys::Relation,
     leaf: &Layout,
-) -> Result<Code, Stale> {
-    if code.epoch <= epoch {
+) -> Result<Option<Code>, Stale> {
+    let now = code.as_ref().map_or_else(|| codes.epoch(row.cell.0), |code| code.epoch);
+    if now <= epoch {
         return Ok(code);
     }
     codes.close(); // posting pages are locked before code pages
-    if tree::holds(rel, leaf, list, row.tid) {
+    if code.is_some() && tree::cell_of_row(rel, leaf, list, row.tid).is_some() {
         return Ok(code);
     }
-    Err(Stale { block: row.cell.0, damage: Damage::Epoch(code.epoch) })
+    Err(Stale { block: row.cell.0, damage: Damage::Epoch(now) })
 }
 
 /// How far the pages of the lists to come have been asked for.

@@ -11,7 +11,7 @@ use super::encode::{self, Encoder};
 use super::meta::Info;
 use super::metric::{Frame, Placed};
 use super::page::{
-    self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, PostingMut, Tid,
+    self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting, PostingMut, Tid,
 };
 use super::recalibrate;
 use super::rows::{Row, Rows};
@@ -20,7 +20,7 @@ use super::threads::Pool;
 use super::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
 use super::write::{self, CodeStream, Entries, Entry};
 use ann::cluster::{self, Matrix};
-use ann::filter::{RowKeys, Summary};
+use ann::filter::{RowKeys, Summarizer, Summary};
 use ann::quantize::{self, BLOCK, Space};
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
@@ -335,7 +335,7 @@ impl Structure {
     pub(super) fn centroid(&self, cell: (u32, u16), child: u32) -> Vec<f32> {
         let mut centroid = vec![0.0; self.padded()];
         CodeReader::new(self.index, &self.inner)
-            .decode(cell, child, &mut centroid)
+            .decode(cell, Owner::child(child), &mut centroid)
             .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
         centroid
     }
@@ -400,7 +400,7 @@ impl Structure {
         }
         let error = if self.leaf.bits.is_some() {
             CodeReader::new(self.index, &self.leaf)
-                .decode(entry.cell, list, &mut self.value)
+                .decode(entry.cell, Owner::row(list, entry.tid), &mut self.value)
                 .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
                 .error
         } else {
@@ -423,7 +423,7 @@ impl Structure {
         let padded = self.padded();
         let mut entries = Entries::new(&self.leaf);
         let mut squares = 0.0;
-        let mut summaries = vec![Summary::EMPTY; self.leaf.filters];
+        let mut summarizer = Summarizer::new(self.leaf.filters);
         for i in chosen {
             let vector = &members.vectors[i * padded..][..padded];
             let square = self.encoder.encode(vector, centroid);
@@ -436,13 +436,13 @@ impl Structure {
             if square.is_finite() {
                 squares += f64::from(square);
             }
-            members.rows[i].add_to(&mut summaries);
+            summarizer.add(&members.rows[i]);
             entries.push(&Entry { row: &members.rows[i], ..self.encoder.entry(members.tids[i]) });
         }
         let head = write::write_list(self.index, &self.leaf, 0, id, &entries, cells);
         let radius = (squares / entries.len().max(1) as f64).sqrt() as f32;
         let child = Child { head, list: id, radius, norm2: ann::distance::norm_squared(centroid) };
-        New { child, summaries, record }
+        New { child, summaries: summarizer.summaries().to_vec(), record }
     }
 
     /// Rounds a centroid to what its code stands for; returns it with its record.
@@ -577,7 +577,9 @@ impl Structure {
             }
             own.vector.clear();
             own.vector.resize(self.frame.padded(), 0.0);
-            codes.decode(neighbour.cell, neighbour.list.id, &mut own.vector).unwrap_or_else(|stale| damaged(stale));
+            codes
+                .decode(neighbour.cell, Owner::child(neighbour.list.id), &mut own.vector)
+                .unwrap_or_else(|stale| damaged(stale));
             codes.close();
             own.prepare();
             let between: Vec<f32> = centroids.iter().map(|c| ann::distance::l2_squared(c, &own.vector)).collect();
@@ -615,7 +617,14 @@ impl Structure {
             for entry in candidates {
                 let mut vector = own.vector.clone();
                 if leaf.bits.is_some() {
-                    leaf_codes.decode(entry.cell, list, &mut vector).unwrap_or_else(|stale| damaged(stale));
+                    match leaf_codes.of_row(entry.cell, &neighbour.list, entry.tid, |codes, owner| {
+                        vector.copy_from_slice(&own.vector);
+                        codes.decode(entry.cell, owner, &mut vector)
+                    }) {
+                        Ok(Some(_)) => {}
+                        Ok(None) => continue,
+                        Err(stale) => damaged(stale),
+                    }
                 } else if !self.read_placed(entry.tid, &mut vector) {
                     continue; // only the row itself says more than the sketch
                 }
@@ -951,7 +960,7 @@ impl Structure {
         let mut centroids = vec![0.0; found.len() * padded];
         let mut entries = Vec::new();
         for ((cell, child), centroid) in found.into_iter().zip(centroids.chunks_exact_mut(padded)) {
-            codes.read_into(cell, child.list, &mut encoder).unwrap_or_else(|stale| damaged(stale));
+            codes.read_into(cell, Owner::child(child.list), &mut encoder).unwrap_or_else(|stale| damaged(stale));
             let summaries = codes.summaries(cell).unwrap_or_else(|stale| damaged(stale));
             encoder.decode_centroid(centroid);
             let mut record = vec![0; encode::record_bytes(&inner)];

@@ -5,7 +5,7 @@
 
 use super::encode::Encoder;
 use super::metric::{Frame, Operator};
-use super::page::{self, Block, Damage, Layout, NO_BLOCK, Posting, Tid};
+use super::page::{self, Block, Checksum, Damage, Layout, NO_BLOCK, Owner, Posting, Tid};
 use super::storage::{self, Buffer, Checked, Stale, blocks, corrupted};
 use crate::filter::predicate::Predicate;
 use ann::filter::Summary;
@@ -410,9 +410,43 @@ impl<'l> CodeReader<'l> {
         Ok(self.open.as_ref().unwrap())
     }
 
+    /// What `read` reads of the cell of a row, which was found in `list`. None: the row has gone from there, and another one has
+    /// got its cell. No posting page may be locked here.
+    pub fn of_row<T>(
+        &mut self,
+        cell: (u32, u16),
+        list: &List,
+        tid: Tid,
+        mut read: impl FnMut(&mut Self, Owner) -> Result<T, Stale>,
+    ) -> Result<Option<T>, Stale> {
+        let mut tries = 0;
+        loop {
+            match read(self, Owner::row(list.id, tid)) {
+                Err(Stale { block, damage: Damage::Cell }) => {
+                    self.close(); // posting pages are locked before code pages
+                    if cell_of_row(self.rel, self.layout, list, tid) != Some(cell) {
+                        return Ok(None);
+                    }
+                    // It may have come back in between, hardly twice.
+                    if tries == 2 {
+                        corrupted(self.rel, block, Damage::Cell);
+                    }
+                    tries += 1;
+                }
+                read => return read.map(Some),
+            }
+        }
+    }
+
     /// Lets the page go.
     pub fn close(&mut self) {
         self.open = None;
+    }
+
+    /// Epoch of a page.
+    pub fn epoch(&mut self, number: u32) -> u32 {
+        self.close();
+        page::opaque(Buffer::read(self.rel, number).page()).epoch
     }
 
     /// Starts fetching a cell into the processor's cache.
@@ -420,46 +454,53 @@ impl<'l> CodeReader<'l> {
         storage::prefetch(self.rel, number, page::cell_bytes(self.layout, cell));
     }
 
-    /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch.
-    /// `list`: the list that the cell must be of, see [`page::check_cell_of`].
+    /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch. Checks that the
+    /// cell is `owner`'s.
     fn read(
         &mut self,
         (number, cell): (u32, u16),
-        list: u32,
+        owner: Owner,
         mut part: impl FnMut(Bits, &CodeFactors, std::ops::Range<usize>, &[u8]),
     ) -> Result<(CodeFactors, u32), Stale> {
         let (rel, layout) = (self.rel, self.layout);
         let page = self.turn_to(number)?.page();
         let bits = layout.bits.expect("a layout with codes");
         let (factors, code) = page::cell(page, layout, cell).or_stale(rel, number)?;
-        page::check_cell_of(page, layout, cell, list).or_stale(rel, number)?;
+        page::check_cell_of(page, layout, cell, owner.list).or_stale(rel, number)?;
         let mut end = bits.dims(code.len());
         part(bits, &factors, 0..end, code);
         let page::Opaque { mut next, mut epoch, .. } = page::opaque(page);
+        let mut sum = Checksum::of_cell(page, layout, cell, owner).or_corrupted(rel, number);
+        let expected = page::cell_sum(page, layout, cell).or_corrupted(rel, number);
+        sum.add(code);
         for i in 1..layout.cell_pages {
             let page = self.turn_to(next)?.page();
             let code = page::cell_part(page, layout, i);
             let start = end;
             end += bits.dims(code.len());
             part(bits, &factors, start..end, code);
+            sum.add(code);
             let opaque = page::opaque(page);
             (next, epoch) = (opaque.next, epoch.max(opaque.epoch));
+        }
+        if sum.short() != expected {
+            return Err(Stale { block: number, damage: Damage::Cell });
         }
         Ok((factors, epoch))
     }
 
     /// The factors of a cell and the inner product of its code with `q`.
-    pub fn dot(&mut self, cell: (u32, u16), list: u32, q: &[f32]) -> Result<Code, Stale> {
+    pub fn dot(&mut self, cell: (u32, u16), owner: Owner, q: &[f32]) -> Result<Code, Stale> {
         let mut dot = 0.0;
         let (factors, epoch) =
-            self.read(cell, list, |bits, _, range, code| dot += quantize::dot_code(bits, &q[range], code))?;
+            self.read(cell, owner, |bits, _, range, code| dot += quantize::dot_code(bits, &q[range], code))?;
         Ok(Code { factors, dot, epoch })
     }
 
     /// Reads a cell's factors and code into `encoder`.
-    pub fn read_into(&mut self, cell: (u32, u16), child: u32, encoder: &mut Encoder) -> Result<(), Stale> {
+    pub fn read_into(&mut self, cell: (u32, u16), owner: Owner, encoder: &mut Encoder) -> Result<(), Stale> {
         let codes = &mut encoder.codes;
-        let (factors, _) = self.read(cell, child, |bits, _, range, code| {
+        let (factors, _) = self.read(cell, owner, |bits, _, range, code| {
             codes[bits.bytes(range.start)..bits.bytes(range.end)].copy_from_slice(code);
         })?;
         encoder.code = factors;
@@ -483,11 +524,11 @@ impl<'l> CodeReader<'l> {
     }
 
     /// Adds what a cell's code stands for to `centroid` (padded long). Returns the factors.
-    pub fn decode(&mut self, cell: (u32, u16), list: u32, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
+    pub fn decode(&mut self, cell: (u32, u16), owner: Owner, centroid: &mut [f32]) -> Result<CodeFactors, Stale> {
         let add = |bits, factors: &CodeFactors, range, code: &[u8]| {
             quantize::decode_code(bits, code, factors.scale, &mut centroid[range]);
         };
-        self.read(cell, list, add).map(|(factors, _)| factors)
+        self.read(cell, owner, add).map(|(factors, _)| factors)
     }
 }
 
@@ -513,19 +554,19 @@ pub fn read_sketch(
     block.sketch(slot)
 }
 
-/// Whether a list (still) has an entry for a row.
-pub fn holds(rel: pg_sys::Relation, layout: &Layout, list: &List, tid: Tid) -> bool {
+/// Where a list has the code of a row: page and cell. None: it has no entry for that.
+pub fn cell_of_row(rel: pg_sys::Relation, layout: &Layout, list: &List, tid: Tid) -> Option<(u32, u16)> {
     let mut cursor = Cursor::new(rel, layout, list);
     while let Ok(Some(buffer)) = cursor.next_page() {
         let posting = cursor.posting(&buffer);
         for block in (0..posting.blocks()).map(|b| posting.block(b)) {
             let live = block.live();
-            if (0..BLOCK).any(|slot| live >> slot & 1 == 1 && block.tid(slot) == tid) {
-                return true;
+            if let Some(slot) = (0..BLOCK).find(|slot| live >> slot & 1 == 1 && block.tid(*slot) == tid) {
+                return block.cell(slot);
             }
         }
     }
-    false
+    None
 }
 
 /// Where an entry is: page, block on it, slot.
@@ -803,12 +844,17 @@ impl Nearest {
                 self.looked_at += 1;
             }
             if !self.order.is_empty() {
+                let before = self.centroids.len();
                 let (centroids, ranked) = (&mut self.centroids, &mut self.ranked);
                 look_up(rel, inner, query, &self.entries, &mut self.order, filter, |i, e, factors, dot| {
                     let distance = query.centroid_distance(factors, dot);
                     ranked.push(Reverse(order_key(query.rank(&e.child, distance), centroids.len() as u32)));
                     centroids.push((i, *factors, dot));
                 })?;
+                // Where most are left out, more are looked at together: neighbours share pages.
+                if (self.centroids.len() - before) * 4 < self.order.len() {
+                    self.batch = self.batch.saturating_mul(4);
+                }
                 continue;
             }
             if let Some(Reverse(key)) = self.ranked.pop() {
@@ -1067,8 +1113,8 @@ impl Ranks {
     }
 }
 
-/// Reads the centroids of those `entries` whose indices `order` has (it is put in order of their cells, as neighbours share
-/// pages), and hands them to `take`: index, entry, factors, and inner product of the code with the query. Lists of rows that
+/// Reads the centroids of those `entries` whose indices `order` has (it is put in order, which is mostly that of their cells, as
+/// neighbours share pages), and hands them to `take`: index, entry, factors, and inner product of the code with the query. Lists of rows that
 /// hold none that passes the `filter` are left out.
 fn look_up(
     rel: pg_sys::Relation,
@@ -1079,7 +1125,7 @@ fn look_up(
     filter: Option<&Predicate>,
     mut take: impl FnMut(u32, &Estimated, &CodeFactors, f32),
 ) -> Result<(), Stale> {
-    order.sort_unstable_by_key(|&i| entries[i as usize].cell);
+    order.sort_unstable();
     let mut codes = CodeReader::new(rel, layout);
     for (at, &i) in order.iter().enumerate() {
         if let Some(&ahead) = order.get(at + CELLS_AHEAD) {
@@ -1091,7 +1137,7 @@ fn look_up(
         {
             continue;
         }
-        let Code { factors, dot, .. } = codes.dot(e.cell, e.child.list, &query.vector)?;
+        let Code { factors, dot, .. } = codes.dot(e.cell, Owner::child(e.child.list), &query.vector)?;
         take(i, e, &factors, dot);
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use super::page::{self, Child, Kind, Layout, NO_BLOCK, PostingMut, Run, Tid};
 use super::storage::{Buffer, Change, Checked};
-use ann::filter::{RowKeys, Summary};
+use ann::filter::{RowKeys, Summarizer, Summary};
 use ann::quantize::{self, BLOCK, CodeFactors, SketchFactors};
 use pgrx::prelude::*;
 use std::ops::Range;
@@ -90,10 +90,10 @@ impl Entries {
 
     /// Writes the cell of entry `i`, or part `part` of it.
     fn write_cell(&self, page: &mut page::Bytes, layout: &Layout, i: usize, cell: u16, part: usize) {
-        let (_, _, factors, child) = &self.heads[i];
+        let (tid, _, factors, child) = &self.heads[i];
         let codes = &self.codes[i * self.code_bytes..][..self.code_bytes];
         let summaries = self.summaries.get(i * self.filters..(i + 1) * self.filters).unwrap_or_default();
-        page::write_cell(page, layout, cell, part, factors, codes, child.map(|c| (c.list, summaries)));
+        page::write_cell(page, layout, cell, part, factors, codes, *tid, child.map(|c| (c.list, summaries)));
     }
 
     /// Adds the entries of `range` (at most 32) to a posting page as a block. `groups`: their sketches, interleaved.
@@ -137,7 +137,7 @@ pub struct ListWriter<'l> {
     waiting: Entries,
     groups: Vec<u8>,
     /// Of the list's rows so far.
-    summaries: Vec<Summary>,
+    summarizer: Summarizer,
 }
 
 impl<'l> ListWriter<'l> {
@@ -155,7 +155,7 @@ impl<'l> ListWriter<'l> {
             cell: 0,
             waiting: Entries::new(layout),
             groups: vec![0; 16 * layout.groups],
-            summaries: vec![Summary::EMPTY; layout.filters],
+            summarizer: Summarizer::new(layout.filters),
         }
     }
 
@@ -170,7 +170,7 @@ impl<'l> ListWriter<'l> {
     /// Starts list `id`.
     pub fn begin(&mut self, id: u32) {
         self.list = id;
-        self.summaries.fill(Summary::EMPTY);
+        self.summarizer.clear();
         let mut head = self.new_page(Kind::Posting);
         let block = head.block();
         page::edit_opaque(head.page_unlogged(), |o| (o.head, o.insert_at) = (block, block));
@@ -193,14 +193,14 @@ impl<'l> ListWriter<'l> {
             self.posting = next.block();
         }
         if entry.child.is_none() {
-            entry.row.add_to(&mut self.summaries);
+            self.summarizer.add(entry.row);
         }
         self.waiting.push(entry);
     }
 
     /// What the filter columns of the list's rows hold.
-    pub fn summaries(&self) -> &[Summary] {
-        &self.summaries
+    pub fn summaries(&mut self) -> &[Summary] {
+        self.summarizer.summaries()
     }
 
     /// Ends the list; returns its head page.

@@ -12,7 +12,7 @@ use super::walk::{Copied, Located, Named, Place, Structure, Wrong, at_rest, ensu
 use crate::filter::columns::Columns;
 use crate::index::compat;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
-use crate::index::page::{self, Block, Layout, NO_BLOCK, Posting, Tid};
+use crate::index::page::{self, Block, Layout, NO_BLOCK, Owner, Posting, Tid};
 use crate::index::storage::{Buffer, blocks};
 use crate::index::tree::{Code, CodeReader, List, Query};
 use ann::filter::RowKeys;
@@ -285,7 +285,7 @@ impl<'s> Checker<'s> {
         self.centroid.resize(self.structure.inner.padded, 0.0);
         if let Some(cell) = self.centroid_cell(at)? {
             let id = self.structure.lists[at].id;
-            CodeReader::new(self.index, &self.structure.inner).decode(cell, id, &mut self.centroid)?;
+            CodeReader::new(self.index, &self.structure.inner).decode(cell, Owner::child(id), &mut self.centroid)?;
         }
         Ok(())
     }
@@ -296,7 +296,8 @@ impl<'s> Checker<'s> {
         let (Some(Named { child, .. }), Some(cell)) = (list.named, self.centroid_cell(at)?) else {
             return Ok(query.root(&self.structure.info.meta));
         };
-        let code = CodeReader::new(self.index, &self.structure.inner).dot(cell, list.id, &query.vector)?;
+        let code =
+            CodeReader::new(self.index, &self.structure.inner).dot(cell, Owner::child(list.id), &query.vector)?;
         Ok(query.list(&child, &code.factors, code.dot))
     }
 
@@ -321,7 +322,7 @@ impl<'s> Checker<'s> {
         self.centroid.resize(centroid.len(), 0.0);
         let inner = self.structure.inner;
         let stored = self.read(named.place, &inner)?;
-        let code = CodeReader::new(self.index, &inner).dot(stored.cell, list.id, &centroid)?;
+        let code = CodeReader::new(self.index, &inner).dot(stored.cell, Owner::child(list.id), &centroid)?;
         self.check_sketch(&what, &stored.sketch, &code.factors, &centroid)
     }
 
@@ -443,10 +444,26 @@ impl<'s> Checker<'s> {
         Ok(())
     }
 
+    /// Checks the code of an entry whose row cannot be seen.
+    fn check_cell(&mut self, tid: Tid, place: Place) -> Result<(), Wrong> {
+        if self.structure.leaf.bits.is_none() {
+            return Ok(());
+        }
+        let leaf = self.structure.leaf;
+        let zero = vec![0.0; leaf.padded];
+        for _ in 0..2 {
+            let stored = self.read(place, &leaf)?;
+            if !stored.live || stored.tid != tid || self.code(&stored, &zero).is_ok() {
+                return Ok(()); // it may have gone
+            }
+        }
+        Err(Wrong(format!("The entry of row {} in block {} does not match its checksum.", shown(tid), place.block)))
+    }
+
     /// The code of an entry, multiplied with `x`.
     fn code(&self, stored: &Stored, x: &[f32]) -> Result<Code, Wrong> {
         let list = self.structure.lists[stored.list].id;
-        Ok(CodeReader::new(self.index, &self.structure.leaf).dot(stored.cell, list, x)?)
+        Ok(CodeReader::new(self.index, &self.structure.leaf).dot(stored.cell, Owner::row(list, stored.tid), x)?)
     }
 
     /// Stands for the code of an entry without one. A row that a split could not read was encoded anew from its sketch;
@@ -665,6 +682,7 @@ impl Pass<'_> {
             // wrong, unless both have come back meanwhile.
             let wrong = !self.has_item(tid) && self.checker.is_there(tid, place)? && !self.has_item(tid);
             ensure!(!wrong, "The entry in block {} points to {}, where there is no row.", place.block, shown(tid));
+            self.checker.check_cell(tid, place)?;
         }
         Ok(())
     }

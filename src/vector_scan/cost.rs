@@ -22,7 +22,7 @@ const TEST: f64 = 0.006;
 /// Finding a row's TID in an index, and putting it into a bitmap: beyond what PostgreSQL counts.
 const TID: f64 = 0.15;
 /// The node itself, beyond a scan of PostgreSQL's.
-const NODE: f64 = 12.0;
+const NODE: f64 = 18.0;
 /// Testing an entry against conditions on filter columns, and a list's summaries.
 const PREDICATE: f64 = 0.001;
 const SUMMARY: f64 = 0.08;
@@ -121,6 +121,11 @@ impl Model {
     /// The nearest `k` of `matching` rows, once a pass over the table has found them.
     pub fn found_by_pass(&self, k: f64, matching: f64, qual: f64) -> f64 {
         (matching * self.distance()).min(self.restricted(k, matching, 1.0, qual).micros + matching * NOTE)
+    }
+
+    /// What any search takes at least.
+    pub fn least(&self) -> f64 {
+        START + self.tree(1.0)
     }
 
     /// Having a bitmap of so many rows made.

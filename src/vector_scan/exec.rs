@@ -904,7 +904,7 @@ impl Execution {
             let key = (*self.rows.scan).orderByData;
             pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
         }
-        self.search().restrict_rows(Box::new(move |tid| set.contains(tid)));
+        self.search().restrict_rows(Box::new(move |block, slots| set.among(block, slots)));
         let run = self.run.as_mut().unwrap();
         run.counted = Work::default();
         run.mode = mode;

@@ -252,6 +252,9 @@ impl Offer {
             let share = if others.is_empty() { 1.0 } else { self.selectivity(&others) };
             let index_share = conditions.map_or(1.0, |path| (*path).indexselectivity.clamp(share, 1.0));
             let model = self.model(rows);
+            let mut qual = pg_sys::QualCost::default();
+            pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
+            let qual_micros = qual.per_tuple / UNITS_PER_MICROSECOND;
             let in_range = (!ranges.is_empty()).then(|| LEAST_IN_RANGE.max(rows * SHARE_IN_RANGE).min(rows));
             let limit = ((*root).limit_tuples > 0.0 && (ordered || (*root).query_pathkeys.is_null()))
                 .then_some((*root).limit_tuples);
@@ -263,9 +266,17 @@ impl Offer {
                 (None, None) => UNKNOWN_LIMIT,
             }
             .min((rows * share).max(1.0));
-            let mut qual = pg_sys::QualCost::default();
-            pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
-            let qual_micros = qual.per_tuple / UNITS_PER_MICROSECOND;
+            // The distance itself is computed above the scan, of all rows or of those that are returned.
+            let mut above = pg_sys::QualCost::default();
+            pg_sys::cost_qual_eval_node(&mut above, distance.expression.cast(), root);
+            let sorted = if ordered { self.sorted(k, above.per_tuple) } else { None };
+            if options::vector_scan_strategy().is_none()
+                && let Some(Sorted { path, .. }) = sorted
+                && matches!((*path).type_, pg_sys::NodeTag::T_IndexPath | pg_sys::NodeTag::T_BitmapHeapPath)
+                && sorted_by(&model, path, qual_micros) <= model.least()
+            {
+                return; // planning more would cost more than it could save
+            }
             let (mut random, mut sequential) = (0.0, 0.0);
             pg_sys::get_tablespace_page_costs((*rel).reltablespace, &mut random, &mut sequential);
             let pass_units =
@@ -341,27 +352,18 @@ impl Offer {
             // PostgreSQL's formulas leave out that a vector is read, out of line perhaps, and count a page of the table like
             // one that is read from disk. So its plan and the node are compared by what both are expected to take, and the
             // node is offered for a little less or a little more.
-            if ordered && let Some((path, theirs)) = self.sorted(k) {
-                let found = bitmap.map(|(_, bitmap_units, _)| bitmap_units);
-                let scan = match (*path).type_ {
-                    pg_sys::NodeTag::T_IndexPath => Some((*path.cast::<pg_sys::IndexPath>()).indextotalcost),
-                    pg_sys::NodeTag::T_BitmapHeapPath => found,
-                    _ => None,
-                };
-                let theirs_true = match scan {
-                    Some(scan) => {
-                        let micros = model.sorted((*path).rows, qual_micros)
-                            + if (*path).type_ == pg_sys::NodeTag::T_IndexPath {
-                                0.0
-                            } else {
-                                model.bitmap((*path).rows)
-                            };
-                        scan + units(Cost { micros, pages: (*path).rows })
+            if let Some(Sorted { path, units: theirs, rows }) = sorted {
+                let theirs_true = match (*path).type_ {
+                    pg_sys::NodeTag::T_IndexPath | pg_sys::NodeTag::T_BitmapHeapPath => {
+                        units(Cost { micros: sorted_by(&model, path, qual_micros), pages: rows })
                     }
-                    None => theirs + (*path).rows * model.distance() * UNITS_PER_MICROSECOND,
+                    _ => theirs + rows * (model.distance() * UNITS_PER_MICROSECOND - above.per_tuple),
                 };
-                cost =
-                    if cost <= theirs_true { cost.min(theirs * (2.0 - A_LITTLE)) } else { cost.max(theirs * A_LITTLE) };
+                cost = if cost <= theirs_true {
+                    cost.min((theirs * (2.0 - A_LITTLE) - k * above.per_tuple).max(0.0))
+                } else {
+                    cost.max(theirs * A_LITTLE)
+                };
             }
             let all = all.max(cost) + (*rel).rows * emit;
             // A LIMIT takes its share of what lies between startup and total cost; it shall come to `cost`.
@@ -401,18 +403,19 @@ impl Offer {
     }
 
     /// The cheapest scan in no order, and what PostgreSQL expects it and a sort for `k` rows to cost.
-    unsafe fn sorted(&self, k: f64) -> Option<(*mut pg_sys::Path, f64)> {
+    unsafe fn sorted(&self, k: f64, distance: f64) -> Option<Sorted> {
         // SAFETY: the planner's nodes.
         unsafe {
             let cheapest = nodes::<pg_sys::Path>((*self.rel).pathlist)
                 .into_iter()
                 .filter(|path| (**path).param_info.is_null() && (**path).pathkeys.is_null())
                 .min_by(|a, b| (**a).total_cost.total_cmp(&(**b).total_cost))?;
-            let rows = (*cheapest).rows.max(2.0);
+            let found = (*cheapest).rows;
+            let rows = found.max(2.0);
             let kept = if rows > 2.0 * k { 2.0 * k } else { rows };
             // As in cost_sort; the distance itself is computed by an operator.
             let sort = 2.0 * pg_sys::cpu_operator_cost * rows * kept.log2() + pg_sys::cpu_operator_cost * rows;
-            Some((cheapest, (*cheapest).total_cost + sort))
+            Some(Sorted { path: cheapest, units: (*cheapest).total_cost + rows * distance + sort, rows: found })
         }
     }
 
@@ -514,6 +517,35 @@ impl Offer {
             pg_sys::cost_bitmap_tree_node(qual, &mut cost, &mut selectivity);
             Some((path, cost, selectivity))
         }
+    }
+}
+
+/// PostgreSQL's own plan: rows in no order, and a sort above.
+struct Sorted {
+    path: *mut pg_sys::Path,
+    /// Cost by PostgreSQL's formulas.
+    units: f64,
+    rows: f64,
+}
+
+/// Microseconds that PostgreSQL takes for a scan of an index or of a bitmap, and to sort by distance what that finds.
+///
+/// # Safety
+/// Such a path.
+unsafe fn sorted_by(model: &Model, path: *mut pg_sys::Path, qual: f64) -> f64 {
+    // SAFETY: by contract.
+    unsafe {
+        let rows = (*path).rows;
+        let (scan, bitmap) = match (*path).type_ {
+            pg_sys::NodeTag::T_IndexPath => ((*path.cast::<pg_sys::IndexPath>()).indextotalcost, 0.0),
+            _ => {
+                let (mut cost, mut selectivity) = (0.0, 0.0);
+                let tree = (*path.cast::<pg_sys::BitmapHeapPath>()).bitmapqual;
+                pg_sys::cost_bitmap_tree_node(tree, &mut cost, &mut selectivity);
+                (cost, model.bitmap(rows))
+            }
+        };
+        scan / UNITS_PER_MICROSECOND + bitmap + model.sorted(rows, qual)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows by TID: what other indexes have found for a WHERE clause.
 
-use crate::index::page::Tid;
+use crate::index::page::{Block, Tid};
 use pgrx::prelude::*;
 
 /// Most pages (words) of a [`TidSet`]; 16 MB.
@@ -32,11 +32,17 @@ impl TidSet {
         *self.word(block) |= if offset == 0 { u64::MAX } else { 1 << (offset & 63) };
     }
 
-    /// Whether a row may be in.
+    /// Those of some slots of a block whose rows may be in.
     #[inline]
-    pub fn contains(&self, tid: Tid) -> bool {
-        let word = self.words[tid.block() as usize & (self.words.len() - 1)];
-        word >> (tid.offset() & 63) & 1 != 0
+    pub fn among(&self, block: &Block<'_>, slots: u32) -> u32 {
+        // All are looked up, without a branch.
+        let last = self.words.len() - 1;
+        let mut found = 0;
+        for (slot, tid) in block.tids().iter().enumerate() {
+            let word = self.words[tid.block() as usize & last];
+            found |= ((word >> (tid.offset() & 63) & 1) as u32) << slot;
+        }
+        found & slots
     }
 }
 

@@ -114,9 +114,9 @@ def nearest(connection, query, limit=10, **how):
     return connection.execute(*_search(query, limit, **how)).fetchall()
 
 
-def assert_in_order(rows):
+def assert_in_order(rows, where=""):
     distances = [distance for _, distance in rows]
-    assert distances == sorted(distances), "distances decrease"
+    assert distances == sorted(distances), f"{where} distances decrease: {distances}"
     assert len({id for id, _ in rows}) == len(rows), "a row came twice"
 
 

@@ -5,7 +5,7 @@
 
 mod summary;
 
-pub use summary::{RowKeys, Summary};
+pub use summary::{RowKeys, Summarizer, Summary};
 
 use crate::quantize::BLOCK;
 use std::sync::OnceLock;

@@ -4,6 +4,13 @@
 const BLOOM: usize = 8;
 /// Bits that a key sets in it: best for about 120 different keys.
 const HASHES: u32 = 3;
+/// Words of the bins, and their number.
+const BIN_WORDS: usize = 8;
+const BINS: u64 = 64 * BIN_WORDS as u64;
+/// The middle 80 % of a list's keys take fewer bins, and at least half as many.
+const MIDDLE: u64 = BINS * 3 / 2;
+/// Keys that the width of the bins is chosen by.
+const SAMPLE: usize = 4096;
 
 /// The keys of one column in a list. It may know of more keys than there are (deleted rows), never of fewer.
 ///
@@ -15,21 +22,25 @@ pub struct Summary {
     max: u64,
     /// All bits that a key has.
     bits: u64,
-    /// 1 when there is a NULL.
+    /// 1 when there is a NULL; and from bit 8 on, how far keys are shifted right to number their bins.
     nulls: u64,
     bloom: [u64; BLOOM],
+    /// Bit i: there is a key in bin i, the number of its bin modulo [`BINS`] that is. Ranges are told by them: that they begin
+    /// anew at the end lets keys far from the others in without making the bins wider.
+    bins: [u64; BIN_WORDS],
 }
 
 impl Summary {
     /// Bytes on a page.
-    pub const BYTES: usize = 8 * (4 + BLOOM);
+    pub const BYTES: usize = 8 * (4 + BLOOM + BIN_WORDS);
     /// Of no rows.
-    pub const EMPTY: Summary = Summary { min: u64::MAX, max: 0, bits: 0, nulls: 0, bloom: [0; BLOOM] };
+    pub const EMPTY: Summary =
+        Summary { min: u64::MAX, max: 0, bits: 0, nulls: 0, bloom: [0; BLOOM], bins: [0; BIN_WORDS] };
 
     /// Adds a row's key, or its NULL.
     pub fn add(&mut self, key: Option<u64>) {
         let Some(key) = key else {
-            self.nulls = 1;
+            self.nulls |= 1;
             return;
         };
         self.min = self.min.min(key);
@@ -38,6 +49,27 @@ impl Summary {
         for (word, bit) in places(key) {
             self.bloom[word] |= bit;
         }
+        let bin = (key >> self.shift()) % BINS;
+        self.bins[(bin / 64) as usize] |= 1 << (bin % 64);
+    }
+
+    fn shift(&self) -> u32 {
+        (self.nulls >> 8) as u32 & 63
+    }
+
+    /// Makes the bins of a summary without keys as wide as these keys want them.
+    fn fit(&mut self, keys: &mut [u64]) {
+        let tenth = keys.len() / 10;
+        if keys.is_empty() || self.has_keys() {
+            return;
+        }
+        let (_, &mut low, rest) = keys.select_nth_unstable(tenth);
+        let high = match rest.len().checked_sub(tenth + 1) {
+            Some(at) => *rest.select_nth_unstable(at).1,
+            None => low,
+        };
+        let shift = (0..63).find(|shift| (high - low) >> shift < MIDDLE).unwrap_or(63);
+        self.nulls = self.nulls & 1 | shift << 8;
     }
 
     /// Whether a row's key, or NULL, has been added.
@@ -53,6 +85,26 @@ impl Summary {
             && self.min <= high
             && self.max >= low
             && (low != high || places(low).all(|(w, bit)| self.bloom[w] & bit != 0))
+            && self.has_bin(low.max(self.min), high.min(self.max))
+    }
+
+    /// Whether there is a key in one of the bins of `low ..= high`.
+    fn has_bin(&self, low: u64, high: u64) -> bool {
+        let (first, last) = (low >> self.shift(), high >> self.shift());
+        if last - first >= BINS - 1 {
+            return true;
+        }
+        let (mut at, mut left) = (first % BINS, last - first + 1);
+        while left > 0 {
+            let here = (64 - at % 64).min(left);
+            let mask = (u64::MAX >> (64 - here)) << (at % 64);
+            if self.bins[(at / 64) as usize] & mask != 0 {
+                return true;
+            }
+            at = (at + here) % BINS;
+            left -= here;
+        }
+        false
     }
 
     /// Whether there may be one of the `keys`, which are sorted.
@@ -73,7 +125,7 @@ impl Summary {
 
     /// Whether there may be a NULL.
     pub fn has_nulls(&self) -> bool {
-        self.nulls != 0
+        self.nulls & 1 != 0
     }
 
     /// Whether there may be a key.
@@ -84,7 +136,7 @@ impl Summary {
     /// As it is on a page.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        let words = [self.min, self.max, self.bits, self.nulls].into_iter().chain(self.bloom);
+        let words = [self.min, self.max, self.bits, self.nulls].into_iter().chain(self.bloom).chain(self.bins);
         for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
             *bytes = word.to_le_bytes();
         }
@@ -95,7 +147,8 @@ impl Summary {
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Summary {
         let word = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
         let bloom = std::array::from_fn(|i| word(4 + i));
-        Summary { min: word(0), max: word(1), bits: word(2), nulls: word(3), bloom }
+        let bins = std::array::from_fn(|i| word(4 + BLOOM + i));
+        Summary { min: word(0), max: word(1), bits: word(2), nulls: word(3), bloom, bins }
     }
 }
 
@@ -133,13 +186,54 @@ impl RowKeys {
     pub fn get(&self, column: usize) -> Option<u64> {
         (self.nulls >> column & 1 == 0).then_some(self.keys[column])
     }
+}
 
-    /// Adds the row to the summaries of its list.
-    pub fn add_to(&self, summaries: &mut [Summary]) {
-        for (column, summary) in summaries.iter_mut().enumerate() {
-            summary.add(self.get(column));
+/// Sums up the rows of a list.
+#[derive(Debug)]
+pub struct Summarizer {
+    summaries: Vec<Summary>,
+    /// Keys of each column that have not been added: the width of the bins follows from many of them.
+    waiting: Vec<Vec<u64>>,
+}
+
+impl Summarizer {
+    /// Of no rows.
+    pub fn new(columns: usize) -> Summarizer {
+        Summarizer { summaries: vec![Summary::EMPTY; columns], waiting: vec![Vec::new(); columns] }
+    }
+
+    /// Adds a row.
+    pub fn add(&mut self, row: &RowKeys) {
+        for (column, (summary, waiting)) in self.summaries.iter_mut().zip(&mut self.waiting).enumerate() {
+            match row.get(column) {
+                Some(key) => waiting.push(key),
+                None => summary.add(None),
+            }
+            if waiting.len() == SAMPLE {
+                settle(summary, waiting);
+            }
         }
     }
+
+    /// Of the rows so far.
+    pub fn summaries(&mut self) -> &[Summary] {
+        for (summary, waiting) in self.summaries.iter_mut().zip(&mut self.waiting) {
+            settle(summary, waiting);
+        }
+        &self.summaries
+    }
+
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        self.summaries.fill(Summary::EMPTY);
+        self.waiting.iter_mut().for_each(Vec::clear);
+    }
+}
+
+/// Adds the waiting keys.
+fn settle(summary: &mut Summary, waiting: &mut Vec<u64>) {
+    summary.fit(waiting);
+    waiting.drain(..).for_each(|key| summary.add(Some(key)));
 }
 
 #[cfg(test)]
@@ -196,10 +290,57 @@ mod tests {
         row.set(0, None);
         row.set(1, Some(7));
         assert_eq!((row.get(0), row.get(1)), (None, Some(7)));
-        let mut summaries = [Summary::EMPTY; 2];
-        row.add_to(&mut summaries);
+        let mut list = Summarizer::new(2);
+        list.add(&row);
         row.set(0, Some(3));
         assert_eq!(row.get(0), Some(3));
+        let summaries = list.summaries();
         assert!(summaries[0].has_nulls() && !summaries[0].has_keys() && summaries[1].may_hold(7, 7));
+        list.clear();
+        assert!(!list.summaries()[1].has_keys());
+    }
+
+    /// Sums up the keys of one column.
+    fn summary_of(keys: impl Iterator<Item = u64>) -> Summary {
+        let mut list = Summarizer::new(1);
+        for key in keys {
+            list.add(&RowKeys { nulls: 0, keys: vec![key] });
+        }
+        list.summaries()[0]
+    }
+
+    #[test]
+    fn narrow_ranges_between_the_keys_are_denied() {
+        // Seconds in microseconds, about evenly, and one far away.
+        let key = |i: u64| (1 << 63) + 1_000_000 * (i * 1000 + i * i * 7919 % 500);
+        let keys: Vec<u64> = (0..128).map(key).chain([u64::MAX - 3]).collect();
+        let summary = summary_of(keys.iter().copied());
+        let mut wrong = 0;
+        for i in 0..12_700 {
+            let (low, high) = ((1 << 63) + 10_000_000 * i, (1 << 63) + 10_000_000 * (i + 1));
+            let there = keys.iter().any(|key| (low..=high).contains(key));
+            assert!(summary.may_hold(low, high) || !there, "{low} to {high}");
+            wrong += usize::from(!there && summary.may_hold(low, high));
+        }
+        assert!(wrong < 12_700 / 3, "{wrong} of 12,700");
+        assert!(summary.may_hold(u64::MAX - 9, u64::MAX) && summary.may_hold(0, u64::MAX));
+        assert!(!summary.may_hold(0, (1 << 63) - 1));
+    }
+
+    #[test]
+    fn bins_of_any_width() {
+        for keys in [vec![5], vec![0, u64::MAX], vec![7; 300], (0..5000).map(|i| i * 3).collect(), vec![]] {
+            let mut summary = summary_of(keys.iter().copied());
+            for later in [1, u64::MAX / 3] {
+                for &key in &keys {
+                    assert!(summary.may_hold(key, key) && summary.knows(Some(key)));
+                    assert!(
+                        summary.may_hold(key.saturating_sub(2), key) && summary.may_hold(key, key.saturating_add(2))
+                    );
+                }
+                summary.add(Some(later));
+                assert!(summary.may_hold(later, later) && summary.may_hold(later - 1, later + 1));
+            }
+        }
     }
 }
