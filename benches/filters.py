@@ -448,8 +448,9 @@ def main():
             print(f"# Search beside filters\n\nBy `make bench-filters` on {datetime.now(timezone.utc):%Y-%m-%d}; "
                   "what is measured: [bench.md](../bench.md). Queries per second are of one core.", file=file)
             report(records, file)
-        with open(ROOT / "docs/bench/filters.json", "w") as file:
-            json.dump([{k: v for k, v in r.items() if k != "times"} for r in records], file, indent=0)
+        with open(ROOT / "docs/bench/filters.jsonl", "w") as file:
+            for record in records:
+                file.write(json.dumps({k: v for k, v in record.items() if k != "times"}) + "\n")
 
 
 if __name__ == "__main__":

@@ -44,25 +44,12 @@ run)
     locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/bench.py "$@"
     ;;
-filters)
+filters|growth|scale)
     venv=$(venv_path)
     locked packages install_packages
     locked python install_python
-    [[ " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
-    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/filters.py "$@"
-    ;;
-growth)
-    venv=$(venv_path)
-    locked packages install_packages
-    locked python install_python
-    [[ " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
-    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/growth.py "$@"
-    ;;
-scale)
-    venv=$(venv_path)
-    locked packages install_packages
-    locked python install_python
-    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/scale.py "$@"
+    [[ $command == scale || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" "benches/$command.py" "$@"
     ;;
 report)
     venv=$(venv_path)

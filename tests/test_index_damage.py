@@ -137,7 +137,7 @@ class Use:
             assert error.sqlstate in EXPECTED or (
                 error.sqlstate == "XX000" and any(words in str(error) for words in INTERNAL)), where
             assert "panicked" not in str(error), where
-            self.errors.append(error.sqlstate)
+            self.errors.append(f"{error.sqlstate} {error.diag.message_primary} {error.diag.message_detail}")
 
     def search(self, limit=None):
         """The nearest rows; all of them without a limit. None after an error."""
@@ -176,9 +176,10 @@ class Use:
                     self.run(statement)
                 errors = list(self.errors)
                 whole_still = self.is_whole()
+                said = self.errors[len(errors):]
                 holds_all = self.holds_all()
                 assert holds_all or not whole_still, f"{self.kind}, {name}: a scan lacks rows, and ivflsh_check is content"
-                assert not whole or whole_still and not errors, f"{self.kind}, {name}: ivflsh_check was content, later {errors}"
+                assert not whole or whole_still and not errors, f"{self.kind}, {name}: ivflsh_check was content, later {errors}, then {said}"
                 memory = peak_memory(self.connection)
                 assert memory < MEMORY, f"{self.kind}, {name}: {memory} kB"
         finally:

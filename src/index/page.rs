@@ -862,9 +862,14 @@ impl<'p> Block<'p> {
         SketchFactors { constant: constant[slot], scale: unpack(scale[slot]), error: unpack(error[slot]) }
     }
 
+    /// The runs of the block's cells on code pages.
+    pub fn code_runs(&self) -> impl Iterator<Item = Run> {
+        self.runs().filter(|run| run.first & FROM_END == 0)
+    }
+
     /// The code pages that the block's cells are on, one for each run there.
     pub fn all_code_pages(&self) -> impl Iterator<Item = u32> {
-        self.runs().filter(|run| run.first & FROM_END == 0).map(|run| run.page)
+        self.code_runs().map(|run| run.page)
     }
 
     /// The pages that continue the block's sketches.

@@ -232,6 +232,8 @@ pub struct Structure {
     rows: Rows,
     /// The row that was read last.
     value: Vec<f32>,
+    /// Lists are written as tightly as may be.
+    exact: bool,
 }
 
 impl Structure {
@@ -250,7 +252,13 @@ impl Structure {
             inner: info.inner_layout(),
             meta: info.meta,
             value: Vec::new(),
+            exact: false,
         }
+    }
+
+    /// As it is, but writes lists as tightly as may be.
+    pub fn exact(self) -> Structure {
+        Structure { exact: true, ..self }
     }
 
     pub(super) fn space(&self) -> Space {
@@ -328,7 +336,7 @@ impl Structure {
             meta.last_list += n;
             open = std::mem::replace(&mut meta.open_code[usize::from(layout.inner)], NO_BLOCK);
         });
-        (first, CodeStream::new(self.index, layout, open))
+        (first, CodeStream::new(self.index, layout, open).exact(self.exact))
     }
 
     /// The centroid whose code is in a cell of an inner list.

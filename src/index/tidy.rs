@@ -16,18 +16,35 @@ use std::collections::{HashMap, HashSet};
 /// Lists are split by whoever inserts into them, at their limit; by VACUUM only when they have so many times as many rows.
 const NEGLECTED: usize = 2;
 
+/// Lists are written anew when the room that their codes take would hold so many times as many.
+const SPARSE: f64 = 1.15;
+
 /// Tidies up `index` on `heap`; both stay open and locked. The structure lock is held for one step at a time, so that an
 /// inserter who meets a closed list waits no longer than for that.
 pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
     let structure = || Structure::new(index, heap, StructureLock::wait(index));
     let layout = Info::of(index).leaf_layout();
-    for (list, leaf) in structure().mend() {
+    let mut survey = structure().mend();
+    for (&list, leaf) in &survey.leaves {
         compat::vacuum_delay();
         let meta = Info::of(index).meta;
         if merge::is_small(leaf.rows, &meta) {
             structure().merge(list, leaf.cell);
         } else if leaf.rows > NEGLECTED * meta.split_at(leaf.radius) || leaf.wastes(&layout) && !leaf.is_split(&meta) {
             structure().split_located(list, leaf.cell);
+        }
+    }
+    if layout.cell_pages == 1 {
+        for (list, leaf) in survey.by_place() {
+            compat::vacuum_delay();
+            // As an ERROR would be, a change that somebody made meanwhile is left to the next time.
+            if let Ok(cells) = survey.cells_of(index, &layout, list, &leaf)
+                && !leaf.is_split(&Info::of(index).meta)
+                && cells.footprint > SPARSE * leaf.rows as f64 + cells.least
+            {
+                structure().exact().split_located(list, leaf.cell);
+                survey.gone(&cells);
+            }
         }
     }
     let meta = Info::of(index).meta;
@@ -50,6 +67,8 @@ struct Leaf {
     slots: usize,
     pages: usize,
     closed: bool,
+    /// The first code page that it names.
+    first_code: u32,
 }
 
 impl Leaf {
@@ -73,6 +92,8 @@ struct Seen {
     /// What a sketch or code page says of itself, and what was found to refer to it.
     refs: u16,
     named: u16,
+    /// Code page: cells of blocks of lists of rows that are in the tree.
+    cells: u16,
     /// Part of the index as it is.
     used: bool,
 }
@@ -86,8 +107,8 @@ struct Survey {
 }
 
 impl Structure {
-    /// Brings broken-off changes to an end and gives back leaked pages; returns the lists of rows.
-    fn mend(&mut self) -> Vec<(u32, Leaf)> {
+    /// Brings broken-off changes to an end and gives back leaked pages; returns what there is.
+    fn mend(&mut self) -> Survey {
         self.complete();
         let mut survey = Survey::default();
         self.survey_lists(&mut survey);
@@ -98,8 +119,10 @@ impl Structure {
         if survey.leaks(open) {
             // An insert may have made pages that it was just about to name. It has had the posting page locked that is to
             // name them; so this pass meets the names of all pages that the first has met.
-            survey.pages.iter_mut().for_each(|page| page.named = 0);
-            survey.leaves.values_mut().for_each(|leaf| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
+            survey.pages.iter_mut().for_each(|page| (page.named, page.cells) = (0, 0));
+            for leaf in survey.leaves.values_mut() {
+                (leaf.rows, leaf.slots, leaf.pages, leaf.first_code) = (0, 0, 0, NO_BLOCK);
+            }
             let open = self.survey_pages(&mut survey, META_BLOCK..blocks, true);
             self.give_back(&survey, open);
         }
@@ -112,7 +135,7 @@ impl Structure {
         for (&id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
             structure::reopen(self.index, &self.leaf, (leaf.head, id), &self.lock);
         }
-        survey.leaves.into_iter().collect()
+        survey
     }
 
     /// Completes the change that left lists `pending`: their rows are taken out of all other lists.
@@ -154,7 +177,16 @@ impl Structure {
     /// Finds all lists of the tree.
     fn survey_lists(&self, survey: &mut Survey) {
         let Meta { height, root, root_list, .. } = self.meta;
-        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
+        let unknown = Leaf {
+            head: root,
+            cell: (NO_BLOCK, 0),
+            radius: 0.0,
+            rows: 0,
+            slots: 0,
+            pages: 0,
+            closed: false,
+            first_code: NO_BLOCK,
+        };
         if height == 0 {
             survey.leaves.insert(root_list, unknown);
             return;
@@ -241,6 +273,14 @@ impl Structure {
                         page.named = page.named.saturating_add(1);
                     }
                 }
+                if let Some(leaf) = survey.leaves.get_mut(&opaque.list) {
+                    for run in b.code_runs() {
+                        leaf.first_code = leaf.first_code.min(run.page);
+                        if let Some(page) = survey.pages.get_mut(run.page as usize) {
+                            page.cells = page.cells.saturating_add(run.count);
+                        }
+                    }
+                }
             }
             if let Some(leaf) = survey.leaves.get_mut(&opaque.list) {
                 leaf.rows += entries(&posting).count();
@@ -286,7 +326,57 @@ impl Seen {
     }
 }
 
+/// The cells of a list of rows.
+struct ListCells {
+    /// Code pages, and how many cells it has there.
+    on_pages: Vec<(u32, u16)>,
+    /// Cells that the room would hold: of each code page its share, as lists that share a page share the unused room.
+    footprint: f64,
+    /// What it is worth to write a list anew: cells.
+    least: f64,
+}
+
 impl Survey {
+    /// The lists of rows in the order in which their codes lie, so that those on the same pages follow each other.
+    fn by_place(&self) -> Vec<(u32, Leaf)> {
+        let mut lists: Vec<(u32, Leaf)> = self.leaves.iter().map(|(&list, &leaf)| (list, leaf)).collect();
+        lists.sort_unstable_by_key(|(list, leaf)| (leaf.first_code, *list));
+        lists
+    }
+
+    /// The cells of a list as they are now. An error if the list has gone.
+    fn cells_of(&self, index: pg_sys::Relation, layout: &Layout, list: u32, leaf: &Leaf) -> Result<ListCells, Stale> {
+        let open = Info::of(index).meta.open_code[0];
+        let mut cells = ListCells { on_pages: Vec::new(), footprint: 0.0, least: (BLOCK / 4) as f64 };
+        let mut cursor = Cursor::of(index, layout, leaf.head, list);
+        while let Some(buffer) = cursor.next_page()? {
+            let posting = cursor.posting(&buffer);
+            for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+                for run in block.runs() {
+                    let count = f64::from(run.count);
+                    // Pages that are new, or being filled, are taken as full.
+                    let seen = self.pages.get(run.page as usize).filter(|seen| seen.is(Kind::Code) && run.page != open);
+                    cells.footprint += match seen {
+                        Some(seen) => layout.cells as f64 * (count / f64::from(seen.cells.max(run.count))),
+                        None => count,
+                    };
+                    if seen.is_some() {
+                        cells.on_pages.push((run.page, run.count));
+                    }
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    /// Notes that these cells are free.
+    fn gone(&mut self, cells: &ListCells) {
+        for &(page, count) in &cells.on_pages {
+            let seen = &mut self.pages[page as usize];
+            seen.cells = seen.cells.saturating_sub(count);
+        }
+    }
+
     /// Whether there are pages that nothing refers to.
     fn leaks(&self, open: [u32; 2]) -> bool {
         (0..).zip(&self.pages).any(|(number, seen)| seen.leaks() && !open.contains(&number))
