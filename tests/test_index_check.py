@@ -423,3 +423,32 @@ def test_contradictions(server):
                 if error.diag.sqlstate != "XX002" or not any(w in said for w in words.split("|")):
                     missed.append(f"{fault.__name__}: {said}")
         assert not missed, "\n".join(missed)
+
+
+def test_list_that_runs_in_a_circle(server):
+    """Whoever walks along it comes to an end, also who opens it again after a split of it was broken off."""
+    with server.connect("damage") as connection:
+        register_vector(connection)
+        make_table(connection, ROWS[:900], table="circle")
+        make_index(connection, table="circle", options="WITH (lists = 3)")
+        path = server.data / connection.execute("SELECT pg_relation_filepath('circle_embedding_idx')").fetchone()[0]
+    server.stop()
+    file = File(path)
+    for page in file.pages(POSTING):
+        file.put("<I", page, PAGE - 32, page)
+    path.write_bytes(file.data)
+    server.start()
+    with server.connect("damage") as connection:
+        connection.execute("SET statement_timeout = '30s'")
+        errors = []
+        for statement in ("SELECT count(*) FROM (SELECT FROM circle ORDER BY embedding <-> (SELECT embedding FROM circle LIMIT 1)) s",
+                          *["INSERT INTO circle SELECT id + 1000, label, embedding FROM circle WHERE id = 0 OFFSET 0"] * 2,
+                          "VACUUM circle", "DELETE FROM circle WHERE id % 2 = 1", "VACUUM circle",
+                          *[f"INSERT INTO circle SELECT id + {i}000, label, embedding FROM circle WHERE id < 600" for i in (2, 3, 4)],
+                          "VACUUM circle", "SELECT ivflsh_check('circle_embedding_idx')"):
+            try:
+                connection.execute("SET enable_seqscan = off")
+                connection.execute(statement)
+            except psycopg.Error as error:
+                errors.append(error.sqlstate)
+        assert errors and set(errors) <= {"XX002", "23505"}, errors

@@ -216,12 +216,23 @@ impl Predicate {
         mask
     }
 
-    /// Whether a list with these summaries may hold a row that passes. `summary` tells that of a column.
+    /// Columns that there are conditions on.
+    pub fn columns(&self) -> impl Iterator<Item = usize> {
+        self.tests.iter().map(|(column, _)| *column)
+    }
+
+    /// Whether a list with these summaries may hold a row that passes. `summary` tells that of a column, as it is on its page.
     #[inline]
-    pub fn may_match(&self, summary: impl Fn(usize) -> Summary) -> bool {
+    pub fn may_match<'p>(&self, summary: impl Fn(usize) -> &'p [u8; Summary::BYTES]) -> bool {
         !self.nothing
             && self.tests.iter().all(|(column, test)| {
-                let summary = summary(*column);
+                let bytes = summary(*column);
+                if let Test::Within(low, high) = test
+                    && Summary::is_beyond(bytes, *low, *high)
+                {
+                    return false;
+                }
+                let summary = Summary::from_bytes(bytes);
                 match test {
                     Test::Null => summary.has_nulls(),
                     Test::NotNull => summary.has_keys(),

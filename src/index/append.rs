@@ -4,7 +4,7 @@ use super::encode::Encoder;
 use super::page::{
     self, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Opaque, Posting, PostingMut, Room, Run, Tid,
 };
-use super::storage::{Buffer, Change, Checked, Stale, blocks, corrupted};
+use super::storage::{Buffer, Change, Checked, Stale, Steps, corrupted};
 use super::tree::Position;
 use ann::filter::Summary;
 use ann::quantize::{self, BLOCK};
@@ -53,7 +53,7 @@ pub fn append(
 ) -> Result<Added, Refused> {
     let mut buffer = Buffer::write(index, head);
     let mut hint = head;
-    let mut left = u32::MAX;
+    let mut steps = Steps::new();
     loop {
         let block = buffer.block();
         let posting = Posting::open(buffer.page(), layout, list).or_stale(index, block).map_err(Refused::Stale)?;
@@ -77,11 +77,7 @@ pub fn append(
             }
             posting.opaque.next
         };
-        // A damaged chain could run in a circle.
-        if left == u32::MAX {
-            left = blocks(index);
-        }
-        left = left.checked_sub(1).unwrap_or_else(|| corrupted(index, block, Damage::Bounds));
+        steps.step(index, block);
         buffer = if next == NO_BLOCK {
             extend(index, buffer, head)
         } else {

@@ -862,14 +862,9 @@ impl<'p> Block<'p> {
         SketchFactors { constant: constant[slot], scale: unpack(scale[slot]), error: unpack(error[slot]) }
     }
 
-    /// The runs of the block's cells on code pages.
-    pub fn code_runs(&self) -> impl Iterator<Item = Run> {
-        self.runs().filter(|run| run.first & FROM_END == 0)
-    }
-
     /// The code pages that the block's cells are on, one for each run there.
     pub fn all_code_pages(&self) -> impl Iterator<Item = u32> {
-        self.code_runs().map(|run| run.page)
+        self.runs().filter(|run| run.first & FROM_END == 0).map(|run| run.page)
     }
 
     /// The pages that continue the block's sketches.
@@ -1365,22 +1360,28 @@ pub fn set_used_cells(page: &mut Bytes, layout: &Layout, used: usize) {
     set_used_bytes(page, used * layout.cell.min(CAPACITY));
 }
 
-/// Where the summary of a filter column of the child list is, whose centroid a cell of an inner level holds.
-fn summary_range(layout: &Layout, cell: u16, column: usize) -> std::ops::Range<usize> {
+/// Where the summary of a filter column of the child list is, whose centroid a cell of an inner level holds; None when the
+/// cell's number is out of bounds.
+pub fn summary_range(layout: &Layout, cell: u16, column: usize) -> Option<std::ops::Range<usize>> {
     assert!(layout.inner && column < layout.filters);
-    let range = layout.cell_range(cell).expect("a cell of this layout");
-    let at = range.start + INNER_CELL_HEADER + column * Summary::BYTES;
-    at..at + Summary::BYTES
+    let at = layout.cell_range(cell)?.start + INNER_CELL_HEADER + column * Summary::BYTES;
+    Some(at..at + Summary::BYTES)
 }
 
 /// The summary of a filter column of the list of rows whose centroid is in `cell` (checked by [`cell`]).
 pub fn summary(page: &Bytes, layout: &Layout, cell: u16, column: usize) -> Summary {
-    Summary::from_bytes(page[summary_range(layout, cell, column)].try_into().unwrap())
+    Summary::from_bytes(summary_bytes(page, layout, cell, column))
+}
+
+/// The bytes of a [`summary`].
+pub fn summary_bytes<'p>(page: &'p Bytes, layout: &Layout, cell: u16, column: usize) -> &'p [u8; Summary::BYTES] {
+    page[summary_range(layout, cell, column).expect("a cell of this layout")].try_into().unwrap()
 }
 
 /// Writes what [`summary`] reads.
 pub fn write_summary(page: &mut Bytes, layout: &Layout, cell: u16, column: usize, summary: &Summary) {
-    page[summary_range(layout, cell, column)].copy_from_slice(&summary.to_bytes());
+    let range = summary_range(layout, cell, column).expect("a cell of this layout");
+    page[range].copy_from_slice(&summary.to_bytes());
 }
 
 /// Position of a cell on its page, and whether it is counted from the end.

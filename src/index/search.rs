@@ -44,6 +44,8 @@ const LISTS_EXPONENT: f64 = 0.3;
 /// Where the rows that match may be far from the query, no more lists than this many times those expected for all rows count for
 /// the stopping rule: many are scanned before the first such row.
 const MOST_COUNTED: f32 = 0.75;
+/// The same where the search does not know which rows match.
+const MOST_COUNTED_OF_ALL: f32 = 0.6;
 /// Of the share of rows that was expected to pass.
 const ABOUT: f64 = 0.9;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
@@ -727,7 +729,12 @@ impl Search {
         self.rank_unit = times as f32;
         let of_all =
             !self.restriction.is_some() && self.within.is_none() && self.share == 1.0 && self.goal == self.first_goal;
-        self.most_counted = if of_all { f32::INFINITY } else { MOST_COUNTED * expected as f32 };
+        self.most_counted = expected as f32
+            * match self.restriction.is_some() || self.within.is_some() {
+                _ if of_all => f32::INFINITY,
+                true => MOST_COUNTED,
+                false => MOST_COUNTED_OF_ALL,
+            };
         self.adapt_stop();
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
@@ -1092,7 +1099,10 @@ fn still_its(
     rel: pg_sys::Relation,
     leaf: &Layout,
 ) -> Result<Option<Code>, Stale> {
-    let now = code.as_ref().map_or_else(|| codes.epoch(row.cell.0), |code| code.epoch);
+    let now = match &code {
+        Some(code) => code.epoch,
+        None => codes.epoch(row.cell.0)?,
+    };
     if now <= epoch {
         return Ok(code);
     }

@@ -338,6 +338,23 @@ pub fn blocks(rel: pg_sys::Relation) -> u32 {
     unsafe { pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM) }
 }
 
+/// Counts the pages of a chain: a damaged one could run in a circle.
+pub struct Steps(Option<u32>);
+
+impl Steps {
+    /// None yet.
+    pub fn new() -> Steps {
+        Steps(None)
+    }
+
+    /// Goes on from a page; an ERROR when these are more than the index has.
+    #[inline]
+    pub fn step(&mut self, rel: pg_sys::Relation, from: u32) {
+        let left = self.0.unwrap_or_else(|| blocks(rel));
+        self.0 = Some(left.checked_sub(1).unwrap_or_else(|| corrupted(rel, from, Damage::Bounds)));
+    }
+}
+
 /// [`blocks`], and none of these is on its way from the one who extended the file to a buffer that he has locked.
 pub fn blocks_settled(rel: pg_sys::Relation) -> u32 {
     let blocks = blocks(rel);

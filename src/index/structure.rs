@@ -15,7 +15,7 @@ use super::page::{
 };
 use super::recalibrate;
 use super::rows::{Row, Rows};
-use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, Uninterrupted, corrupted};
+use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, Uninterrupted, corrupted};
 use super::threads::Pool;
 use super::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
 use super::write::{self, CodeStream, Entries, Entry};
@@ -72,12 +72,13 @@ pub(super) fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u
 
 /// Opens a list again whose replacement was broken off, if it is closed: nobody who would replace it holds `_lock`.
 pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), _lock: &StructureLock) {
-    let mut next = head;
+    let (mut next, mut steps) = (head, Steps::new());
     while next != NO_BLOCK {
         pgrx::check_for_interrupts!();
         let buffer = Buffer::write(index, next);
         // Replaced in the meantime.
         let Ok(posting) = Posting::open(buffer.page(), leaf, list) else { return };
+        steps.step(index, next);
         next = posting.opaque.next;
         if posting.opaque.closed() {
             let change = Change::begin(index);
@@ -232,8 +233,6 @@ pub struct Structure {
     rows: Rows,
     /// The row that was read last.
     value: Vec<f32>,
-    /// Lists are written as tightly as may be.
-    exact: bool,
 }
 
 impl Structure {
@@ -252,13 +251,7 @@ impl Structure {
             inner: info.inner_layout(),
             meta: info.meta,
             value: Vec::new(),
-            exact: false,
         }
-    }
-
-    /// As it is, but writes lists as tightly as may be.
-    pub fn exact(self) -> Structure {
-        Structure { exact: true, ..self }
     }
 
     pub(super) fn space(&self) -> Space {
@@ -336,7 +329,7 @@ impl Structure {
             meta.last_list += n;
             open = std::mem::replace(&mut meta.open_code[usize::from(layout.inner)], NO_BLOCK);
         });
-        (first, CodeStream::new(self.index, layout, open).exact(self.exact))
+        (first, CodeStream::new(self.index, layout, open))
     }
 
     /// The centroid whose code is in a cell of an inner list.
@@ -351,8 +344,7 @@ impl Structure {
     /// Closes a list of rows: nothing will be added to it any more. Returns what it holds.
     pub(super) fn close(&self, head: u32, list: u32, centroid: Vec<f32>) -> Old {
         let mut old = Old { head, list, centroid, pages: OldPages::default(), entries: Vec::new() };
-        let mut next = head;
-        let mut left = storage::blocks(self.index);
+        let (mut next, mut steps) = (head, Steps::new());
         while next != NO_BLOCK {
             pgrx::check_for_interrupts!();
             let buffer = Buffer::write(self.index, next);
@@ -368,7 +360,7 @@ impl Structure {
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
             let following = posting.opaque.next;
             change.commit();
-            left = left.checked_sub(1).unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds));
+            steps.step(self.index, next);
             next = following;
         }
         old

@@ -6,7 +6,7 @@ use super::compat;
 use super::merge;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
-use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, corrupted};
+use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::Cursor;
 use ann::quantize::BLOCK;
@@ -16,35 +16,18 @@ use std::collections::{HashMap, HashSet};
 /// Lists are split by whoever inserts into them, at their limit; by VACUUM only when they have so many times as many rows.
 const NEGLECTED: usize = 2;
 
-/// Lists are written anew when the room that their codes take would hold so many times as many.
-const SPARSE: f64 = 1.15;
-
 /// Tidies up `index` on `heap`; both stay open and locked. The structure lock is held for one step at a time, so that an
 /// inserter who meets a closed list waits no longer than for that.
 pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
     let structure = || Structure::new(index, heap, StructureLock::wait(index));
     let layout = Info::of(index).leaf_layout();
-    let mut survey = structure().mend();
-    for (&list, leaf) in &survey.leaves {
+    for (list, leaf) in structure().mend() {
         compat::vacuum_delay();
         let meta = Info::of(index).meta;
         if merge::is_small(leaf.rows, &meta) {
             structure().merge(list, leaf.cell);
         } else if leaf.rows > NEGLECTED * meta.split_at(leaf.radius) || leaf.wastes(&layout) && !leaf.is_split(&meta) {
             structure().split_located(list, leaf.cell);
-        }
-    }
-    if layout.cell_pages == 1 {
-        for (list, leaf) in survey.by_place() {
-            compat::vacuum_delay();
-            // As an ERROR would be, a change that somebody made meanwhile is left to the next time.
-            if let Ok(cells) = survey.cells_of(index, &layout, list, &leaf)
-                && !leaf.is_split(&Info::of(index).meta)
-                && cells.footprint > SPARSE * leaf.rows as f64 + cells.least
-            {
-                structure().exact().split_located(list, leaf.cell);
-                survey.gone(&cells);
-            }
         }
     }
     let meta = Info::of(index).meta;
@@ -67,8 +50,6 @@ struct Leaf {
     slots: usize,
     pages: usize,
     closed: bool,
-    /// The first code page that it names.
-    first_code: u32,
 }
 
 impl Leaf {
@@ -92,8 +73,6 @@ struct Seen {
     /// What a sketch or code page says of itself, and what was found to refer to it.
     refs: u16,
     named: u16,
-    /// Code page: cells of blocks of lists of rows that are in the tree.
-    cells: u16,
     /// Part of the index as it is.
     used: bool,
 }
@@ -107,8 +86,8 @@ struct Survey {
 }
 
 impl Structure {
-    /// Brings broken-off changes to an end and gives back leaked pages; returns what there is.
-    fn mend(&mut self) -> Survey {
+    /// Brings broken-off changes to an end and gives back leaked pages; returns the lists of rows.
+    fn mend(&mut self) -> Vec<(u32, Leaf)> {
         self.complete();
         let mut survey = Survey::default();
         self.survey_lists(&mut survey);
@@ -119,10 +98,8 @@ impl Structure {
         if survey.leaks(open) {
             // An insert may have made pages that it was just about to name. It has had the posting page locked that is to
             // name them; so this pass meets the names of all pages that the first has met.
-            survey.pages.iter_mut().for_each(|page| (page.named, page.cells) = (0, 0));
-            for leaf in survey.leaves.values_mut() {
-                (leaf.rows, leaf.slots, leaf.pages, leaf.first_code) = (0, 0, 0, NO_BLOCK);
-            }
+            survey.pages.iter_mut().for_each(|page| page.named = 0);
+            survey.leaves.values_mut().for_each(|leaf| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
             let open = self.survey_pages(&mut survey, META_BLOCK..blocks, true);
             self.give_back(&survey, open);
         }
@@ -135,7 +112,7 @@ impl Structure {
         for (&id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
             structure::reopen(self.index, &self.leaf, (leaf.head, id), &self.lock);
         }
-        survey
+        survey.leaves.into_iter().collect()
     }
 
     /// Completes the change that left lists `pending`: their rows are taken out of all other lists.
@@ -154,9 +131,10 @@ impl Structure {
             }
         }
         for (&id, leaf) in survey.leaves.iter().filter(|(id, _)| !pending.contains(id)) {
-            let mut next = leaf.head;
+            let (mut next, mut steps) = (leaf.head, Steps::new());
             while next != NO_BLOCK {
                 compat::vacuum_delay();
+                steps.step(self.index, next);
                 let buffer = Buffer::write(self.index, next);
                 let posting = Posting::open(buffer.page(), &self.leaf, id).or_corrupted(self.index, next);
                 next = posting.opaque.next;
@@ -177,16 +155,7 @@ impl Structure {
     /// Finds all lists of the tree.
     fn survey_lists(&self, survey: &mut Survey) {
         let Meta { height, root, root_list, .. } = self.meta;
-        let unknown = Leaf {
-            head: root,
-            cell: (NO_BLOCK, 0),
-            radius: 0.0,
-            rows: 0,
-            slots: 0,
-            pages: 0,
-            closed: false,
-            first_code: NO_BLOCK,
-        };
+        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
         if height == 0 {
             survey.leaves.insert(root_list, unknown);
             return;
@@ -226,7 +195,9 @@ impl Structure {
         if !again {
             survey.pages.resize(blocks.end as usize, Seen::default());
             survey.pages[META_BLOCK as usize].used = true;
+            let mut steps = Steps::new();
             while mean != NO_BLOCK {
+                steps.step(index, mean);
                 let next = page::check(Buffer::read(index, mean).page(), Kind::Mean).or_corrupted(index, mean).next;
                 survey.pages[mean as usize].used = true;
                 mean = next;
@@ -271,14 +242,6 @@ impl Structure {
                 for named in b.all_code_pages().chain(b.all_sketch_pages()) {
                     if let Some(page) = survey.pages.get_mut(named as usize) {
                         page.named = page.named.saturating_add(1);
-                    }
-                }
-                if let Some(leaf) = survey.leaves.get_mut(&opaque.list) {
-                    for run in b.code_runs() {
-                        leaf.first_code = leaf.first_code.min(run.page);
-                        if let Some(page) = survey.pages.get_mut(run.page as usize) {
-                            page.cells = page.cells.saturating_add(run.count);
-                        }
                     }
                 }
             }
@@ -326,57 +289,7 @@ impl Seen {
     }
 }
 
-/// The cells of a list of rows.
-struct ListCells {
-    /// Code pages, and how many cells it has there.
-    on_pages: Vec<(u32, u16)>,
-    /// Cells that the room would hold: of each code page its share, as lists that share a page share the unused room.
-    footprint: f64,
-    /// What it is worth to write a list anew: cells.
-    least: f64,
-}
-
 impl Survey {
-    /// The lists of rows in the order in which their codes lie, so that those on the same pages follow each other.
-    fn by_place(&self) -> Vec<(u32, Leaf)> {
-        let mut lists: Vec<(u32, Leaf)> = self.leaves.iter().map(|(&list, &leaf)| (list, leaf)).collect();
-        lists.sort_unstable_by_key(|(list, leaf)| (leaf.first_code, *list));
-        lists
-    }
-
-    /// The cells of a list as they are now. An error if the list has gone.
-    fn cells_of(&self, index: pg_sys::Relation, layout: &Layout, list: u32, leaf: &Leaf) -> Result<ListCells, Stale> {
-        let open = Info::of(index).meta.open_code[0];
-        let mut cells = ListCells { on_pages: Vec::new(), footprint: 0.0, least: (BLOCK / 4) as f64 };
-        let mut cursor = Cursor::of(index, layout, leaf.head, list);
-        while let Some(buffer) = cursor.next_page()? {
-            let posting = cursor.posting(&buffer);
-            for block in (0..posting.blocks()).map(|b| posting.block(b)) {
-                for run in block.runs() {
-                    let count = f64::from(run.count);
-                    // Pages that are new, or being filled, are taken as full.
-                    let seen = self.pages.get(run.page as usize).filter(|seen| seen.is(Kind::Code) && run.page != open);
-                    cells.footprint += match seen {
-                        Some(seen) => layout.cells as f64 * (count / f64::from(seen.cells.max(run.count))),
-                        None => count,
-                    };
-                    if seen.is_some() {
-                        cells.on_pages.push((run.page, run.count));
-                    }
-                }
-            }
-        }
-        Ok(cells)
-    }
-
-    /// Notes that these cells are free.
-    fn gone(&mut self, cells: &ListCells) {
-        for &(page, count) in &cells.on_pages {
-            let seen = &mut self.pages[page as usize];
-            seen.cells = seen.cells.saturating_sub(count);
-        }
-    }
-
     /// Whether there are pages that nothing refers to.
     fn leaks(&self, open: [u32; 2]) -> bool {
         (0..).zip(&self.pages).any(|(number, seen)| seen.leaks() && !open.contains(&number))

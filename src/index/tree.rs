@@ -6,7 +6,7 @@
 use super::encode::Encoder;
 use super::metric::{Frame, Operator};
 use super::page::{self, Block, Checksum, Damage, Layout, NO_BLOCK, Owner, Posting, Tid};
-use super::storage::{self, Buffer, Checked, Stale, blocks, corrupted};
+use super::storage::{self, Buffer, Checked, Stale, Steps, corrupted};
 use crate::filter::predicate::Predicate;
 use ann::filter::Summary;
 use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space};
@@ -272,7 +272,7 @@ pub struct Cursor<'l> {
     layout: &'l Layout,
     list: u32,
     next: u32,
-    left: u32,
+    steps: Steps,
     /// The latest epoch that a page names, and the page.
     changed: (u32, u32),
 }
@@ -285,7 +285,7 @@ impl<'l> Cursor<'l> {
 
     /// At the first page of the list with this head page and identity.
     pub fn of(rel: pg_sys::Relation, layout: &'l Layout, head: u32, list: u32) -> Cursor<'l> {
-        Cursor { rel, layout, list, next: head, left: u32::MAX, changed: (0, head) }
+        Cursor { rel, layout, list, next: head, steps: Steps::new(), changed: (0, head) }
     }
 
     /// The next page, locked for reading; it is a posting page of the list (checked).
@@ -302,11 +302,7 @@ impl<'l> Cursor<'l> {
             self.changed = (posting.opaque.epoch, self.next);
         }
         if following != NO_BLOCK {
-            // A damaged chain could run in a circle.
-            if self.left == u32::MAX {
-                self.left = blocks(self.rel);
-            }
-            self.left = self.left.checked_sub(1).unwrap_or_else(|| corrupted(self.rel, self.next, Damage::Bounds));
+            self.steps.step(self.rel, self.next);
             // The next page comes into the cache while this one is scanned.
             storage::prefetch(self.rel, following, 0..PREFETCHED_BYTES);
         }
@@ -400,6 +396,10 @@ impl<'l> CodeReader<'l> {
     }
 
     fn turn_to(&mut self, number: u32) -> Result<&Buffer<'l>, Stale> {
+        if number == NO_BLOCK {
+            // Where the page before belongs to another cell by now.
+            return Err(Stale { block: number, damage: Damage::Cell });
+        }
         if self.open.as_ref().is_none_or(|b| b.block() != number) {
             self.open = None; // release before the next lock
             pgrx::check_for_interrupts!();
@@ -443,15 +443,28 @@ impl<'l> CodeReader<'l> {
         self.open = None;
     }
 
-    /// Epoch of a page.
-    pub fn epoch(&mut self, number: u32) -> u32 {
-        self.close();
-        page::opaque(Buffer::read(self.rel, number).page()).epoch
+    /// The latest epoch of the pages that a cell is on.
+    pub fn epoch(&mut self, mut number: u32) -> Result<u32, Stale> {
+        let mut latest = 0;
+        for _ in 0..self.layout.cell_pages {
+            let page::Opaque { epoch, next, .. } = page::opaque(self.turn_to(number)?.page());
+            latest = latest.max(epoch);
+            number = next;
+        }
+        Ok(latest)
     }
 
     /// Starts fetching a cell into the processor's cache.
     pub fn prefetch(&self, (number, cell): (u32, u16)) {
         storage::prefetch(self.rel, number, page::cell_bytes(self.layout, cell));
+    }
+
+    /// Starts fetching what a filter looks at in a cell.
+    fn prefetch_summaries(&self, (number, cell): (u32, u16), filter: &Predicate) {
+        for column in filter.columns() {
+            let bytes = page::summary_range(self.layout, cell, column).unwrap_or(0..0);
+            storage::prefetch(self.rel, number, bytes);
+        }
     }
 
     /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch. Checks that the
@@ -513,7 +526,7 @@ impl<'l> CodeReader<'l> {
         let page = self.turn_to(number)?.page();
         page::cell(page, layout, cell).or_stale(rel, number)?;
         page::check_cell_of(page, layout, cell, child).or_stale(rel, number)?;
-        Ok(filter.may_match(|column| page::summary(page, layout, cell, column)))
+        Ok(filter.may_match(|column| page::summary_bytes(page, layout, cell, column)))
     }
 
     /// The summaries in a cell of an inner level.
@@ -1129,7 +1142,10 @@ fn look_up(
     let mut codes = CodeReader::new(rel, layout);
     for (at, &i) in order.iter().enumerate() {
         if let Some(&ahead) = order.get(at + CELLS_AHEAD) {
-            codes.prefetch(entries[ahead as usize].cell);
+            match filter {
+                Some(filter) => codes.prefetch_summaries(entries[ahead as usize].cell, filter),
+                None => codes.prefetch(entries[ahead as usize].cell),
+            }
         }
         let e = &entries[i as usize];
         if let Some(filter) = filter

@@ -332,20 +332,13 @@ pub struct CodeStream<'l> {
     /// The page that is being filled, or [`NO_BLOCK`]; no one else takes cells from it.
     page: u32,
     used: usize,
-    /// No cells for slots that are free.
-    exact: bool,
 }
 
 impl<'l> CodeStream<'l> {
     /// Begins on `page`, an open code page that has been taken out of the meta page, or [`NO_BLOCK`].
     pub fn new(rel: pg_sys::Relation, layout: &'l Layout, page: u32) -> CodeStream<'l> {
         let used = if page == NO_BLOCK { 0 } else { layout.cells - free_cells(rel, layout, page) };
-        CodeStream { rel, layout, page, used, exact: false }
-    }
-
-    /// For lists that are not expected to grow soon: their free slots get no cells, see [`page::Room::More`].
-    pub fn exact(self, exact: bool) -> CodeStream<'l> {
-        CodeStream { exact, ..self }
+        CodeStream { rel, layout, page, used }
     }
 
     /// The page that has cells left, and how many.
@@ -393,7 +386,7 @@ impl<'l> CodeStream<'l> {
             }
             next += here;
             if next == range.end {
-                let more = if self.exact { 0 } else { (BLOCK - parts.slots).min(layout.cells - self.used) };
+                let more = (BLOCK - parts.slots).min(layout.cells - self.used);
                 self.used += more;
                 parts.slots += more;
                 page::set_used_cells(page, layout, self.used);

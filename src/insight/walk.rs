@@ -462,7 +462,7 @@ impl Structure {
                     ensure!(!live, "An entry of block {at} (slot {slot}) has no code.");
                     continue;
                 };
-                self.walk_cell(block, at, (number, cell), live)?;
+                self.walk_cell(block, at, (number, cell))?;
                 let next = if part + 1 < layout.cell_pages { run(part + 1) } else { NO_BLOCK };
                 ensure!(
                     !live || layout.cell_pages == 1 || self.pages[number as usize].next == next,
@@ -475,7 +475,7 @@ impl Structure {
     }
 
     /// One cell of a slot.
-    fn walk_cell(&mut self, block: &Block<'_>, at: u32, (number, cell): (u32, u16), live: bool) -> Result<(), Wrong> {
+    fn walk_cell(&mut self, block: &Block<'_>, at: u32, (number, cell): (u32, u16)) -> Result<(), Wrong> {
         let (position, with_list) = page::cell_position(cell);
         ensure!(
             !with_list || number == at || block.all_sketch_pages().any(|page| page == number),
@@ -490,16 +490,14 @@ impl Structure {
             !self.cells.replace(bit, true),
             "Cell {position} of block {number} belongs to two entries, one in block {at}."
         );
-        if !live {
-            return Ok(());
-        }
+        // Also of free slots: what has not been claimed would be given to somebody else.
         let written = |page: Page| usize::from(if with_list { page.refs } else { page.used });
         if written(self.pages[number as usize]) <= position {
             self.look_at(number)?; // written since
         }
         ensure!(
             position < written(self.pages[number as usize]),
-            "Cell {position} of block {number}, to which an entry of block {at} refers, has not been written."
+            "Cell {position} of block {number}, to which a slot of block {at} refers, has not been written."
         );
         Ok(())
     }

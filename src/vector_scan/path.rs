@@ -275,7 +275,9 @@ impl Offer {
                 && matches!((*path).type_, pg_sys::NodeTag::T_IndexPath | pg_sys::NodeTag::T_BitmapHeapPath)
                 && sorted_by(&model, path, qual_micros) <= model.least()
             {
-                return; // planning more would cost more than it could save
+                // Planning more would cost more than it could save.
+                self.remove_plain_scans();
+                return;
             }
             let (mut random, mut sequential) = (0.0, 0.0);
             pg_sys::get_tablespace_page_costs((*rel).reltablespace, &mut random, &mut sequential);

@@ -143,6 +143,13 @@ impl Summary {
         bytes
     }
 
+    /// Whether one with these bytes has no key in `low ..= high` by its smallest and largest key: mostly that is enough to know.
+    #[inline]
+    pub fn is_beyond(bytes: &[u8; Self::BYTES], low: u64, high: u64) -> bool {
+        let word = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
+        word(0) > high || word(1) < low
+    }
+
     /// Inverse of [`Summary::to_bytes`].
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Summary {
         let word = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
@@ -252,7 +259,12 @@ mod tests {
         // Some seem known before they are added, as the Bloom filter's bits fill up.
         assert!(unknown > keys.len() / 2, "{unknown} of {} were unknown", keys.len());
         assert!(keys.iter().all(|&key| summary.knows(Some(key))) && !summary.knows(None));
-        let summary = Summary::from_bytes(&summary.to_bytes());
+        let bytes = summary.to_bytes();
+        assert!(
+            keys.iter().all(|&key| !Summary::is_beyond(&bytes, key, key))
+                && Summary::is_beyond(&bytes, u64::MAX, u64::MAX)
+        );
+        let summary = Summary::from_bytes(&bytes);
         for &key in &keys {
             assert!(summary.may_hold(key, key) && summary.may_hold_one_of(&[key]) && summary.may_contain(key));
             assert!(summary.may_hold(key.saturating_sub(1), key.saturating_add(1)));
