@@ -271,6 +271,7 @@ impl Offer {
             pg_sys::cost_qual_eval_node(&mut above, distance.expression.cast(), root);
             let sorted = if ordered { self.sorted(k, above.per_tuple) } else { None };
             if options::vector_scan_strategy().is_none()
+                && pg_sys::enable_sort
                 && let Some(Sorted { path, .. }) = sorted
                 && matches!((*path).type_, pg_sys::NodeTag::T_IndexPath | pg_sys::NodeTag::T_BitmapHeapPath)
                 && sorted_by(&model, path, qual_micros) <= model.least()
