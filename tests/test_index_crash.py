@@ -14,6 +14,7 @@ same twice.)
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 
 import psycopg
 
@@ -50,6 +51,10 @@ def read_standby(standby, seed):
                     done["standby_compare"] += 1
             except psycopg.errors.SerializationFailure:
                 done["standby_conflict"] += 1
+                # A second conflict may have met the ROLLBACK itself, which has not taken place then.
+                while connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                    with suppress(psycopg.errors.SerializationFailure):
+                        connection.rollback()
     except psycopg.OperationalError as error:
         if not is_lost(error):
             raise
