@@ -452,3 +452,33 @@ def test_list_that_runs_in_a_circle(server):
             except psycopg.Error as error:
                 errors.append(error.sqlstate)
         assert errors and set(errors) <= {"XX002", "23505"}, errors
+
+
+def test_page_of_no_list(server):
+    """What a crash left of a list is no part of the index, whatever rows it names; VACUUM frees it."""
+    with server.connect("damage") as connection:
+        register_vector(connection)
+        make_table(connection, ROWS[:900], table="orphan")
+        make_index(connection, table="orphan", options="WITH (lists = 9)")
+        path = server.data / connection.execute("SELECT pg_relation_filepath('orphan_embedding_idx')").fetchone()[0]
+    server.stop()
+    file = File(path)
+    pages = len(file.data) // PAGE
+    for _ in range(40):
+        page = file.pages(POSTING)[0]
+        file.data += file.data[page * PAGE:(page + 1) * PAGE]
+        added = len(file.data) // PAGE - 1
+        file.put("<I", added, PAGE - 28, 5000)
+        for block in range(32, 32 + BLOCK * file.special(added)[4], BLOCK):
+            for slot in range(32):
+                file.put(">IH", added, block + 264 + 6 * slot, 0x0E80ACFF, 1)
+    path.write_bytes(file.data)
+    server.start()
+    with server.connect("damage") as connection:
+        assert check(connection, "orphan_embedding_idx")["leaked"] >= 40
+        for i in range(1, 5):
+            connection.execute(f"INSERT INTO orphan SELECT id + {i}000, label, embedding FROM orphan WHERE id < 900")
+        assert connection.execute("SELECT ivflsh_stats('orphan_embedding_idx')").fetchone()[0]["splits"] > 9
+        connection.execute("VACUUM orphan")
+        report = check(connection, "orphan_embedding_idx")
+        assert (report["leaked"], report["rows"]) == (0, 4500) and report["pages"] > pages

@@ -35,6 +35,9 @@ pub enum Row {
 /// Reads the vectors of rows by their TID.
 pub struct Rows {
     operator: Operator,
+    heap: pg_sys::Relation,
+    /// Blocks of the table when last looked at; all there can be if it is not of PostgreSQL's heap.
+    blocks: u32,
     fetch: *mut pg_sys::IndexFetchTableData,
     slot: *mut pg_sys::TupleTableSlot,
     snapshot: pg_sys::Snapshot,
@@ -59,8 +62,11 @@ impl Rows {
         unsafe {
             let column = *(*(*index).rd_index).indkey.values.as_ptr();
             let expression = (column == 0).then(|| (pg_sys::BuildIndexInfo(index), pg_sys::CreateExecutorState()));
+            let is_heap = std::ptr::eq((*heap).rd_tableam, pg_sys::GetHeapamTableAmRoutine());
             Rows {
                 operator,
+                heap,
+                blocks: if is_heap { 0 } else { u32::MAX },
                 fetch: pg_sys::table_index_fetch_begin(heap),
                 slot: pg_sys::table_slot_create(heap, std::ptr::null_mut()),
                 snapshot,
@@ -75,6 +81,13 @@ impl Rows {
     /// visible has the entry's vector: versions with another one have entries of their own.
     pub fn read(&mut self, tid: Tid, out: &mut Vec<f32>) -> Row {
         out.clear();
+        if tid.block() >= self.blocks {
+            self.blocks = self.blocks.max(storage::blocks(self.heap));
+            if tid.block() >= self.blocks {
+                // The table has been truncated since, or the entry is of a page that is no part of the index.
+                return Row::Hidden;
+            }
+        }
         let mut item = tid.item();
         let (mut again, mut dead) = (false, false);
         // SAFETY: the scan and the slot are live. What SnapshotSelf sees is committed or our own, and not deleted by a
