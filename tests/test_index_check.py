@@ -475,10 +475,10 @@ def test_page_of_no_list(server):
     path.write_bytes(file.data)
     server.start()
     with server.connect("damage") as connection:
-        assert check(connection, "orphan_embedding_idx")["leaked"] >= 40
+        assert check(connection, "orphan_embedding_idx")["leaked_pages"] >= 40
         for i in range(1, 5):
             connection.execute(f"INSERT INTO orphan SELECT id + {i}000, label, embedding FROM orphan WHERE id < 900")
         assert connection.execute("SELECT ivflsh_stats('orphan_embedding_idx')").fetchone()[0]["splits"] > 9
         connection.execute("VACUUM orphan")
         report = check(connection, "orphan_embedding_idx")
-        assert (report["leaked"], report["rows"]) == (0, 4500) and report["pages"] > pages
+        assert (report["leaked_pages"], report["rows"]) == (0, 4500) and report["pages"] > pages
