@@ -373,6 +373,16 @@ def other_centroid(file):
     return "belongs to list 9999"
 
 
+def entries_in_the_hole(file):
+    file.put("<H", file.pages(POSTING)[0], 12, 32 + 100)
+    return "page header is invalid"
+
+
+def cells_in_the_hole(file):
+    file.put("<H", file.pages(CODE)[0], 12, 32 + 2 * CELL)
+    return "page header is invalid"
+
+
 def from_the_future(file):
     file.put("<I", file.pages(POSTING)[0], PAGE - 24, 77)
     return "changed at epoch 77"
@@ -392,7 +402,7 @@ def other_version(file):
 DAMAGE = [cross_chains, chain_of_its_own, other_head, insert_elsewhere, live_beyond_slots, lost_row, other_row, no_row,
           shared_cells, cells_of_another_list, cells_not_written, cells_at_the_end_not_written, too_few_references, wrong_code, changed_code, swapped_codes, wrong_error, wrong_constant,
           wrong_scale, wrong_deviation, wrong_nibbles, wrong_child, lost_list, wrong_centroid, changed_centroid, other_centroid,
-          from_the_future, zero_page, other_version]
+          entries_in_the_hole, cells_in_the_hole, from_the_future, zero_page, other_version]
 
 
 def test_contradictions(server):

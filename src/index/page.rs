@@ -238,6 +238,13 @@ const PD_LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
 const PD_UPPER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_upper);
 const PD_SPECIAL: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_special);
 
+/// Whether the header has so many bytes at the start and at the end of the contents as used: what a generic WAL record takes for
+/// the hole between them is zeroed by the next change of the page.
+fn declares(page: &Bytes, start: usize, end: usize) -> bool {
+    let field = |at: usize| u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()) as usize;
+    field(PD_LOWER) >= (START + start).min(END) && field(PD_UPPER) <= END - end
+}
+
 /// Declares `bytes` of the contents as used.
 fn set_used_bytes(page: &mut Bytes, bytes: usize) {
     let lower = (START + bytes).min(END) as u16;
@@ -768,9 +775,12 @@ impl<'p> Posting<'p> {
         if list != 0 && opaque.list != list {
             return Err(Damage::List(opaque.list));
         }
-        let bytes = usize::from(opaque.used) * layout.block + usize::from(opaque.refs) * layout.cell;
-        if bytes > CAPACITY || (opaque.level > 0) != layout.inner {
+        let (blocks, cells) = (usize::from(opaque.used) * layout.block, usize::from(opaque.refs) * layout.cell);
+        if blocks + cells > CAPACITY || (opaque.level > 0) != layout.inner {
             return Err(Damage::Bounds);
+        }
+        if !declares(page, blocks, cells) {
+            return Err(Damage::Header);
         }
         Ok(Posting { page, layout, opaque })
     }
@@ -1150,6 +1160,9 @@ pub fn sketch_part(page: &Bytes, groups: usize, list: u32) -> Result<&[u8], Dama
     if o.list != list {
         return Err(Damage::List(o.list));
     }
+    if !declares(page, groups * GROUP, 0) {
+        return Err(Damage::Header);
+    }
     Ok(&page[START..START + groups * GROUP])
 }
 
@@ -1176,6 +1189,10 @@ pub fn check_cells(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
     let used = if opaque.kind == Kind::Code as u8 { opaque.used } else { 0 };
     if usize::from(used.max(opaque.refs)) > layout.cells {
         return Err(Damage::Bounds);
+    }
+    // The last page of a cell that spans several is not full.
+    if layout.cell_pages == 1 && !declares(page, usize::from(used) * layout.cell, 0) {
+        return Err(Damage::Header);
     }
     Ok(opaque)
 }
