@@ -238,11 +238,15 @@ const PD_LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
 const PD_UPPER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_upper);
 const PD_SPECIAL: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_special);
 
-/// Whether the header has so many bytes at the start and at the end of the contents as used: what a generic WAL record takes for
-/// the hole between them is zeroed by the next change of the page.
+/// An offset that PostgreSQL's page header holds.
+fn header_field(page: &Bytes, at: usize) -> usize {
+    usize::from(u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()))
+}
+
+/// Whether the header has so many bytes at the start and at the end of the contents as used: what a generic WAL record takes
+/// for the hole between them is zeroed by the next change of the page.
 fn declares(page: &Bytes, start: usize, end: usize) -> bool {
-    let field = |at: usize| u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()) as usize;
-    field(PD_LOWER) >= (START + start).min(END) && field(PD_UPPER) <= END - end
+    header_field(page, PD_LOWER) >= (START + start).min(END) && header_field(page, PD_UPPER) <= END - end
 }
 
 /// Declares `bytes` of the contents as used.
@@ -304,8 +308,7 @@ pub fn check(page: &Bytes, kind: Kind) -> Result<Opaque, Damage> {
 
 /// [`check`] for a page of any kind.
 pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
-    let field = |at: usize| u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()) as usize;
-    let (lower, upper, special) = (field(PD_LOWER), field(PD_UPPER), field(PD_SPECIAL));
+    let [lower, upper, special] = [PD_LOWER, PD_UPPER, PD_SPECIAL].map(|at| header_field(page, at));
     if upper == 0 {
         return Err(Damage::New);
     }
@@ -398,8 +401,6 @@ pub struct Meta {
     pub splits: u64,
     /// Lists merged away so far.
     pub merges: u64,
-    /// Of all other bytes.
-    checksum: u64,
     /// What the keys of each filter column stand for, see [`crate::filter::keys::Kind`].
     pub kinds: [u8; MAX_FILTERS],
     /// To a multiple of 8: all bytes of the page are known.
@@ -445,7 +446,6 @@ impl Meta {
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
-            checksum: 0,
             kinds: [0; MAX_FILTERS],
             padding: [0; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
         };
@@ -483,7 +483,7 @@ impl Meta {
         if meta.format != FORMAT as u32 {
             return Err(Damage::Format(meta.format as u16));
         }
-        if meta.checksum != meta.sum() {
+        if Checksum::of_bytes(&page[START..AT_META_SUM]).long() != word(page, AT_META_SUM) {
             return Err(Damage::Checksum);
         }
         if meta.dims == 0
@@ -499,22 +499,19 @@ impl Meta {
         Ok(meta)
     }
 
-    fn sum(&self) -> u64 {
-        let others = Meta { checksum: 0, ..*self };
-        // SAFETY: all of its bytes are initialized: there is no padding but the one that is a field.
-        let bytes: [u8; size_of::<Meta>()] = unsafe { std::mem::transmute(others) };
-        Checksum::of_bytes(&bytes).0
-    }
-
     /// Writes the meta page (made by [`init`]).
     pub fn write(&self, page: &mut Bytes) {
-        const { assert!(size_of::<Meta>() <= CAPACITY) };
-        let whole = Meta { checksum: self.sum(), ..*self };
+        const { assert!(AT_META_SUM + 4 <= END) };
         // SAFETY: room was asserted.
-        unsafe { std::ptr::write_unaligned(page[START..].as_mut_ptr().cast(), whole) };
-        set_used_bytes(page, size_of::<Meta>());
+        unsafe { std::ptr::write_unaligned(page[START..].as_mut_ptr().cast(), *self) };
+        let sum = Checksum::of_bytes(&page[START..AT_META_SUM]).long();
+        put_word(page, AT_META_SUM, sum);
+        set_used_bytes(page, AT_META_SUM + 4 - START);
     }
 }
+
+/// Where the checksum of the meta page's contents is: behind them.
+const AT_META_SUM: usize = START + size_of::<Meta>();
 
 /// Most dimensions that can be indexed.
 pub const MAX_DIMS: u32 = 16_000;
@@ -581,8 +578,8 @@ pub struct Shape {
 ///      sketches      16 x groups, 32-byte aligned
 /// ```
 ///
-/// A cell: constant f32, scale f32 and error u16 of the code, a [`Checksum`] u16, and the code. Cells lie on code pages, and at the end of
-/// their own list's posting and sketch pages where a build found room, the first one last.
+/// A cell: constant f32, scale f32 and error u16 of the code, a [`Checksum`] u16, and the code. Cells lie on code pages, and at
+/// the end of their own list's posting and sketch pages where a build found room, the first one last.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Padded dimensions.
@@ -1190,7 +1187,7 @@ pub fn check_cells(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
     if usize::from(used.max(opaque.refs)) > layout.cells {
         return Err(Damage::Bounds);
     }
-    // The last page of a cell that spans several is not full.
+    // What a cell that spans several pages has on the last one is checked where it is read.
     if layout.cell_pages == 1 && !declares(page, usize::from(used) * layout.cell, 0) {
         return Err(Damage::Header);
     }
@@ -1302,10 +1299,11 @@ impl Checksum {
     }
 }
 
-/// The checksum that a cell (checked by [`cell`]) has on its page.
+/// The checksum that a cell (checked by [`cell`]) has on its page, the header of which must have it as used.
 pub fn cell_sum(page: &Bytes, layout: &Layout, cell: u16) -> Result<u16, Damage> {
-    let at = layout.cell_range(cell).ok_or(Damage::Bounds)?.start;
-    Ok(half(page, at + AT_SUM))
+    let range = layout.cell_range(cell).ok_or(Damage::Bounds)?;
+    let (start, end) = if cell & FROM_END == 0 { (range.end - START, 0) } else { (0, END - range.start) };
+    if declares(page, start, end) { Ok(half(page, range.start + AT_SUM)) } else { Err(Damage::Cell) }
 }
 
 /// Checks that a cell is still of `list`, since it may have been given to another one since the reader saw the entry: on
@@ -1322,8 +1320,9 @@ pub fn check_cell_of(page: &Bytes, layout: &Layout, cell: u16, list: u32) -> Res
 }
 
 /// The bytes of a code that are on page `part` (1 ..) of a cell that spans pages.
-pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> &'p [u8] {
-    &page[START..START + layout.code_range(part).len()]
+pub fn cell_part<'p>(page: &'p Bytes, layout: &Layout, part: usize) -> Result<&'p [u8], Damage> {
+    let bytes = layout.code_range(part).len();
+    if declares(page, bytes, 0) { Ok(&page[START..START + bytes]) } else { Err(Damage::Cell) }
 }
 
 /// Writes part `part` of an entry's cell. `tid`: of its row. `child`: on inner levels, the child list's identity, and the

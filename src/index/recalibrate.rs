@@ -169,8 +169,9 @@ impl Seen {
                         continue;
                     }
                     let distance = if leaf.bits.is_some() {
-                        let read =
-                            codes.of_row(cell, list, tid, |codes, owner| codes.dot(cell, owner, &query.vector))?;
+                        let read = codes.of_row(cell, (list.head, list.id), tid, |codes, owner| {
+                            codes.dot(cell, owner, &query.vector)
+                        })?;
                         let Some(code) = read else { continue };
                         quantize::code_distance(query.space, list.term, &code.factors, code.dot)
                     } else if rows.read(tid, &mut row) == Row::Read && row.len() == value.len() {

@@ -46,8 +46,9 @@ const LISTS_EXPONENT: f64 = 0.3;
 const MOST_COUNTED: f32 = 0.75;
 /// The same where the search does not know which rows match.
 const MOST_COUNTED_OF_ALL: f32 = 0.6;
-/// Of the share of rows that was expected to pass.
-const ABOUT: f64 = 0.9;
+/// When this part of the rows expected to pass do pass, so many times as many lists count.
+const AS_EXPECTED: f64 = 0.9;
+const COUNTED_AS_EXPECTED: f32 = 2.0;
 /// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
 /// be that of such a goal; but it is not less than this, as a single row says little.
 const LEAST_RANK: usize = 4;
@@ -556,7 +557,9 @@ impl Search {
             for row in rows {
                 let (list, epoch) = &self.scanned[row.list as usize];
                 let read = codes
-                    .of_row(row.cell, list, row.tid, |codes, owner| codes.dot(row.cell, owner, &self.query.vector))
+                    .of_row(row.cell, (list.head, list.id), row.tid, |codes, owner| {
+                        codes.dot(row.cell, owner, &self.query.vector)
+                    })
                     .and_then(|code| still_its(code, row, list, *epoch, &mut codes, self.rel, &leaf));
                 let Code { factors, dot, .. } = match read {
                     Ok(Some(code)) => code,
@@ -729,12 +732,9 @@ impl Search {
         self.rank_unit = times as f32;
         let of_all =
             !self.restriction.is_some() && self.within.is_none() && self.share == 1.0 && self.goal == self.first_goal;
-        self.most_counted = expected as f32
-            * match self.restriction.is_some() || self.within.is_some() {
-                _ if of_all => f32::INFINITY,
-                true => MOST_COUNTED,
-                false => MOST_COUNTED_OF_ALL,
-            };
+        let knows_which = self.restriction.is_some() || self.within.is_some();
+        let most = if knows_which { MOST_COUNTED } else { MOST_COUNTED_OF_ALL };
+        self.most_counted = if of_all { f32::INFINITY } else { most * expected as f32 };
         self.adapt_stop();
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
@@ -852,15 +852,12 @@ impl Search {
 
     /// After lists were scanned.
     fn adapt_stop(&mut self) {
-        let lists = (self.fruitful as f32 / self.rank_unit).min(self.most_counted());
-        self.stop = self.limit - calibrate::penalty(lists);
-    }
-
-    /// Lists that count at most. Where about as many rows pass as had been expected, those that pass are where all rows are.
-    fn most_counted(&self) -> f32 {
-        let expected = self.share * ABOUT * self.looked_at as f64;
+        // While about as many rows pass as had been expected, those that pass are where all rows are.
+        let expected = self.share * AS_EXPECTED * self.looked_at as f64;
         let as_expected = self.restriction.is_some() && self.within.is_none() && self.passing as f64 >= expected;
-        if as_expected { 2.0 * self.most_counted } else { self.most_counted }
+        let most = if as_expected { COUNTED_AS_EXPECTED * self.most_counted } else { self.most_counted };
+        let lists = (self.fruitful as f32 / self.rank_unit).min(most);
+        self.stop = self.limit - calibrate::penalty(lists);
     }
 
     /// Whether a list may hold rows within a distance.
@@ -1107,7 +1104,7 @@ fn still_its(
         return Ok(code);
     }
     codes.close(); // posting pages are locked before code pages
-    if code.is_some() && tree::cell_of_row(rel, leaf, list, row.tid).is_some() {
+    if code.is_some() && tree::cell_of_row(rel, leaf, (list.head, list.id), row.tid).is_some() {
         return Ok(code);
     }
     Err(Stale { block: row.cell.0, damage: Damage::Epoch(now) })

@@ -617,7 +617,7 @@ impl Structure {
             for entry in candidates {
                 let mut vector = own.vector.clone();
                 if leaf.bits.is_some() {
-                    match leaf_codes.of_row(entry.cell, &neighbour.list, entry.tid, |codes, owner| {
+                    match leaf_codes.of_row(entry.cell, (neighbour.list.head, list), entry.tid, |codes, owner| {
                         vector.copy_from_slice(&own.vector);
                         codes.decode(entry.cell, owner, &mut vector)
                     }) {

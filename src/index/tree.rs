@@ -410,21 +410,21 @@ impl<'l> CodeReader<'l> {
         Ok(self.open.as_ref().unwrap())
     }
 
-    /// What `read` reads of the cell of a row, which was found in `list`. None: the row has gone from there, and another one has
+    /// What `read` reads of the cell of a row, which was found in the list of this head page and identity. None: the row has gone from there, and another one has
     /// got its cell. No posting page may be locked here.
     pub fn of_row<T>(
         &mut self,
         cell: (u32, u16),
-        list: &List,
+        (head, list): (u32, u32),
         tid: Tid,
         mut read: impl FnMut(&mut Self, Owner) -> Result<T, Stale>,
     ) -> Result<Option<T>, Stale> {
         let mut tries = 0;
         loop {
-            match read(self, Owner::row(list.id, tid)) {
+            match read(self, Owner::row(list, tid)) {
                 Err(Stale { block, damage: Damage::Cell }) => {
                     self.close(); // posting pages are locked before code pages
-                    if cell_of_row(self.rel, self.layout, list, tid) != Some(cell) {
+                    if cell_of_row(self.rel, self.layout, (head, list), tid) != Some(cell) {
                         return Ok(None);
                     }
                     // It may have come back in between, hardly twice.
@@ -484,11 +484,11 @@ impl<'l> CodeReader<'l> {
         part(bits, &factors, 0..end, code);
         let page::Opaque { mut next, mut epoch, .. } = page::opaque(page);
         let mut sum = Checksum::of_cell(page, layout, cell, owner).or_corrupted(rel, number);
-        let expected = page::cell_sum(page, layout, cell).or_corrupted(rel, number);
+        let expected = page::cell_sum(page, layout, cell).or_stale(rel, number)?;
         sum.add(code);
         for i in 1..layout.cell_pages {
             let page = self.turn_to(next)?.page();
-            let code = page::cell_part(page, layout, i);
+            let code = page::cell_part(page, layout, i).or_stale(rel, next)?;
             let start = end;
             end += bits.dims(code.len());
             part(bits, &factors, start..end, code);
@@ -568,8 +568,8 @@ pub fn read_sketch(
 }
 
 /// Where a list has the code of a row: page and cell. None: it has no entry for that.
-pub fn cell_of_row(rel: pg_sys::Relation, layout: &Layout, list: &List, tid: Tid) -> Option<(u32, u16)> {
-    let mut cursor = Cursor::new(rel, layout, list);
+pub fn cell_of_row(rel: pg_sys::Relation, layout: &Layout, (head, list): (u32, u32), tid: Tid) -> Option<(u32, u16)> {
+    let mut cursor = Cursor::of(rel, layout, head, list);
     while let Ok(Some(buffer)) = cursor.next_page() {
         let posting = cursor.posting(&buffer);
         for block in (0..posting.blocks()).map(|b| posting.block(b)) {

@@ -405,7 +405,8 @@ impl Offer {
         }
     }
 
-    /// The cheapest scan in no order, and what PostgreSQL expects it and a sort for `k` rows to cost.
+    /// The cheapest scan in no order, and what PostgreSQL expects it and a sort for `k` rows to cost. `distance`: cost of computing
+    /// one, in the planner's unit.
     unsafe fn sorted(&self, k: f64, distance: f64) -> Option<Sorted> {
         // SAFETY: the planner's nodes.
         unsafe {

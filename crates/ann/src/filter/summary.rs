@@ -22,8 +22,10 @@ pub struct Summary {
     max: u64,
     /// All bits that a key has.
     bits: u64,
-    /// 1 when there is a NULL; and from bit 8 on, how far keys are shifted right to number their bins.
-    nulls: u64,
+    /// Whether there is a NULL.
+    nulls: bool,
+    /// How far a key is shifted right (0 to 63 bits) to number its bin.
+    shift: u32,
     bloom: [u64; BLOOM],
     /// Bit i: there is a key in bin i, the number of its bin modulo [`BINS`] that is. Ranges are told by them: that they begin
     /// anew at the end lets keys far from the others in without making the bins wider.
@@ -35,12 +37,12 @@ impl Summary {
     pub const BYTES: usize = 8 * (4 + BLOOM + BIN_WORDS);
     /// Of no rows.
     pub const EMPTY: Summary =
-        Summary { min: u64::MAX, max: 0, bits: 0, nulls: 0, bloom: [0; BLOOM], bins: [0; BIN_WORDS] };
+        Summary { min: u64::MAX, max: 0, bits: 0, nulls: false, shift: 0, bloom: [0; BLOOM], bins: [0; BIN_WORDS] };
 
     /// Adds a row's key, or its NULL.
     pub fn add(&mut self, key: Option<u64>) {
         let Some(key) = key else {
-            self.nulls |= 1;
+            self.nulls = true;
             return;
         };
         self.min = self.min.min(key);
@@ -49,12 +51,8 @@ impl Summary {
         for (word, bit) in places(key) {
             self.bloom[word] |= bit;
         }
-        let bin = (key >> self.shift()) % BINS;
+        let bin = (key >> self.shift) % BINS;
         self.bins[(bin / 64) as usize] |= 1 << (bin % 64);
-    }
-
-    fn shift(&self) -> u32 {
-        (self.nulls >> 8) as u32 & 63
     }
 
     /// Makes the bins of a summary without keys as wide as these keys want them.
@@ -68,8 +66,7 @@ impl Summary {
             Some(at) => *rest.select_nth_unstable(at).1,
             None => low,
         };
-        let shift = (0..63).find(|shift| (high - low) >> shift < MIDDLE).unwrap_or(63);
-        self.nulls = self.nulls & 1 | shift << 8;
+        self.shift = (0..63).find(|shift| (high - low) >> shift < MIDDLE).unwrap_or(63);
     }
 
     /// Whether a row's key, or NULL, has been added.
@@ -90,7 +87,7 @@ impl Summary {
 
     /// Whether there is a key in one of the bins of `low ..= high`.
     fn has_bin(&self, low: u64, high: u64) -> bool {
-        let (first, last) = (low >> self.shift(), high >> self.shift());
+        let (first, last) = (low >> self.shift, high >> self.shift);
         if last - first >= BINS - 1 {
             return true;
         }
@@ -125,7 +122,7 @@ impl Summary {
 
     /// Whether there may be a NULL.
     pub fn has_nulls(&self) -> bool {
-        self.nulls & 1 != 0
+        self.nulls
     }
 
     /// Whether there may be a key.
@@ -136,7 +133,8 @@ impl Summary {
     /// As it is on a page.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        let words = [self.min, self.max, self.bits, self.nulls].into_iter().chain(self.bloom).chain(self.bins);
+        let flags = u64::from(self.nulls) | u64::from(self.shift) << 8;
+        let words = [self.min, self.max, self.bits, flags].into_iter().chain(self.bloom).chain(self.bins);
         for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
             *bytes = word.to_le_bytes();
         }
@@ -155,7 +153,8 @@ impl Summary {
         let word = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
         let bloom = std::array::from_fn(|i| word(4 + i));
         let bins = std::array::from_fn(|i| word(4 + BLOOM + i));
-        Summary { min: word(0), max: word(1), bits: word(2), nulls: word(3), bloom, bins }
+        let (nulls, shift) = (word(3) & 1 != 0, (word(3) >> 8) as u32 & 63);
+        Summary { min: word(0), max: word(1), bits: word(2), nulls, shift, bloom, bins }
     }
 }
 
