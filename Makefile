@@ -10,7 +10,7 @@ SHELL := /bin/bash
 export PG_CONFIG
 KEEP ?=
 ARGS ?=
-STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py
+STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
 .PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
 
