@@ -262,9 +262,9 @@ def test_query_of_other_dimensions(db, refused, count):
     make_table(db, ROWS[:count], dimensions=16)
     make_index(db)
     with by_index(db):
-        refused(db, "22000", "different vector dimensions 16 and 3",
+        refused(db, "22000", "different vector dimensions 3 and 16",
                 "SELECT id FROM items ORDER BY embedding <-> '[1,2,3]' LIMIT 5")
-        refused(db, "22000", "different vector dimensions 16 and 3",
+        refused(db, "22000", "different vector dimensions 3 and 16",
                 "SELECT id FROM items ORDER BY embedding <-> %b LIMIT 5", (Vector([1, 2, 3]),))
 
 

@@ -316,7 +316,7 @@ def test_null_query(shared, strategy):
 
 def test_wrong_dimensions(shared, refused):
     with settings(shared, ivflsh__enable_vector_scan="inline"):
-        refused(shared, "22000", "different vector dimensions 16 and 3",
+        refused(shared, "22000", "different vector dimensions 3 and 16",
                 "SELECT id FROM items WHERE price < 0.5 ORDER BY embedding <-> '[1,2,3]' LIMIT 3")
 
 

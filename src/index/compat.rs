@@ -2,13 +2,18 @@
 
 use pgrx::prelude::*;
 
-/// Counts an index scan in the statistics views.
+/// Counts a search in the statistics views and, from PostgreSQL 18 on, for EXPLAIN's "Index Searches".
 ///
 /// # Safety
-/// `index` is an open index.
-pub unsafe fn count_index_scan(index: pg_sys::Relation) {
+/// `scan` is an open index scan.
+pub unsafe fn count_index_scan(scan: pg_sys::IndexScanDesc) {
     // SAFETY: by contract; the same steps as PostgreSQL's macro pgstat_count_index_scan.
     unsafe {
+        let index = (*scan).indexRelation;
+        #[cfg(feature = "pg18")]
+        if let Some(instrument) = (*scan).instrument.as_mut() {
+            instrument.nsearches += 1;
+        }
         #[cfg(not(feature = "pg14"))]
         if (*index).pgstat_info.is_null() && (*index).pgstat_enabled {
             pg_sys::pgstat_assoc_relation(index);
@@ -21,6 +26,27 @@ pub unsafe fn count_index_scan(index: pg_sys::Relation) {
             #[cfg(not(any(feature = "pg14", feature = "pg15")))]
             {
                 info.counts.numscans += 1;
+            }
+        }
+    }
+}
+
+/// Counts entries that an index scan has returned, in the statistics views (PostgreSQL's macro pgstat_count_index_tuples).
+/// [`count_index_scan`] comes first.
+///
+/// # Safety
+/// `index` is an open index.
+pub unsafe fn count_index_tuples(index: pg_sys::Relation, n: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        if let Some(info) = (*index).pgstat_info.as_mut() {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            {
+                info.t_counts.t_tuples_returned += n as i64;
+            }
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            {
+                info.counts.tuples_returned += n as i64;
             }
         }
     }

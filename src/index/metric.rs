@@ -29,6 +29,24 @@ pub struct Operator {
     pub metric: Metric,
 }
 
+/// The ERROR for an index whose first column is of a type that only filter columns have, in the words that PostgreSQL has for a
+/// type without an operator class: its classes are found because filter columns have them.
+fn refuse_first_column(index: pg_sys::Relation) -> ! {
+    // SAFETY: `index` is open; both names are strings of PostgreSQL's.
+    let [type_name, method] = unsafe {
+        let columns = pgrx::PgTupleDesc::from_pg_unchecked((*index).rd_att);
+        let first = columns.get(0).map_or(pg_sys::InvalidOid, |column| column.atttypid);
+        [pg_sys::format_type_be(first), pg_sys::get_am_name((*(*index).rd_rel).relam)]
+            .map(|name| if name.is_null() { "?".into() } else { std::ffi::CStr::from_ptr(name).to_string_lossy() })
+    };
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("data type {type_name} has no default operator class for access method \"{method}\""),
+        "The first column of such an index is a vector; filter columns come after it."
+    );
+}
+
 impl Operator {
     /// The number that the support function returns and the meta page keeps.
     pub const fn code(self) -> u32 {
@@ -69,12 +87,7 @@ impl Operator {
         };
         Operator::from_code(code).unwrap_or_else(|| {
             if Kind::from_code(code).is_some() {
-                ereport!(
-                    ERROR,
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "the first column of an ivflsh index must be a vector",
-                    "Filter columns come after it."
-                );
+                refuse_first_column(index);
             }
             ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown ivflsh operator class {code}"));
         })

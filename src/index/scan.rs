@@ -127,11 +127,11 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         } else {
             state.operator.read(key.sk_argument, &mut query.vector);
             if query.vector.len() != state.dims {
-                // The operators' own words, before any page is read.
+                // Before any page is read: the operators' words, the query first, as pgvector's index scans have them.
                 ereport!(
                     ERROR,
                     PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-                    format!("different vector dimensions {} and {}", state.dims, query.vector.len())
+                    format!("different vector dimensions {} and {}", query.vector.len(), state.dims)
                 );
             }
         }
@@ -142,7 +142,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         if state.frame.as_ref().is_none_or(|(epoch, _)| *epoch != info.meta.mean_epoch) {
             state.frame = Some((info.meta.mean_epoch, info.frame(index)));
         }
-        super::compat::count_index_scan(index);
+        super::compat::count_index_scan(scan);
         let table = Table { heap: (*scan).heapRelation, snapshot: (*scan).xs_snapshot };
         let mut search = Search::new(index, table, &info, &state.frame.as_ref().unwrap().1, query);
         let n = (*scan).numberOfKeys as usize;

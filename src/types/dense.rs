@@ -454,6 +454,8 @@ fn add_to_sums<T: Element>(sums: &mut [f64], values: &[T]) -> Result<()> {
 /// Merge the states of two workers.
 pub fn combine(a: ArrayRef<'_>, b: ArrayRef<'_>, caller: &str) -> Result<StateResult> {
     let (a, b) = (AverageState::new(a, caller)?, AverageState::new(b, caller)?);
+    // In these words for half vectors as well, as pgvector has it from 0.8.6 on.
+    check_dims::<f32>(a.dims().max(b.dims()).max(1) as i64)?;
     if a.count() == 0.0 {
         return Ok(StateResult::Given(b.into_datum()));
     }

@@ -8,6 +8,7 @@ use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
 use super::plan::{self, Facts, nodes};
 use super::rows::{Row, Rows};
 use super::tids::{TidList, TidSet};
+use crate::index::compat;
 use crate::index::meta::Info;
 use crate::index::options::{self, IterativeScan};
 use crate::index::page::Tid;
@@ -1009,6 +1010,8 @@ impl Execution {
             self.totals.lists += work.lists - counted.lists;
             self.totals.entries += work.entries - counted.entries;
             self.totals.refined += work.refined - counted.refined;
+            // SAFETY: open as long as there is a run.
+            unsafe { compat::count_index_tuples(self.index, work.returned - counted.returned) };
         }
     }
 
