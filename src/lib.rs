@@ -4,10 +4,11 @@
 ::pgrx::pg_module_magic!(name, version = VERSION);
 
 /// The library's version, as `pg_get_loaded_modules` shows it from PostgreSQL 18 on.
-const VERSION: &std::ffi::CStr = match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
-    Ok(version) => version,
-    Err(_) => panic!("a version without NUL"),
-};
+const VERSION: &std::ffi::CStr =
+    match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version without NUL"),
+    };
 
 mod filter;
 mod index;
