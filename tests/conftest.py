@@ -19,6 +19,7 @@ def pytest_addoption(parser):
     group.addoption("--seconds", type=float, default=4, help="how long clients run beside each other")
     group.addoption("--clients", type=int, default=8, help="how many of them")
     group.addoption("--damage", type=int, default=48, help="damaged indexes")
+    group.addoption("--aimed", type=int, default=36, help="indexes damaged where it is likely to matter")
     group.addoption("--statements", type=int, default=0, help="compared with what tables hold (0: a few)")
     group.addoption("--tables", type=int, default=0, help="the same, told by the number of tables")
     group.addoption("--keep-going", action="store_true", help="tell all differences, not only the first")
