@@ -11,9 +11,9 @@ const VERSION: &std::ffi::CStr =
     };
 
 mod filter;
-mod hook;
 mod index;
 mod insight;
+mod memory;
 pub mod types;
 mod vector_scan;
 
@@ -23,6 +23,7 @@ use pgrx::prelude::*;
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    memory::register();
     index::options::register();
     index::projection::register();
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]

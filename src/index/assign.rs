@@ -10,6 +10,7 @@ use super::sort::Sort;
 use super::threads::Pending;
 use ann::cluster::{Assigner, Matrix};
 use ann::filter::RowKeys;
+use ann::memory;
 use pgrx::prelude::*;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -61,7 +62,7 @@ impl Lists {
 
     /// The list of each row, and the squared distance from its centroid; anything once the build is `cancelled`.
     pub fn assign(&self, rows: Matrix, cancelled: &AtomicBool) -> (Vec<u32>, Vec<f32>) {
-        let (mut lists, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
+        let (mut lists, mut distances) = (memory::zeroed(rows.rows()), memory::zeroed(rows.rows()));
         match self {
             Lists::Many(assigner) => {
                 let _ = assigner.assign_unless(rows, &mut lists, &mut distances, &|| cancelled.load(Ordering::Relaxed));
@@ -102,7 +103,7 @@ fn encode_rows<'r>(
 ) -> Vec<u8> {
     let space = frame.operator.space();
     let bytes = encode::record_bytes(leaf);
-    let mut records = vec![0_u8; n * bytes];
+    let mut records = memory::zeroed::<u8>(n * bytes);
     records.par_chunks_mut(CHUNK * bytes).enumerate().for_each(|(chunk, records)| {
         let mut encoder = Encoder::new(space, leaf);
         for (i, record) in records.chunks_exact_mut(bytes).enumerate() {
@@ -232,7 +233,7 @@ impl Batch {
     /// `entries`: else only the lists are of interest.
     fn run(mut self, frame: &Frame, leaf: &Layout, lists: &Lists, entries: bool, cancelled: &AtomicBool) -> Done {
         let padded = frame.padded();
-        let placed: Vec<Placed> = self.data.par_chunks_exact_mut(padded).map(|x| frame.place(x)).collect();
+        let placed = memory::collected_in_parallel(self.data.par_chunks_exact_mut(padded).map(|x| frame.place(x)));
         let (assigned, distances) = lists.assign(Matrix::new(&self.data, padded), cancelled);
         let row = |i: usize| Row {
             tid: self.tids[i],
@@ -276,7 +277,7 @@ struct Scan<'b> {
 pub fn scan(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>) -> Sorted {
     let n = lists.count();
     let sort = Sort::new(encode::record_bytes(&build.leaf), gather::sort_memory(build, n));
-    let mut scan = Scan::new(build, frame, lists, Purpose::Entries(sort, vec![Residuals::default(); n]));
+    let mut scan = Scan::new(build, frame, lists, Purpose::Entries(sort, memory::filled(Residuals::default(), n)));
     let heap_rows = scan.run();
     let Purpose::Entries(sort, residuals) = scan.purpose else { unreachable!("what it was made for") };
     Sorted { sort, residuals, heap_rows, index_rows: scan.index_rows }
@@ -285,14 +286,17 @@ pub fn scan(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>) -> Sorted {
 /// Reads the table and moves the centroid of each list to the mean of its rows: one iteration of k-means over all rows.
 pub fn improve(build: &Build, frame: Arc<Frame>, lists: Arc<Lists>) -> Vec<f32> {
     let (n, padded) = (lists.count(), build.padded);
-    let mut scan = Scan::new(build, frame, lists, Purpose::Means(vec![0.0; n * padded], vec![0; n]));
+    let mut scan = Scan::new(build, frame, lists, Purpose::Means(memory::zeroed(n * padded), memory::zeroed(n)));
     scan.run();
     let Purpose::Means(sums, counts) = scan.purpose else { unreachable!("what it was made for") };
     let mean = |list: usize, dim: usize| match counts[list] {
         0 => scan.lists.centroid(list as u32)[dim],
         count => (sums[list * padded + dim] / f64::from(count)) as f32,
     };
-    (0..n).flat_map(|list| (0..padded).map(move |dim| (list, dim))).map(|(list, dim)| mean(list, dim)).collect()
+    let mut centroids = memory::with_room(n * padded);
+    centroids
+        .extend((0..n).flat_map(|list| (0..padded).map(move |dim| (list, dim))).map(|(list, dim)| mean(list, dim)));
+    centroids
 }
 
 impl<'b> Scan<'b> {
@@ -383,11 +387,11 @@ unsafe extern "C-unwind" fn assign_row(
         }
         build::read_vector(state.build, *values, &mut state.value);
         let batch = &mut state.batch;
-        batch.data.extend_from_slice(&state.value);
-        batch.tids.push(Tid::from_item(&*tid));
-        batch.data.resize(batch.tids.len() * state.build.padded, 0.0);
+        memory::append(&mut batch.data, &state.value);
+        memory::push(&mut batch.tids, Tid::from_item(&*tid));
+        memory::resize(&mut batch.data, batch.tids.len() * state.build.padded, 0.0);
         if state.build.filters.len() > 0 {
-            batch.keys.push(build::read_keys(state.build, values, nulls));
+            memory::push(&mut batch.keys, build::read_keys(state.build, values, nulls));
         }
         if batch.tids.len() == batch_rows(state.build) {
             state.submit();
@@ -397,14 +401,14 @@ unsafe extern "C-unwind" fn assign_row(
 
 /// The numbers of rows, in the order of their lists.
 pub fn order_of(lists: &[u32], count: usize) -> Vec<u32> {
-    let mut next = vec![0_u32; count + 1];
+    let mut next = memory::zeroed::<u32>(count + 1);
     for &list in lists {
         next[list as usize + 1] += 1;
     }
     for i in 0..count {
         next[i + 1] += next[i];
     }
-    let mut order = vec![0; lists.len()];
+    let mut order = memory::zeroed(lists.len());
     for (row, &list) in lists.iter().enumerate() {
         order[next[list as usize] as usize] = row as u32;
         next[list as usize] += 1;

@@ -26,6 +26,7 @@ use super::write::{Entry, ListWriter};
 use crate::filter::columns::Columns;
 use ann::cluster::{self, Assigner, Centroids, Matrix, TrainOptions};
 use ann::filter::{RowKeys, Summary};
+use ann::memory;
 use pgrx::prelude::*;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -102,6 +103,10 @@ pub struct Build {
     pub leaf: Layout,
     inner: Layout,
     pub pool: Pool,
+    /// Bytes that it may take, and can get.
+    pub memory: usize,
+    /// Whether that is all of `maintenance_work_mem`.
+    pub has_all_memory: bool,
 }
 
 /// Lists of one level while the tree is made.
@@ -127,6 +132,9 @@ pub unsafe extern "C-unwind" fn ambuild(
     let padded = ann::quantize::padded_dims(dims);
     let bits = options::bits(index);
     let shape = Shape { padded, bits, filters: filters.len() };
+    // Threads come first: what they take is not to be had any more.
+    let pool = Pool::new();
+    let (memory, has_all_memory) = gather::memory();
     let build = Build {
         heap,
         index,
@@ -139,7 +147,9 @@ pub unsafe extern "C-unwind" fn ambuild(
         seed: seed(index),
         leaf: Layout::new(shape, false),
         inner: Layout::new(shape, true),
-        pool: Pool::new(),
+        pool,
+        memory,
+        has_all_memory,
     };
     let (heap_rows, index_rows) = build.run();
     // SAFETY: `index` is open; the result is read by the caller before its memory context goes.
@@ -203,12 +213,6 @@ fn checked_dims(index: pg_sys::Relation) -> usize {
     dims
 }
 
-/// Memory that a build may take, in bytes.
-pub fn memory() -> usize {
-    // SAFETY: a plain setting of the backend, in kB.
-    unsafe { pg_sys::maintenance_work_mem as usize * 1024 }
-}
-
 /// Reads the vector of a row into `out`.
 ///
 /// # Safety
@@ -267,7 +271,7 @@ impl Build {
                 }
                 centroids
             }));
-            let lists = self.lists(levels[0].centroids.clone());
+            let lists = self.lists(memory::copied(&levels[0].centroids));
             trim_memory();
             enter(Phase::Assigning);
             let mut sorted = assign::scan(&self, frame.clone(), lists);
@@ -281,14 +285,14 @@ impl Build {
             return (sorted.heap_rows, sorted.index_rows);
         };
         let levels = self.levels(trained.map(|(_, centroids)| centroids));
-        let lists = self.lists(levels[0].centroids.clone());
+        let lists = self.lists(memory::copied(&levels[0].centroids));
         enter(Phase::Calibrating);
         let data = rows.data;
         let (rule, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
         if let Some(rule) = rule {
             meta.rule = rule;
         }
-        let mut residuals = vec![Residuals::default(); levels[0].parents.len()];
+        let mut residuals = memory::filled(Residuals::default(), levels[0].parents.len());
         for (&list, &distance) in assigned.iter().zip(&distances) {
             residuals[list as usize].add(distance);
         }
@@ -304,7 +308,8 @@ impl Build {
     /// Lists for a table of `rows` rows.
     pub fn wanted_lists(&self, rows: f64) -> usize {
         let asked = options::lists(self.index);
-        let wanted = if asked > 0 { asked } else { self.suitable_lists(rows).min(gather::most_lists(self.padded)) };
+        let wanted =
+            if asked > 0 { asked } else { self.suitable_lists(rows).min(gather::most_lists(self.memory, self.padded)) };
         wanted.min(options::MAX_LISTS as usize)
     }
 
@@ -320,17 +325,15 @@ impl Build {
         let (operator, dims, padded) = (self.operator, self.dims, self.padded);
         self.pool.run(move |_| {
             let rows = data.len() / padded;
-            let parts: Vec<Vec<f64>> = data
-                .par_chunks(PIECE * padded)
-                .map(|rows| {
-                    let mut sum = vec![0.0_f64; dims];
-                    for row in rows.chunks_exact(padded) {
-                        let scale = operator.scale(row);
-                        sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v) * scale);
-                    }
-                    sum
-                })
-                .collect();
+            let parts = data.par_chunks(PIECE * padded).map(|rows| {
+                let mut sum = vec![0.0_f64; dims];
+                for row in rows.chunks_exact(padded) {
+                    let scale = operator.scale(row);
+                    sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v) * scale);
+                }
+                sum
+            });
+            let parts: Vec<Vec<f64>> = memory::collected_in_parallel(parts);
             let mean = |dim: usize| (parts.iter().map(|part| part[dim]).sum::<f64>() / rows as f64) as f32;
             let mut mean: Vec<f32> = if rows < LEAST_FOR_MEAN { Vec::new() } else { (0..dims).map(mean).collect() };
             if !finite(&mean) {
@@ -375,7 +378,7 @@ impl Build {
         };
         let mut levels = vec![centroids];
         while levels.last().unwrap().len() / self.padded > ROOT_ENTRIES {
-            let below = Arc::new(levels.last().unwrap().clone());
+            let below = Arc::new(memory::copied(levels.last().unwrap()));
             let count = below.len() / self.padded;
             levels.push(cluster(&self.pool, below, count, self.padded, count / INNER_ENTRIES, self.seed));
         }
@@ -397,7 +400,7 @@ impl Build {
             let (assigned, distances) = lists.assign(Matrix::new(&data, padded), cancelled);
             let Lists::Many(assigner) = &*lists else { return (None, assigned, distances) };
             let centroids = assigner.centroids();
-            let mut residuals = vec![Residuals::default(); centroids.rows()];
+            let mut residuals = memory::filled(Residuals::default(), centroids.rows());
             for (&list, &distance) in assigned.iter().zip(&distances).take(usable) {
                 residuals[list as usize].add(distance);
             }
@@ -407,7 +410,7 @@ impl Build {
                 rows: &data[..usable * padded],
                 lists: &assigned[..usable],
                 centroids: centroids.data,
-                radii: &residuals.iter().map(Residuals::radius).collect::<Vec<f32>>(),
+                radii: &memory::collected(residuals.iter().map(Residuals::radius)),
                 mean: &frame.rotated_mean(),
             };
             (Some(calibrate::calibrate(&sample, cancelled)), assigned, distances)
@@ -450,9 +453,9 @@ impl Build {
         let padded = self.padded;
         let mut encoder = Encoder::new(self.operator.space(), &self.leaf);
         // Lists of rows. A list that got no row is left out.
-        let mut children: Vec<Option<Child>> = vec![None; residuals.len()];
+        let mut children: Vec<Option<Child>> = memory::filled(None, residuals.len());
         // Of each list, in the order of `children`.
-        let mut summaries = vec![Summary::EMPTY; residuals.len() * self.filters.len()];
+        let mut summaries = memory::filled(Summary::EMPTY, residuals.len() * self.filters.len());
         {
             let mut writer = ListWriter::new(self.index, &self.leaf, 0);
             let mut open: Option<usize> = None;
@@ -482,7 +485,7 @@ impl Build {
                 written += 1;
                 if written % 1024 == 0 {
                     writer.unlock();
-                    pgrx::check_for_interrupts!();
+                    crate::memory::check_for_interrupts();
                     progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, written);
                 }
             }
@@ -499,7 +502,8 @@ impl Build {
         let squares: f64 = residuals.iter().map(|r| r.squares).sum();
         meta.spread = (squares / index_rows) as f32;
         (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
-        let fewer = options::lists(self.index) > 0 || gather::most_lists(padded) < self.suitable_lists(index_rows);
+        let fewer =
+            options::lists(self.index) > 0 || gather::most_lists(self.memory, padded) < self.suitable_lists(index_rows);
         if fewer && meta.lists > 1 {
             meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(page::LEAST_TARGET);
         }
@@ -533,19 +537,19 @@ impl Build {
         for (i, level) in levels.iter().enumerate() {
             let above = levels.get(i + 1);
             let parents = above.map_or(1, |l| l.parents.len());
-            let mut members: Vec<Vec<u32>> = vec![Vec::new(); parents];
+            let mut members: Vec<Vec<u32>> = memory::filled(Vec::new(), parents);
             for (list, &parent) in level.parents.iter().enumerate() {
                 if children[list].is_some() {
-                    members[parent as usize].push(list as u32);
+                    memory::push(&mut members[parent as usize], list as u32);
                 }
             }
             let mut writer = ListWriter::new(self.index, &self.inner, i as u8 + 1);
-            let mut next: Vec<Option<Child>> = vec![None; parents];
+            let mut next: Vec<Option<Child>> = memory::filled(None, parents);
             for (parent, members) in members.iter().enumerate() {
                 if members.is_empty() && above.is_some() {
                     continue;
                 }
-                pgrx::check_for_interrupts!();
+                crate::memory::check_for_interrupts();
                 *last_list += 1;
                 writer.begin(*last_list);
                 let origin = above.map_or(&zero[..], |l| &l.centroids[parent * padded..][..padded]);
@@ -601,30 +605,31 @@ impl Rows {
     /// Places rows; drops those without direction, and of a sample those that have values at the ends of f32's range.
     fn new(frame: &Frame, mut data: Vec<f32>, mut whole: Option<Whole>, padded: usize) -> Rows {
         let placed: Vec<(Placed, bool)> =
-            data.par_chunks_exact_mut(padded).map(|x| (frame.place(x), finite(x))).collect();
+            memory::collected_in_parallel(data.par_chunks_exact_mut(padded).map(|x| (frame.place(x), finite(x))));
         let is_usable = |row: &(Placed, bool)| row.0 != Placed::Nowhere && row.1;
         let usable = placed.iter().filter(|row| is_usable(row)).count();
         if usable < placed.len() {
-            let (kept, unusual): (Vec<usize>, Vec<usize>) = (0..placed.len())
-                .filter(|&i| placed[i].0 != Placed::Nowhere && (is_usable(&placed[i]) || whole.is_some()))
-                .partition(|&i| is_usable(&placed[i]));
-            let last: Vec<f32> = unusual.iter().flat_map(|&i| &data[i * padded..][..padded]).copied().collect();
+            let all = (0..placed.len()).filter(|&i| placed[i].0 != Placed::Nowhere);
+            let kept: Vec<usize> = memory::collected(all.clone().filter(|&i| is_usable(&placed[i])));
+            let unusual: Vec<usize> = memory::collected(all.filter(|&i| !is_usable(&placed[i]) && whole.is_some()));
+            let last: Vec<f32> =
+                memory::collected(unusual.iter().flat_map(|&i| &data[i * padded..][..padded]).copied());
             for (to, &from) in kept.iter().enumerate() {
                 data.copy_within(from * padded..(from + 1) * padded, to * padded);
             }
             data.truncate(usable * padded);
-            data.extend_from_slice(&last);
+            memory::append(&mut data, &last);
             let order = || kept.iter().chain(&unusual).copied();
             if let Some(Whole { tids, keys, .. }) = &mut whole {
-                *tids = order().map(|i| tids[i]).collect();
+                *tids = memory::collected(order().map(|i| tids[i]));
                 if !keys.is_empty() {
-                    *keys = order().map(|i| keys[i].clone()).collect();
+                    *keys = memory::collected(order().map(|i| keys[i].clone()));
                 }
             }
-            let placed = order().map(|i| placed[i].0).collect();
+            let placed = memory::collected(order().map(|i| placed[i].0));
             return Rows { data: Arc::new(data), usable, training: usable, placed, whole };
         }
-        let placed = placed.into_iter().map(|row| row.0).collect();
+        let placed = memory::collected(placed.iter().map(|row| row.0));
         Rows { data: Arc::new(data), usable, training: usable, placed, whole }
     }
 
@@ -675,7 +680,7 @@ pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usiz
     let above = cluster(pool, centroids.clone(), centroids.len() / padded, padded, parents.max(1), SEED);
     pool.run(move |_| {
         let rows = Matrix::new(&centroids, padded);
-        let (mut groups, mut distances) = (vec![0; rows.rows()], vec![0.0; rows.rows()]);
+        let (mut groups, mut distances) = (memory::zeroed(rows.rows()), memory::zeroed(rows.rows()));
         Assigner::new(&Centroids::new(padded, above)).assign(rows, &mut groups, &mut distances);
         groups
     })
@@ -693,7 +698,7 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, inner:
         .into_iter()
         .map(|centroids| {
             let n = centroids.len() / padded;
-            Level { parents: vec![0; n], records: vec![0; n * record], centroids }
+            Level { parents: memory::zeroed(n), records: memory::zeroed(n * record), centroids }
         })
         .collect();
     for i in (0..levels.len()).rev() {
@@ -702,8 +707,8 @@ fn quantize_levels(centroids: Vec<Vec<f32>>, space: ann::quantize::Space, inner:
         let n = level.parents.len();
         let zero = vec![0.0; padded];
         if let Some(above) = above.first() {
-            let mut distances = vec![0.0; n];
-            Assigner::new(&Centroids::new(padded, above.centroids.clone())).assign(
+            let mut distances = memory::zeroed(n);
+            Assigner::new(&Centroids::new(padded, memory::copied(&above.centroids))).assign(
                 Matrix::new(&level.centroids, padded),
                 &mut level.parents,
                 &mut distances,

@@ -13,6 +13,7 @@ use super::assign::order_of;
 use super::page::{RECALLS, StoppingRule};
 use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
+use ann::memory;
 use ann::quantize::{ListTerm, Space};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -75,7 +76,7 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> StoppingRule {
     let first: Vec<u32> = queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES)).collect();
     measured(&first, FIRST_DEPTH.min(lists), &mut |group| {
         for query in &group.queries {
-            needed.extend_from_slice(&query.needed);
+            memory::append(&mut needed, &query.needed);
             deepest = deepest.max(query.deepest);
         }
     });
@@ -251,7 +252,7 @@ struct Near {
 impl<'s> Members<'s> {
     fn new(sample: &'s Sample<'s>) -> Members<'s> {
         let rows = order_of(sample.lists, sample.radii.len());
-        let mut starts = vec![0_u32; sample.radii.len() + 1];
+        let mut starts = memory::zeroed::<u32>(sample.radii.len() + 1);
         sample.lists.iter().for_each(|&list| starts[list as usize + 1] += 1);
         for i in 1..starts.len() {
             starts[i] += starts[i - 1];
@@ -277,35 +278,31 @@ impl<'s> Members<'s> {
 
     /// Takes the rows `at` as queries, and looks into the `depth` lists nearest to each.
     fn measure(&self, at: &[u32], depth: usize, cancelled: &AtomicBool) -> Group {
-        let queries: Vec<(Vec<f32>, Vec<Near>)> = at.par_iter().map(|&at| self.nearest_lists(at, depth)).collect();
+        let queries = memory::collected_in_parallel(at.par_iter().map(|&at| self.nearest_lists(at, depth)));
         // List by list, so that its rows are read once for all queries.
-        let mut pairs: Vec<(u32, u32)> = queries
-            .iter()
-            .zip(0..)
-            .flat_map(|((_, lists), query)| lists.iter().map(move |near| (near.list, query)))
-            .collect();
+        let pairs =
+            queries.iter().zip(0..).flat_map(|((_, lists), query)| lists.iter().map(move |near| (near.list, query)));
+        let mut pairs: Vec<(u32, u32)> = memory::collected(pairs);
         pairs.sort_unstable();
-        let by_list: Vec<&[(u32, u32)]> = pairs.chunk_by(|x, y| x.0 == y.0).collect();
-        let distances: Vec<Vec<f32>> = by_list
-            .par_iter()
-            .map(|pairs| {
-                let rows = self.of(pairs[0].0);
-                let mut distances = vec![f32::INFINITY; pairs.len() * rows.len()];
-                if cancelled.load(Ordering::Relaxed) {
-                    return distances;
-                }
-                for (i, &row) in rows.iter().enumerate() {
-                    let x = self.row(row);
-                    for (j, &(_, query)) in pairs.iter().enumerate() {
-                        // A query is not its own neighbour.
-                        if at[query as usize] != row {
-                            distances[j * rows.len() + i] = self.distance(&queries[query as usize].0, x);
-                        }
+        let by_list: Vec<&[(u32, u32)]> = memory::collected(pairs.chunk_by(|x, y| x.0 == y.0));
+        let distances = by_list.par_iter().map(|pairs| {
+            let rows = self.of(pairs[0].0);
+            let mut distances = memory::filled(f32::INFINITY, pairs.len() * rows.len());
+            if cancelled.load(Ordering::Relaxed) {
+                return distances;
+            }
+            for (i, &row) in rows.iter().enumerate() {
+                let x = self.row(row);
+                for (j, &(_, query)) in pairs.iter().enumerate() {
+                    // A query is not its own neighbour.
+                    if at[query as usize] != row {
+                        distances[j * rows.len() + i] = self.distance(&queries[query as usize].0, x);
                     }
                 }
-                distances
-            })
-            .collect();
+            }
+            distances
+        });
+        let distances: Vec<Vec<f32>> = memory::collected_in_parallel(distances);
         let find = |list: u32, query: u32| {
             let block = by_list.partition_point(|pairs| pairs[0].0 < list);
             let place = by_list[block].partition_point(|pair| pair.1 < query);
@@ -331,7 +328,7 @@ impl<'s> Members<'s> {
         }
         let norm = ann::distance::norm_squared(&query).sqrt();
         let mut lists: Vec<(f32, u32)> =
-            centroids.chunks_exact(padded).map(|c| self.distance(&query, c)).zip(0..).collect();
+            memory::collected(centroids.chunks_exact(padded).map(|c| self.distance(&query, c)).zip(0..));
         let order = |x: &(f32, u32), y: &(f32, u32)| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1));
         if depth < lists.len() {
             lists.select_nth_unstable_by(depth, order);
@@ -342,7 +339,7 @@ impl<'s> Members<'s> {
             let b = if space == Space::L2 { a.max(0.0).sqrt() } else { norm };
             Near { term: ListTerm { a, b }, list, block: 0, part: 0..0, nearest: f32::INFINITY }
         });
-        let near = near.collect();
+        let near = memory::collected(near);
         (query, near)
     }
 
@@ -353,12 +350,10 @@ impl<'s> Members<'s> {
         let mut least: Vec<f32> = lists.iter().map(|near| near.nearest).collect();
         let enough = FIRST_GOAL.min(least.len()) - 1;
         let bound = *least.select_nth_unstable_by(enough, f32::total_cmp).1;
-        let mut near: Vec<(f32, usize)> = lists
-            .iter()
-            .enumerate()
-            .filter(|(_, near)| near.nearest <= bound)
-            .flat_map(|(i, near)| distances[near.block][near.part.clone()].iter().map(move |&d| (d, i)))
-            .collect();
+        let near = lists.iter().enumerate().filter(|(_, near)| near.nearest <= bound);
+        let mut near: Vec<(f32, usize)> = memory::collected(
+            near.flat_map(|(i, near)| distances[near.block][near.part.clone()].iter().map(move |&d| (d, i))),
+        );
         near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
         let within = near.get(FIRST_GOAL - 1).map(|near| near.0).filter(|d| d.is_finite())?;
         let neighbours = near[..RESULTS].iter().map(|&(_, i)| (&lists[i], i));

@@ -4,7 +4,9 @@ use super::build::{self, Build, progress};
 use super::page::Tid;
 use super::sample::Reservoir;
 use super::storage;
+use crate::memory::is_to_be_had;
 use ann::filter::RowKeys;
+use ann::memory;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -25,6 +27,8 @@ const BEYOND: usize = 40 << 20;
 /// Copies of the centroids that there are at a time while they are trained, and afterwards.
 const TRAINED_COPIES: usize = 5;
 const KEPT_COPIES: usize = 4;
+/// A build does not try to get on with less.
+const LEAST_MEMORY: usize = 1 << 20;
 /// Rows that are more than this share of the table are read as all are.
 const MOST_OF_THE_TABLE: f64 = 0.7;
 
@@ -52,21 +56,32 @@ pub fn training_rows(lists: usize) -> usize {
     lists.saturating_mul(SAMPLE_PER_LIST).max(LEAST_SAMPLE)
 }
 
+/// Memory for a build, in bytes: `maintenance_work_mem`, or the part of it that can be had, and whether it is all.
+pub fn memory() -> (usize, bool) {
+    // SAFETY: a plain setting of the backend, in kB.
+    let allowed = unsafe { pg_sys::maintenance_work_mem as usize * 1024 };
+    let mut memory = allowed;
+    while memory > LEAST_MEMORY && !is_to_be_had(memory + BEYOND) {
+        memory /= 2;
+    }
+    (memory, memory == allowed)
+}
+
 /// Most lists whose centroids a build has memory for.
-pub fn most_lists(padded: usize) -> usize {
-    (build::memory() + BEYOND) * 3 / 4 / ((TRAINED_COPIES + 1) * 4 * padded)
+pub fn most_lists(memory: usize, padded: usize) -> usize {
+    (memory + BEYOND) / 4 * 3 / ((TRAINED_COPIES + 1) * 4 * padded)
 }
 
 /// Memory (kB) for the sort of the rows, beside the centroids of so many lists.
 pub fn sort_memory(build: &Build, lists: usize) -> i32 {
     let others = KEPT_COPIES * lists * 4 * build.padded + 4 * build::BATCH_BYTES;
-    let memory = build::memory();
+    let memory = build.memory;
     (memory.saturating_sub(others.saturating_sub(BEYOND)).max(memory / 4) / 1024) as i32
 }
 
 /// Reads rows for `build`: all, if they fit, else as many as a training set should have and memory holds.
 pub fn gather(build: &Build) -> Gathered {
-    let memory = build::memory();
+    let memory = build.memory;
     let share = (memory as f64 * SHARE) as usize;
     let blocks = storage::blocks(build.heap);
     let rows = estimate(build, blocks);
@@ -87,7 +102,7 @@ pub fn gather(build: &Build) -> Gathered {
     }
     let mut sampled = blocks;
     if (wanted as f64) < rows * MOST_OF_THE_TABLE {
-        sampled = ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).clamp(1, blocks);
+        sampled = ((wanted as f64 / rows * f64::from(blocks) * 1.1) as u32).max(1).min(blocks);
     }
     let mut reader = Reader::new(build, wanted, false);
     reader.read_blocks(blocks, sampled);
@@ -124,7 +139,10 @@ fn notice(build: &Build, rows: usize, lists: usize, improvements: usize) {
         "The table is read {} more to place them better.",
         if improvements == 1 { "once" } else { "twice" }
     ))
-    .set_hint(format!("Increase maintenance_work_mem to {} MB to speed up the build.", (enough / 1e6).ceil()))
+    .set_hint(match build.has_all_memory {
+        true => format!("Increase maintenance_work_mem to {} MB to speed up the build.", (enough / 1e6).ceil()),
+        false => format!("The system has no more than {} MB for the build.", build.memory >> 20),
+    })
     .report(PgLogLevel::NOTICE);
 }
 
@@ -137,6 +155,10 @@ fn bytes_per_row(build: &Build) -> usize {
 
 /// Rows of the table, as the planner estimates them.
 fn estimate(build: &Build, blocks: u32) -> f64 {
+    // Of an empty table PostgreSQL thinks that it will have ten pages.
+    if blocks == 0 {
+        return 0.0;
+    }
     let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
     // SAFETY: `heap` is an open table.
     let counted = unsafe {
@@ -225,7 +247,7 @@ impl<'b> Reader<'b> {
             pg_sys::BlockSampler_Init(&mut sampler, blocks, sampled as i32, (build.seed >> 16) as u32);
             while pg_sys::BlockSampler_HasMore(&mut sampler) {
                 read(pg_sys::BlockSampler_Next(&mut sampler), 1);
-                pgrx::check_for_interrupts!();
+                crate::memory::check_for_interrupts();
             }
         }
     }
@@ -260,9 +282,9 @@ unsafe extern "C-unwind" fn read_row(
             reader.whole = None;
         }
         if let Some((tids, keys)) = &mut reader.whole {
-            tids.push(Tid::from_item(&*tid));
+            memory::push(tids, Tid::from_item(&*tid));
             if reader.build.filters.len() > 0 {
-                keys.push(build::read_keys(reader.build, values, nulls));
+                memory::push(keys, build::read_keys(reader.build, values, nulls));
             }
         }
     }

@@ -133,7 +133,7 @@ impl Inserter {
                     }
                 }
             };
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             info = match refused {
                 Refused::Stale(stale) => Info::after(index, stale, info.meta.epoch),
                 Refused::Closed => {
@@ -205,7 +205,7 @@ impl Inserter {
         if page::opaque(buffer.page()).closed() {
             return Err(Refused::Closed);
         }
-        let mut change = Change::begin(index);
+        let change = Change::begin(index);
         let page = change.edit(&buffer, false);
         for (column, summary) in wider {
             page::write_summary(page, &self.inner, cell, column, &summary);

@@ -34,7 +34,7 @@ impl Structure {
             let old = self.close(path[0].list.head, path[0].list.id, self.centroid(path[0].cell, path[0].list.id));
             let before = members.len();
             for entry in &old.entries {
-                pgrx::check_for_interrupts!();
+                crate::memory::check_for_interrupts();
                 self.read_member(entry, (old.list, &old.centroid), &mut members);
             }
             olds.push((path, old, members.len() - before));

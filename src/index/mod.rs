@@ -4,6 +4,7 @@
 //! * [`page`]: the page layout; the only place with offsets.
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
+//! * [`returned`]: the rows that a scan has returned.
 //! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows.
 //! * [`projection`], [`limit`]: plans without the distances that nobody sees; the LIMIT reaches the scan.
 //! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split. [`merge`], [`tidy`]: what VACUUM does beside.
@@ -27,6 +28,7 @@ pub mod options;
 pub mod page;
 pub mod projection;
 pub mod recalibrate;
+pub mod returned;
 pub mod rows;
 pub mod sample;
 pub mod scan;

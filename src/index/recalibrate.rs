@@ -12,6 +12,7 @@ use super::sample::Random;
 use super::search::FIRST_GOAL;
 use super::storage::{Buffer, Stale, blocks};
 use super::tree::{self, CodeReader, Cursor, List, Query, Scores};
+use ann::memory;
 use ann::quantize::{self, BLOCK, ListTerm};
 use pgrx::prelude::*;
 use std::ops::Range;
@@ -84,7 +85,7 @@ pub fn measure(
             spread += lists[0].radius * lists[0].radius;
         }
     }
-    let needed: Vec<Needed> = seen.iter().flat_map(|s| s.needed.iter().copied()).collect();
+    let needed: Vec<Needed> = memory::collected(seen.iter().flat_map(|s| s.needed.iter().copied()));
     if seen.len() * 2 < queries {
         return None;
     }
@@ -159,7 +160,7 @@ impl Seen {
                         if block.tid(slot) != itself
                             && let Some(cell) = block.cell(slot)
                         {
-                            candidates.push((scores.lower[slot], cell, block.tid(slot)));
+                            memory::push(&mut candidates, (scores.lower[slot], cell, block.tid(slot)));
                         }
                     }
                 }
@@ -182,7 +183,7 @@ impl Seen {
                     if !distance.is_finite() {
                         continue;
                     }
-                    seen.distances.push(distance);
+                    memory::push(&mut seen.distances, distance);
                     let at = best.partition_point(|b| b.0 < distance);
                     best.insert(at, (distance, number));
                     best.truncate(KEPT);

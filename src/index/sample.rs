@@ -1,5 +1,7 @@
 //! Random numbers, and reservoir sampling.
 
+use ann::memory;
+
 /// A uniform sample of the rows offered (Vitter's algorithm R), the same for the same rows in the same order.
 pub struct Reservoir {
     wanted: usize,
@@ -32,6 +34,11 @@ impl Reservoir {
         let slot = self.seen;
         self.seen += 1;
         let slot = if slot < self.wanted {
+            if self.data.len() == self.data.capacity() {
+                // Twice as much as there is, but never more than will be wanted.
+                let rows = (slot + 1).next_power_of_two().max(64).min(self.wanted);
+                memory::room_for(&mut self.data, rows * self.stride);
+            }
             self.data.resize((slot + 1) * self.stride, 0.0);
             slot
         } else {

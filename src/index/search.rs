@@ -20,15 +20,17 @@ use super::meta::Info;
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
+use super::returned::Returned;
 use super::rows::{self, Rows, Table};
 use super::storage::{self, Stale, corrupted};
 use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Nearest, Query, Scores};
 use crate::filter::predicate::Predicate;
+use ann::memory;
 use ann::quantize::{self, Bits, Space};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 /// Results that the lists are chosen for when nothing is known about the LIMIT, or it is no more than 10: also the few rows
 /// more that the executor looks at to be sure of their order. The stopping rule is calibrated for this share.
@@ -284,7 +286,7 @@ pub struct Search {
     slack: f32,
     /// Rows returned, with an upper bound of the distance. strict: those at or over `last`. Others cannot come up again, not
     /// even from another list, to which they were moved: the lower bound there is another one, but not over the upper one.
-    returned: HashMap<Tid, f32>,
+    returned: Returned,
     /// Size of `returned` at which it is cleared of others.
     returned_most: usize,
     started: bool,
@@ -345,7 +347,7 @@ impl Search {
             last: f32::NEG_INFINITY,
             farthest: f32::NEG_INFINITY,
             slack: 0.0,
-            returned: HashMap::new(),
+            returned: Returned::default(),
             returned_most: RETURNED_LEAST,
             started: false,
             work: Work::default(),
@@ -426,15 +428,14 @@ impl Search {
         if !self.relaxed && row.lower < self.last {
             return None;
         }
-        if self.returned.insert(row.tid, self.upper_bound(row)).is_some() {
+        if !self.returned.insert(row.tid, self.upper_bound(row)) {
             return None;
         }
         let bound = row.certain.min(self.deflated(row.estimate));
         self.last = self.last.max(bound);
-        if !self.relaxed && self.returned.len() >= self.returned_most {
-            let last = self.last;
-            self.returned.retain(|_, upper| *upper >= last);
-            self.returned_most = (2 * self.returned.len()).max(RETURNED_LEAST);
+        if !self.relaxed && self.returned.kept() >= self.returned_most {
+            self.returned.forget_below(self.last);
+            self.returned_most = (2 * self.returned.kept()).max(RETURNED_LEAST);
         }
         self.work.returned += 1;
         Some(bound)
@@ -525,6 +526,7 @@ impl Search {
             }
             let none = batch.is_empty();
             self.refine(&mut batch);
+            memory::room(&mut self.heap, batch.len());
             self.heap.extend(batch.drain(..));
             self.batch = batch;
             if none {
@@ -624,7 +626,7 @@ impl Search {
         let mut reader = Rows::of(self.rel, self.table, operator);
         let mut value = Vec::new();
         rows.retain_mut(|row| {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             self.work.refined += u64::from(row.stage == Stage::Sketch);
             if reader.read(row.tid, &mut value) != rows::Row::Read || value.len() != self.original.len() {
                 return false;
@@ -653,7 +655,7 @@ impl Search {
                     return;
                 }
                 Err(stale) => {
-                    pgrx::check_for_interrupts!();
+                    crate::memory::check_for_interrupts();
                     self.stale = Some((stale, self.meta.epoch));
                     self.renew();
                 }
@@ -666,7 +668,7 @@ impl Search {
         let filter = self.restriction.predicate.as_ref();
         while self.lists.len() < count && self.stale.is_none() {
             match self.coming.next(self.rel, &self.meta, &self.inner, &self.query, filter, (within, self.stop)) {
-                Ok(Some(list)) => self.lists.push(list),
+                Ok(Some(list)) => memory::push(&mut self.lists, list),
                 Ok(None) => return,
                 Err(stale) => self.stale = Some((stale, self.meta.epoch)),
             }
@@ -759,7 +761,7 @@ impl Search {
 
     /// Starts over with a larger goal, for the rows that have not been returned; false when there are no others.
     fn widen(&mut self) -> bool {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         if self.horizon == f32::INFINITY
             && self.wanted >= self.meta.lists as usize
             && self.coming.is_exhausted()
@@ -772,7 +774,7 @@ impl Search {
         if self.widened_at == self.work.returned {
             self.room = self.room.saturating_mul(GOAL_GROWTH);
         }
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         self.widened_at = self.work.returned;
         self.goal = self.goal.saturating_mul(GOAL_GROWTH);
         self.enough = self.goal;
@@ -843,8 +845,9 @@ impl Search {
         let few = if all_lists { FEW_OF_ALL } else { FEW_CANDIDATES };
         if self.restriction.is_some() && self.pool.len() <= few {
             for stage in [Stage::Sketch, Stage::Code] {
-                let mut rest: Vec<Candidate> = self.pool.extract_if(.., |row| row.stage == stage).collect();
+                let mut rest: Vec<Candidate> = memory::collected(self.pool.extract_if(.., |row| row.stage == stage));
                 self.refine(&mut rest);
+                memory::room(&mut self.pool, rest.len());
                 self.pool.append(&mut rest);
             }
         }
@@ -903,7 +906,7 @@ impl Search {
             return;
         }
         let number = self.scanned.len() as u32;
-        self.scanned.push((list, epoch));
+        memory::push(&mut self.scanned, (list, epoch));
         self.work.lists += 1;
         let (rel, leaf, passing) = (self.rel, self.leaf, self.passing);
         let mut cursor = Cursor::new(rel, &leaf, &list);
@@ -943,6 +946,7 @@ impl Search {
                     let Some(cell) = block.cell(slot) else {
                         corrupted(rel, buffer.block(), Damage::Bounds);
                     };
+                    memory::room(&mut self.pool, 1);
                     self.pool.push(Candidate {
                         key: scores.lower[slot],
                         lower: scores.lower[slot],
@@ -1000,7 +1004,7 @@ impl Search {
             // One deviation below the estimate; the bound is DEFAULT_Z below.
             let likely = row.estimate - (row.estimate - row.lower) / quantize::DEFAULT_Z;
             if likely < near || row.lower <= self.last {
-                batch.push(row);
+                memory::push(&mut batch, row);
             } else {
                 self.pool[keep] = row;
                 keep += 1;
@@ -1010,7 +1014,7 @@ impl Search {
         self.refine(&mut batch);
         if batch.first().is_some_and(|row| row.stage == Stage::Code) && batch.iter().any(|row| row.lower <= self.last) {
             // Only the row itself can tell whether it comes too late.
-            let mut rows = batch.extract_if(.., |row| row.lower <= self.last).collect();
+            let mut rows = memory::collected(batch.extract_if(.., |row| row.lower <= self.last));
             self.refine(&mut rows);
             batch.append(&mut rows);
         }
@@ -1019,8 +1023,8 @@ impl Search {
             note(&mut self.best, self.goal, row.estimate);
             note(&mut self.nearer, self.rank, row.estimate);
             let late = row.lower < self.last && !self.relaxed;
-            if !late && !self.returned.contains_key(&row.tid) {
-                self.pool.push(row);
+            if !late && !self.returned.contains(row.tid) {
+                memory::push(&mut self.pool, row);
             }
         }
         self.batch = batch;
@@ -1033,7 +1037,7 @@ impl Search {
         if self.best.len() >= goal || self.pool.len() - self.unseen <= goal {
             return f32::INFINITY;
         }
-        let mut estimates: Vec<f32> = self.pool[self.unseen..].iter().map(|c| c.estimate).collect();
+        let mut estimates: Vec<f32> = memory::collected(self.pool[self.unseen..].iter().map(|c| c.estimate));
         let likely = *estimates.select_nth_unstable_by(goal, f32::total_cmp).1;
         self.within.map_or(likely, |within| likely.max(within))
     }
@@ -1072,6 +1076,7 @@ fn rank_of(goal: usize) -> usize {
 /// Adds a distance to the best `most` found.
 fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
     if best.len() < most {
+        memory::room(best, 1);
         best.push(Distance(distance));
     } else if let Some(mut farthest) = best.peek_mut()
         && distance < farthest.0

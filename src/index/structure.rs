@@ -21,6 +21,7 @@ use super::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
 use super::write::{self, CodeStream, Entries, Entry};
 use ann::cluster::{self, Matrix};
 use ann::filter::{RowKeys, Summarizer, Summary};
+use ann::memory;
 use ann::quantize::{self, BLOCK, Space};
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
@@ -74,14 +75,14 @@ pub(super) fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u
 pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), _lock: &StructureLock) {
     let (mut next, mut steps) = (head, Steps::new());
     while next != NO_BLOCK {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         let buffer = Buffer::write(index, next);
         // Replaced in the meantime.
         let Ok(posting) = Posting::open(buffer.page(), leaf, list) else { return };
         steps.step(index, next);
         next = posting.opaque.next;
         if posting.opaque.closed() {
-            let mut change = Change::begin(index);
+            let change = Change::begin(index);
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
             change.commit();
         }
@@ -92,7 +93,7 @@ pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), 
 pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock: &StructureLock) {
     let buffer = Buffer::write(index, number);
     if page::check_code(buffer.page(), inner).is_ok_and(|opaque| opaque.closed()) {
-        let mut change = Change::begin(index);
+        let change = Change::begin(index);
         page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
         change.commit();
     }
@@ -186,10 +187,10 @@ impl Members {
     }
 
     fn push(&mut self, entry: &OldEntry, vector: &[f32], error: f32) {
-        self.tids.push(entry.tid);
-        self.rows.push(entry.row.clone());
-        self.vectors.extend_from_slice(vector);
-        self.errors.push(error);
+        memory::push(&mut self.tids, entry.tid);
+        memory::push(&mut self.rows, entry.row.clone());
+        memory::append(&mut self.vectors, vector);
+        memory::push(&mut self.errors, error);
     }
 }
 
@@ -313,7 +314,7 @@ impl Structure {
     /// Changes the meta page.
     pub(super) fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
         let buffer = Buffer::write(self.index, META_BLOCK);
-        let mut record = Change::begin(self.index);
+        let record = Change::begin(self.index);
         let page = record.edit(&buffer, false);
         self.meta = Meta::read(page).or_corrupted(self.index, META_BLOCK);
         change(&mut self.meta);
@@ -346,7 +347,7 @@ impl Structure {
         let mut old = Old { head, list, centroid, pages: OldPages::default(), entries: Vec::new() };
         let (mut next, mut steps) = (head, Steps::new());
         while next != NO_BLOCK {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             let buffer = Buffer::write(self.index, next);
             let posting = Posting::open(buffer.page(), &self.leaf, list).or_corrupted(self.index, next);
             old.pages.add(self.index, next, &posting);
@@ -356,7 +357,7 @@ impl Structure {
                     old.entries.push(entry.unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds)));
                 }
             }
-            let mut change = Change::begin(self.index);
+            let change = Change::begin(self.index);
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
             let following = posting.opaque.next;
             change.commit();
@@ -456,7 +457,7 @@ impl Structure {
     /// Divides rows in two by 2-means.
     fn halve(&self, members: &Members, fallback: &[f32]) -> cluster::Halves {
         let padded = self.padded();
-        let mut rows = members.vectors.clone();
+        let mut rows = memory::copied(&members.vectors);
         for row in rows.chunks_exact_mut(padded) {
             if !is_usual(row) {
                 row.copy_from_slice(fallback);
@@ -472,7 +473,7 @@ impl Structure {
         let mut old = self.close(found.list.head, found.list.id, centroid);
         let mut members = Members::default();
         for entry in std::mem::take(&mut old.entries) {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             self.read_member(&entry, (old.list, &old.centroid), &mut members);
         }
         // It may turn out that many of its rows are dead.
@@ -606,7 +607,7 @@ impl Structure {
                             && let Some(entry) = OldEntry::of(&block, at)
                             && !entry.unbounded
                         {
-                            candidates.push(entry);
+                            memory::push(&mut candidates, entry);
                         }
                     }
                 }
@@ -648,7 +649,7 @@ impl Structure {
         candidates: &[Mover],
     ) -> Vec<Option<usize>> {
         let padded = self.padded();
-        let rows: Vec<&[f32]> = members.vectors.chunks_exact(padded).collect();
+        let rows: Vec<&[f32]> = memory::collected(members.vectors.chunks_exact(padded));
         let nearer = |row: &[f32], centroids: &[Vec<f32>]| {
             let [a, b] = [0, 1].map(|c: usize| ann::distance::l2_squared(row, &centroids[c]));
             (usize::from(b < a), a.min(b))
@@ -707,7 +708,7 @@ impl Structure {
     pub(super) fn take_out(&mut self, buffer: &Buffer<'_>, slots: impl Iterator<Item = (usize, usize)>) {
         let index = self.index;
         let meta_buffer = Buffer::write(index, META_BLOCK);
-        let mut change = Change::begin(index);
+        let change = Change::begin(index);
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         meta.epoch += 1;
         let page = change.edit(buffer, false);
@@ -735,7 +736,7 @@ impl Structure {
         });
         let mut members = Members::default();
         for entry in &entries {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             let at = members.len();
             self.read_member(entry, (old.list, &old.centroid), &mut members);
             // What is known by its code only was encoded in the coordinates without the mean.
@@ -791,7 +792,7 @@ impl Structure {
         let mut mean = vec![0.0_f64; self.frame.dims];
         let mut rows = 0.0;
         for entry in entries {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             if self.rows.read(entry.tid, &mut self.value) == Row::Read && self.value.len() == mean.len() {
                 let scale = self.frame.operator.scale(&self.value);
                 mean.iter_mut().zip(&self.value).for_each(|(m, &v)| *m += f64::from(v) * scale);
@@ -808,7 +809,7 @@ impl Structure {
         // Back to front, so that each page knows the next.
         for part in mean.chunks(page::MEAN_FLOATS).rev() {
             let buffer = Buffer::allocate(self.index, pg_sys::ForkNumber::MAIN_FORKNUM);
-            let mut change = Change::begin(self.index);
+            let change = Change::begin(self.index);
             let page = change.edit(&buffer, true);
             page::init(page, Kind::Mean, 0, 0);
             page::write_mean(page, part);
@@ -855,7 +856,7 @@ impl Structure {
         numbers.dedup();
         let buffers: Vec<Buffer> = numbers.iter().map(|&number| Buffer::write(index, number)).collect();
         let meta_buffer = Buffer::write(index, META_BLOCK);
-        let mut change = Change::begin(index);
+        let change = Change::begin(index);
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         meta.epoch += 1;
         update(&mut meta);
@@ -890,7 +891,7 @@ impl Structure {
             if kind != Kind::Posting as u8 && kind != Kind::Sketch as u8 {
                 corrupted(index, number, Damage::Kind(kind));
             }
-            let mut change = Change::begin(index);
+            let change = Change::begin(index);
             page::free(change.edit(&buffer, true), epoch);
             change.commit();
             freed.push(number);
@@ -900,7 +901,7 @@ impl Structure {
             let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
             let buffer = Buffer::write(index, number);
             let refs = page::check_code(buffer.page(), layout).or_corrupted(index, number).refs.saturating_sub(blocks);
-            let mut change = Change::begin(index);
+            let change = Change::begin(index);
             let page = change.edit(&buffer, false);
             // Blocks go on to take cells from a page that is open.
             if refs == 0 && !meta.open_code.contains(&number) {
@@ -950,14 +951,14 @@ impl Structure {
             for &number in pages.codes.keys() {
                 let buffer = Buffer::write(index, number);
                 page::check_code(buffer.page(), &inner).or_corrupted(index, number);
-                let mut change = Change::begin(index);
+                let change = Change::begin(index);
                 page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
                 change.commit();
             }
         }
         let mut codes = CodeReader::new(index, &inner);
         let mut encoder = Encoder::new(self.space(), &inner);
-        let mut centroids = vec![0.0; found.len() * padded];
+        let mut centroids = memory::zeroed(found.len() * padded);
         let mut entries = Vec::new();
         for ((cell, child), centroid) in found.into_iter().zip(centroids.chunks_exact_mut(padded)) {
             codes.read_into(cell, Owner::child(child.list), &mut encoder).unwrap_or_else(|stale| damaged(stale));

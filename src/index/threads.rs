@@ -1,6 +1,7 @@
 //! Rayon threads for the numeric work of a build. They never call PostgreSQL: the backend's thread hands out owned data
 //! and waits, answering interrupts meanwhile.
 
+use crate::memory::{check_for_interrupts, is_to_be_had};
 use pgrx::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,19 +20,21 @@ impl Pool {
         // SAFETY: a plain setting of the backend.
         let allowed = unsafe { pg_sys::max_parallel_maintenance_workers } as usize + 1;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let pool = with_signals_blocked(|| {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(allowed.min(cores).max(1))
-                .thread_name(|i| format!("ivflsh {i}"))
-                .build()
-        });
-        let pool = pool.unwrap_or_else(|e| {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
-                format!("could not start threads for the index build: {e}")
-            );
-        });
+        let mut threads = allowed.min(cores).max(1);
+        // With fewer threads where there is no room for all.
+        let pool = loop {
+            match start_threads(threads) {
+                Ok(pool) => break pool,
+                Err(_) if threads > 1 => threads /= 2,
+                Err(reason) => {
+                    ereport!(
+                        ERROR,
+                        PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+                        format!("could not start a thread for the index build: {reason}")
+                    );
+                }
+            }
+        };
         Pool { pool, cancelled: Arc::new(AtomicBool::new(false)) }
     }
 
@@ -60,6 +63,23 @@ impl Drop for Pool {
     }
 }
 
+/// Bytes that a thread needs before it does anything: its stack (the size is std's), and what the C library keeps for it.
+const THREAD_BYTES: usize = (2 << 20) + (512 << 10);
+
+fn start_threads(threads: usize) -> Result<rayon::ThreadPool, String> {
+    // The C library ends the process where it has no memory for a thread that has just begun.
+    if !is_to_be_had(threads * THREAD_BYTES) {
+        return Err("out of memory".to_string());
+    }
+    let pool = with_signals_blocked(|| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ivflsh {i}")).build()
+    });
+    let pool = pool.map_err(|e| e.to_string())?;
+    // All have begun, and have what they need.
+    pool.broadcast(|_| ());
+    Ok(pool)
+}
+
 /// The result of a job, to come.
 pub struct Pending<T> {
     receiver: Receiver<std::thread::Result<T>>,
@@ -72,9 +92,7 @@ impl<T> Pending<T> {
             match self.receiver.recv_timeout(Duration::from_millis(20)) {
                 Ok(Ok(value)) => return value,
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(RecvTimeoutError::Timeout) => {
-                    pgrx::check_for_interrupts!();
-                }
+                Err(RecvTimeoutError::Timeout) => check_for_interrupts(),
                 Err(RecvTimeoutError::Disconnected) => {
                     ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a thread of the index build was lost");
                 }

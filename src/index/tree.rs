@@ -9,6 +9,7 @@ use super::page::{self, Block, Checksum, Damage, Layout, NO_BLOCK, Owner, Postin
 use super::storage::{self, Buffer, Checked, Stale, Steps, corrupted};
 use crate::filter::predicate::Predicate;
 use ann::filter::Summary;
+use ann::memory;
 use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
 use pgrx::prelude::*;
@@ -294,7 +295,7 @@ impl<'l> Cursor<'l> {
             return Ok(None);
         }
         // Here, where no page is locked: PostgreSQL does not answer interrupts while one is.
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         let buffer = Buffer::read(self.rel, self.next);
         let posting = Posting::open(buffer.page(), self.layout, self.list).or_stale(self.rel, self.next)?;
         let following = posting.opaque.next;
@@ -365,7 +366,7 @@ pub fn scan_block(
             let part = layout.part(i);
             let number = block.sketch_page(i);
             let buffer = Buffer::read(rel, number);
-            let groups = page::sketch_part(buffer.page(), layout, i, id).or_stale(rel, number)?;
+            let groups = page::sketch_part(buffer.page(), part.len(), id).or_stale(rel, number)?;
             quantize::accumulate(groups, table.lut(part), &mut sums);
         }
         quantize::bounds(table, &sums, &factors, term, threshold, estimate, lower)
@@ -402,7 +403,7 @@ impl<'l> CodeReader<'l> {
         }
         if self.open.as_ref().is_none_or(|b| b.block() != number) {
             self.open = None; // release before the next lock
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             let buffer = Buffer::read(self.rel, number);
             page::check_cells(buffer.page(), self.layout).or_stale(self.rel, number)?;
             self.open = Some(buffer);
@@ -561,7 +562,7 @@ pub fn read_sketch(
     for i in 0..layout.sketch_pages {
         let (part, number) = (layout.part(i), block.sketch_page(i));
         let buffer = Buffer::read(rel, number);
-        let groups = page::sketch_part(buffer.page(), layout, i, list).or_corrupted(rel, number);
+        let groups = page::sketch_part(buffer.page(), part.len(), list).or_corrupted(rel, number);
         quantize::nibble_column(groups, slot, &mut nibbles[part]);
     }
     block.sketch(slot)
@@ -851,7 +852,7 @@ impl Nearest {
             {
                 let e = &self.entries[key as u32 as usize];
                 match query.may_be_due(e.child.radius, e.least, 2.0 * e.estimate - e.least, due) {
-                    true => self.order.push(key as u32),
+                    true => memory::push(&mut self.order, key as u32),
                     false => self.passed_by = true,
                 }
                 self.looked_at += 1;
@@ -861,8 +862,9 @@ impl Nearest {
                 let (centroids, ranked) = (&mut self.centroids, &mut self.ranked);
                 look_up(rel, inner, query, &self.entries, &mut self.order, filter, |i, e, factors, dot| {
                     let distance = query.centroid_distance(factors, dot);
+                    memory::room(ranked, 1);
                     ranked.push(Reverse(order_key(query.rank(&e.child, distance), centroids.len() as u32)));
-                    centroids.push((i, *factors, dot));
+                    memory::push(centroids, (i, *factors, dot));
                 })?;
                 // Where most are left out, more are looked at together: neighbours share pages.
                 if (self.centroids.len() - before) * 4 < self.order.len() {
@@ -871,7 +873,7 @@ impl Nearest {
                 continue;
             }
             if let Some(Reverse(key)) = self.ranked.pop() {
-                self.handed_out.push((key >> 32) as u32);
+                memory::push(&mut self.handed_out, (key >> 32) as u32);
                 let (i, factors, dot) = &self.centroids[key as u32 as usize];
                 let child = &self.entries[*i as usize].child;
                 self.seen.insert(child.list);
@@ -904,6 +906,7 @@ impl Nearest {
         self.passed_by = passed_by;
         self.entries = entries;
         self.by_least.clear();
+        memory::room(&mut self.by_least, self.entries.len());
         self.by_least.extend(self.entries.iter().zip(0..).map(|(e, i)| order_key(e.least, i)));
         self.by_least.sort_unstable();
         self.looked_at = 0;
@@ -941,16 +944,16 @@ fn children(
     let of_all = Wanted { count: wanted, due: None, seen: &ListSet::default() };
     let ranked = ranked_blocks(rel, meta, layout, query, parents)?;
     let best = estimates(rel, meta, layout, query, parents, &ranked, of_all)?.entries;
-    let mut found = Vec::with_capacity(best.len());
-    let mut order: Vec<u32> = (0..best.len() as u32).collect();
+    let mut found = memory::with_room(best.len());
+    let mut order: Vec<u32> = memory::collected(0..best.len() as u32);
     look_up(rel, layout, query, &best, &mut order, filter, |_, e, factors, dot| {
         let list = query.list(&e.child, factors, dot);
         let rank = query.rank(&e.child, list.term.a);
         found.push(Found { list, rank, at: e.at, cell: e.cell, parent: e.parent as usize });
     })?;
-    let mut by_rank: Vec<u64> = found.iter().zip(0_u32..).map(|(f, i)| order_key(f.rank, i)).collect();
+    let mut by_rank: Vec<u64> = memory::collected(found.iter().zip(0_u32..).map(|(f, i)| order_key(f.rank, i)));
     by_rank.sort_unstable();
-    Ok(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize]).collect())
+    Ok(memory::collected(by_rank.into_iter().take(wanted).map(|key| found[key as u32 as usize])))
 }
 
 /// All blocks of the inner lists `parents`, in order, ranked by their sketches.
@@ -973,7 +976,7 @@ fn ranked_blocks(
                 let (live, table) = (block.live(), &query.table);
                 scan_block(rel, layout, of.list.id, term, &block, live, table, f32::INFINITY, &mut scores)?;
                 let ranks = query.ranks(&block, &scores);
-                ranked.push(RankedBlock { parent, page: buffer.block(), block: b, live, ranks });
+                memory::push(&mut ranked, RankedBlock { parent, page: buffer.block(), block: b, live, ranks });
             }
         }
         if let Some(stale) = cursor.changed_since(meta.epoch) {
@@ -1003,7 +1006,7 @@ fn estimates(
         }
         if open.as_ref().is_none_or(|buffer| buffer.block() != of.page) {
             drop(open.take()); // before the next lock
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             open = Some(Buffer::read(rel, of.page));
         }
         let buffer = open.as_ref().unwrap();
@@ -1048,7 +1051,7 @@ impl<'s> Best<'s> {
         Best {
             wanted,
             last_list: meta.last_list,
-            entries: Vec::with_capacity(full.min(meta.lists as usize)),
+            entries: memory::with_room(full.min(meta.lists as usize)),
             threshold: f32::INFINITY,
             full,
             all: true,
@@ -1090,7 +1093,7 @@ impl<'s> Best<'s> {
             };
             let at = Position { page, block: b as u16, slot: slot as u16 };
             let (estimate, least) = (ranks.rank[slot], ranks.least[slot]);
-            self.entries.push(Estimated { estimate, least, parent: parent as u32, cell, at, child });
+            memory::push(&mut self.entries, Estimated { estimate, least, parent: parent as u32, cell, at, child });
             if self.entries.len() >= self.full {
                 self.all = false;
                 self.threshold = keep_nearest(&mut self.entries, self.wanted.count);
@@ -1166,7 +1169,7 @@ const DEVIATIONS: f32 = 1.0;
 /// Removes the entries that are probably not among the `wanted` (at least 1) nearest, without changing the order of the
 /// others: it is that of their cells. Returns the `wanted`-th smallest estimate.
 fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
-    let mut estimates: Vec<f32> = entries.iter().map(|e| e.estimate).collect();
+    let mut estimates: Vec<f32> = memory::collected(entries.iter().map(|e| e.estimate));
     let threshold = *estimates.select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
     // A tie is enough.
     entries.retain(|e| e.least < threshold || e.estimate <= threshold);
@@ -1189,7 +1192,7 @@ impl ListSet {
     pub fn insert(&mut self, list: u32) -> bool {
         let i = list as usize;
         if i >= self.0.len() {
-            self.0.resize((i + 1).next_power_of_two(), false);
+            crate::memory::resize_bits(&mut self.0, (i + 1).next_power_of_two());
         }
         !self.0.replace(i, true)
     }

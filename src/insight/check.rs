@@ -17,7 +17,6 @@ use crate::index::storage::{Buffer, blocks};
 use crate::index::tree::{Code, CodeReader, List, Query};
 use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
-use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 /// What was looked at.
@@ -154,8 +153,7 @@ impl Entries {
         // SAFETY: the slot has two columns, passed by value.
         unsafe {
             let slot = &mut *self.input;
-            let clear = (*slot.tts_ops).clear.expect("a slot has it");
-            pg_guard_ffi_boundary(|| clear(slot));
+            ((*slot.tts_ops).clear.unwrap())(slot);
             *slot.tts_values = pair(tid.block(), tid.offset());
             *slot.tts_values.add(1) = pair(place.block, place.slot);
             *slot.tts_isnull = false;
@@ -258,7 +256,7 @@ impl<'s> Checker<'s> {
         for i in 0..layout.sketch_pages {
             let (part, number) = (layout.part(i), block.sketch_page(i));
             let buffer = Buffer::read(self.index, number);
-            let groups = page::sketch_part(buffer.page(), layout, i, id).map_err(|d| Wrong::page(number, d))?;
+            let groups = page::sketch_part(buffer.page(), part.len(), id).map_err(|d| Wrong::page(number, d))?;
             quantize::nibble_column(groups, slot, &mut self.nibbles[part]);
         }
         Ok(Stored {
@@ -305,7 +303,7 @@ impl<'s> Checker<'s> {
 
     /// Compares the entry of a list in its parent with the centroid that its code stands for.
     fn check_centroid(&mut self, at: usize) -> Result<(), Wrong> {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         let list = &self.structure.lists[at];
         let Some(named) = list.named else { return Ok(()) };
         let what = format!("The entry of list {} in block {}", list.id, named.place.block);
@@ -643,7 +641,7 @@ impl Pass<'_> {
             let first = self.next.map(|(tid, _)| tid.block()).filter(|&b| b <= block);
             self.block = first.unwrap_or(block);
             while let Some((tid, place)) = self.next.filter(|(tid, _)| tid.block() == self.block) {
-                self.here.push((tid, place, false));
+                ann::memory::push(&mut self.here, (tid, place, false));
                 self.next = self.entries.next();
             }
             self.check_unique()?;
@@ -680,7 +678,7 @@ impl Pass<'_> {
 
     /// Ends with a block of the table: entries without a visible row point to something.
     fn leave(&mut self) -> Result<(), Wrong> {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         let here = std::mem::take(&mut self.here);
         for &(tid, place, _) in here.iter().filter(|entry| !entry.2) {
             // VACUUM removes entries first, items afterwards. So an entry that is still there after its item has gone is

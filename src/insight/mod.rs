@@ -221,7 +221,7 @@ pg_function! {
                 Some(Datum::from(list.closed)),
             ]
         };
-        Ok(Table(structure.lists.iter().map(row).collect()))
+        Ok(Table(ann::memory::collected(structure.lists.iter().map(row))))
     }
 }
 
@@ -247,7 +247,7 @@ pg_function! {
         let blocks = storage::blocks(opened.index);
         (0..blocks.min(READ_AHEAD)).for_each(|block| storage::read_ahead(opened.index, block));
         for block in 0..blocks {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             if block + READ_AHEAD < blocks {
                 storage::read_ahead(opened.index, block + READ_AHEAD);
             }

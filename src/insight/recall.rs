@@ -143,7 +143,7 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
                 }
                 _ => break,
             }
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
         }
         found += hits.saturating_sub(1);
         wanted += nearest.rows.len() - 1;

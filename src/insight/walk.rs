@@ -8,6 +8,7 @@
 use crate::index::meta::Info;
 use crate::index::page::{self, Block, Bytes, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Posting, Tid};
 use crate::index::storage::{self, Buffer, Checked, Stale, StructureLock};
+use ann::memory;
 use ann::quantize::BLOCK;
 use bitvec::prelude::*;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -253,13 +254,13 @@ impl Structure {
     /// The first pass.
     fn look_at_all(&mut self) -> Result<(), Wrong> {
         let blocks = storage::blocks(self.rel);
-        self.pages.resize(blocks as usize, Page::default());
+        memory::resize(&mut self.pages, blocks as usize, Page::default());
         (META_BLOCK..blocks).try_for_each(|block| self.look_at(block))
     }
 
     /// Reads what a page says of itself.
     fn look_at(&mut self, block: u32) -> Result<(), Wrong> {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         let opaque = {
             let buffer = Buffer::read(self.rel, block);
             match page::check_any(buffer.page()) {
@@ -289,7 +290,7 @@ impl Structure {
             let blocks = storage::blocks(self.rel);
             ensure!(block < blocks, "Block {block}, to which {by} refers, is beyond the end of the index.");
             let known = self.pages.len();
-            self.pages.resize(blocks as usize, Page::default());
+            memory::resize(&mut self.pages, blocks as usize, Page::default());
             (known as u32..blocks).try_for_each(|b| self.look_at(b))?;
         }
         if self.pages[block as usize].kind != kind as u8 {
@@ -348,6 +349,8 @@ impl Structure {
             id != 0 && id <= last,
             "List {id} at block {head} has an identity that was never given (last: {last})."
         );
+        memory::room(&mut self.by_id, 1);
+        memory::room(&mut self.lists, 1);
         let before = self.by_id.insert(id, self.lists.len());
         ensure!(before.is_none(), "List {id} is named by two entries.");
         self.lists.push(List { id, level, head, named, entries: 0, slots: 0, pages: 0, closed: false });
@@ -365,7 +368,7 @@ impl Structure {
         while number != NO_BLOCK {
             self.page(number, Kind::Posting, &by)?;
             self.reach(number, &by)?;
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
             let copied = Copied::of(self.rel, number);
             let posting = Posting::open(copied.page(), &layout, id).map_err(|damage| Wrong::page(number, damage))?;
             let opaque = posting.opaque;
@@ -388,7 +391,7 @@ impl Structure {
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
                     let place = Place { block: number, slot: (b * BLOCK + slot) as u16 };
                     if level == 0 {
-                        entries.push((block.tid(slot), place));
+                        memory::push(&mut entries, (block.tid(slot), place));
                         continue;
                     }
                     let child = block.child(slot);
@@ -484,7 +487,7 @@ impl Structure {
         ensure!(position < self.most_cells(), "Block {at} names cell {position} of block {number}.");
         let bit = number as usize * self.most_cells() + position;
         if bit >= self.cells.len() {
-            self.cells.resize((bit + 1).next_power_of_two(), false);
+            crate::memory::resize_bits(&mut self.cells, bit + 1);
         }
         ensure!(
             !self.cells.replace(bit, true),

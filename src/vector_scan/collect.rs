@@ -1,6 +1,7 @@
 //! Rows that match, waiting to be returned in exact order.
 
 use crate::index::page::Tid;
+use ann::memory;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -88,6 +89,7 @@ impl Collector {
     }
 
     fn rank(&mut self, found: Match) {
+        memory::room(&mut self.best, 1);
         self.best.push(Farthest(found));
         if self.best.len() > self.wanted {
             self.best.pop();
@@ -96,6 +98,7 @@ impl Collector {
 
     /// Adds a row.
     pub fn add(&mut self, found: Match) {
+        memory::room(&mut self.pending, 1);
         self.pending.push(Nearest(found));
         self.rank(found);
     }
@@ -121,6 +124,7 @@ impl Collector {
 
     /// Puts a row back whose distance has been computed meanwhile.
     pub fn put_back(&mut self, found: Match) {
+        memory::room(&mut self.pending, 1);
         self.pending.push(Nearest(found));
     }
 
@@ -147,6 +151,7 @@ impl Nearby {
 
     /// Whether a row at this distance would be kept.
     pub fn offer(&mut self, found: Match) {
+        memory::room(&mut self.rows, 1);
         self.rows.push(Farthest(found));
         if self.rows.len() > self.room {
             self.rows.pop();

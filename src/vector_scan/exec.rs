@@ -459,6 +459,7 @@ impl Execution {
             let run = self.run.as_mut().unwrap();
             run.returned += 1;
             run.last = run.last.max(found.upper);
+            ann::memory::room(&mut run.emitted, 1);
             run.emitted.insert(found.tid);
             // The snapshot keeps the version.
             if self.rows.load(found.tid) {
@@ -925,7 +926,7 @@ impl Execution {
         let mut removed = 0;
         for (i, tid) in list.iter().enumerate() {
             if i % 256 == 0 {
-                pgrx::check_for_interrupts!();
+                crate::memory::check_for_interrupts();
             }
             run.fetched += 1;
             match rows.check(tid, false) {

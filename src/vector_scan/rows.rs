@@ -151,7 +151,7 @@ impl Rows {
             let scan = pg_sys::table_beginscan(table, (*self.scan).xs_snapshot, 0, std::ptr::null_mut());
             let next = (*(*table).rd_tableam).scan_getnextslot.expect("a table access method has it");
             loop {
-                pgrx::check_for_interrupts!();
+                crate::memory::check_for_interrupts();
                 // Up to the next row that passes, so that most rows share a guard.
                 let found = pg_guard_ffi_boundary(|| {
                     for _ in 0..ROWS_IN_GUARD {

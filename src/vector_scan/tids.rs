@@ -1,6 +1,7 @@
 //! Rows by TID: what other indexes have found for a WHERE clause.
 
 use crate::index::page::{Block, Tid};
+use ann::memory;
 use pgrx::prelude::*;
 
 /// Most pages (words) of a [`TidSet`]; 16 MB.
@@ -18,7 +19,7 @@ pub struct TidSet {
 impl TidSet {
     /// An empty set, for a table of so many blocks.
     pub fn for_table(blocks: u32) -> TidSet {
-        TidSet { words: vec![0; (blocks.max(1) as usize).next_power_of_two().min(MOST_PAGES)] }
+        TidSet { words: memory::zeroed((blocks.max(1) as usize).next_power_of_two().min(MOST_PAGES)) }
     }
 
     fn word(&mut self, block: u32) -> &mut u64 {
@@ -58,7 +59,7 @@ pub struct TidList {
 impl TidList {
     /// Adds a row; offset 0 for all rows of its page.
     pub fn push(&mut self, block: u32, offset: u16) {
-        self.tids.push((block, offset));
+        memory::push(&mut self.tids, (block, offset));
         self.rows += 1.0;
     }
 
@@ -89,9 +90,12 @@ impl TidList {
         // SAFETY: by contract; offsets are valid until the next call.
         unsafe {
             iterate(bitmap, |block, offsets| match offsets {
-                Some(offsets) => list.tids.extend(offsets.iter().map(|&offset| (block, offset))),
+                Some(offsets) => {
+                    memory::room(&mut list.tids, offsets.len());
+                    list.tids.extend(offsets.iter().map(|&offset| (block, offset)));
+                }
                 None => {
-                    list.tids.push((block, 0));
+                    memory::push(&mut list.tids, (block, 0));
                     lossy += 1;
                 }
             });

@@ -185,6 +185,18 @@ class Cluster:
 
     # Use
 
+    def limit_memory(self, size, process=None):
+        """Let processes that the server starts from now on (or this one) have so many bytes of addresses, as `ulimit -v`
+        does; None: no limit."""
+        process = process or int((self.data / "postmaster.pid").read_text().split()[0])
+        size = "unlimited" if size is None else size
+        subprocess.run(as_server_user(["prlimit", "--pid", process, f"--as={size}:"]), check=True)
+
+    def limit_room(self, process, room):
+        """Let a process have so many bytes of addresses more than it has now."""
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+        self.limit_memory(pages * os.sysconf("SC_PAGE_SIZE") + room, process)
+
     def connect(self, dbname="postgres", **options):
         """A psycopg connection, in autocommit mode unless told otherwise."""
         options = {"autocommit": True} | options

@@ -4,8 +4,10 @@
 //! * [`quantize`]: random rotation, the 2-bit sketch, the extended code, and the fast scan over sketch blocks.
 //! * [`cluster`]: k-means, flat and hierarchical.
 //! * [`filter`]: tests of filter columns, 32 keys at a time.
+//! * [`memory`]: allocations that may fail.
 
 pub mod cluster;
 pub mod distance;
 pub mod filter;
+pub mod memory;
 pub mod quantize;

@@ -81,7 +81,7 @@ impl Search {
                 Some(key) if key < self.horizon || self.horizon == f32::INFINITY => key,
                 _ => break,
             };
-            if self.returned.contains_key(&self.heap.peek().unwrap().tid) {
+            if self.returned.contains(self.heap.peek().unwrap().tid) {
                 self.heap.pop();
                 continue;
             }

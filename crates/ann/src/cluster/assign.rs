@@ -8,6 +8,7 @@ use super::kernel::{self, Best, Block, Kernel, Panels};
 use super::lloyd::{Lloyd, lloyd};
 use super::space::Space;
 use super::{Cancelled, Centroids, Matrix, Picked};
+use crate::memory;
 
 /// Up to this many lists every row is compared with every centroid.
 const FLAT_LISTS: usize = 512;
@@ -78,33 +79,34 @@ impl Assigner {
         let wanted = Lloyd { clusters: groups_for(centroids.lists()), iterations: 10, seed: 0, cancelled };
         let clusters = lloyd(all, &wanted)?;
         let space = Space::of(all, kernel);
-        let mut groups = vec![Vec::new(); clusters.count()];
+        let mut groups = memory::filled(Vec::new(), clusters.count());
         for (list, &group) in clusters.lists.iter().enumerate() {
-            groups[group as usize].push(list as u32);
+            memory::push(&mut groups[group as usize], list as u32);
         }
         // A head that has lost its lists must not be the nearest.
         let (numbers, groups): (Vec<usize>, Vec<Vec<u32>>) =
-            groups.into_iter().enumerate().filter(|(_, group)| !group.is_empty()).unzip();
+            groups.into_iter().enumerate().filter(|(_, group)| !group.is_empty()).unzip(); // about √lists
         let put = |id: u32, out: &mut [f32]| space.put(kernel, matrix.row(id as usize), out);
         let lists = Panels::new(kernel, matrix.dims, &groups, put);
         let head_rows = Matrix::new(&clusters.data, matrix.dims);
-        let one_group = [numbers.iter().map(|&number| number as u32).collect()];
+        let one_group = [memory::collected(numbers.iter().map(|&number| number as u32))];
         let put = |id: u32, out: &mut [f32]| space.put(kernel, head_rows.row(id as usize), out);
         let heads = Some(Panels::new(kernel, matrix.dims, &one_group, put));
         let share = CALIBRATION_SHARE;
-        Ok(Self { kernel, centroids: centroids.data.clone(), dims: matrix.dims, space, lists, heads, share, beam })
+        let centroids = memory::copied(&centroids.data);
+        Ok(Self { kernel, centroids, dims: matrix.dims, space, lists, heads, share, beam })
     }
 
     /// One level only.
     pub(super) fn flat(kernel: &'static Kernel, centroids: Matrix) -> Self {
         assert!(centroids.rows() > 0, "there is no centroid to assign to");
         let space = Space::of(Picked::all(centroids), kernel);
-        let one_group = [(0..centroids.rows() as u32).collect()];
+        let one_group = [memory::collected(0..centroids.rows() as u32)];
         let put = |id: u32, out: &mut [f32]| space.put(kernel, centroids.row(id as usize), out);
         let lists = Panels::new(kernel, centroids.dims, &one_group, put);
         Self {
             kernel,
-            centroids: centroids.data.to_vec(),
+            centroids: memory::copied(centroids.data),
             dims: centroids.dims,
             space,
             lists,
@@ -149,9 +151,10 @@ impl Assigner {
         assert_eq!(row.len(), self.dims);
         let mut block = Block::new(1, self.dims);
         self.space.put(self.kernel, row, block.row_mut(0));
-        let mut scores = vec![0.0; self.lists.positions()];
+        let mut scores = memory::zeroed(self.lists.positions());
         self.lists.scores(&block, 1, &mut scores);
-        let mut found: Vec<(f32, u32)> = (0..).zip(scores).map(|(at, score)| (score, self.lists.id(at))).collect();
+        let mut found: Vec<(f32, u32)> =
+            memory::collected((0..).zip(scores).map(|(at, score)| (score, self.lists.id(at))));
         found.retain(|&(_, id)| id != u32::MAX);
         let n = n.min(found.len());
         let order = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
@@ -281,7 +284,7 @@ impl Assigner {
                 let limit = limit.max(nearest - norms[i]).next_up().max(least);
                 for (&score, members) in scores.iter().zip(members.iter_mut()) {
                     if score <= limit {
-                        members.push(i as u32);
+                        memory::push(members, i as u32);
                     }
                 }
             }
@@ -303,10 +306,10 @@ impl Scratch {
         let heads = assigner.heads.as_ref().map_or(0, Panels::positions);
         Self {
             block: Block::new(rows, assigner.dims),
-            norms: vec![0.0; rows],
-            best: vec![Best::NONE; rows],
-            scores: vec![0.0; rows * heads],
-            members: vec![Vec::new(); assigner.lists.groups()],
+            norms: memory::zeroed(rows),
+            best: memory::filled(Best::NONE, rows),
+            scores: memory::zeroed(rows * heads),
+            members: memory::filled(Vec::new(), assigner.lists.groups()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Matrix;
 use super::random::Random;
 use crate::distance::{inner_product, l2_squared, norm_squared};
+use crate::memory;
 
 /// Lloyd iterations at most.
 const ITERATIONS: usize = 12;
@@ -36,15 +37,16 @@ fn from(rows: Matrix, random: &mut Random) -> (f64, Halves) {
     let n = rows.rows();
     let first = random.below(n);
     // The second by its squared distance from the first.
-    let distances: Vec<f64> = (0..n).map(|i| f64::from(l2_squared(rows.row(i), rows.row(first)))).collect();
+    let distances: Vec<f64> = memory::collected((0..n).map(|i| f64::from(l2_squared(rows.row(i), rows.row(first)))));
     let mut left = random.unit() * distances.iter().sum::<f64>();
     let other = distances.iter().position(|d| {
         left -= d;
         left < 0.0
     });
     let other = other.unwrap_or((first + 1) % n);
-    let mut halves = Halves { centroids: [rows.row(first).to_vec(), rows.row(other).to_vec()], second: vec![false; n] };
-    let mut margins = vec![(0.0_f32, 0_u32); n];
+    let mut halves =
+        Halves { centroids: [rows.row(first).to_vec(), rows.row(other).to_vec()], second: memory::filled(false, n) };
+    let mut margins = memory::filled((0.0_f32, 0_u32), n);
     for _ in 0..ITERATIONS {
         if !halves.assign(rows, &mut margins) {
             break;

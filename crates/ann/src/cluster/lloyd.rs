@@ -9,6 +9,7 @@ use super::kernel;
 use super::random::Random;
 use super::space::scale;
 use super::{Cancelled, Matrix, Picked};
+use crate::memory;
 
 /// Rows a cluster among which k-means++ chooses the first centroids.
 const SEED_ROWS: usize = 16;
@@ -51,10 +52,10 @@ pub(super) fn lloyd(rows: Picked, wanted: &Lloyd) -> Result<Clusters, Cancelled>
     let mut data = seed(rows, &chosen, scale, &mut random, wanted)?;
     if data.len() < wanted.clusters * dims && chosen.len() < rows.len() {
         // Many rows are alike: look at all of them.
-        let all: Vec<u32> = (0..rows.len() as u32).collect();
+        let all: Vec<u32> = memory::collected(0..rows.len() as u32);
         data = seed(rows, &all, scale, &mut random, wanted)?;
     }
-    let (mut lists, mut distances) = (vec![0; rows.len()], vec![0.0; rows.len()]);
+    let (mut lists, mut distances) = (memory::zeroed(rows.len()), memory::zeroed(rows.len()));
     let mut before = f64::INFINITY;
     for _ in 0..wanted.iterations.max(1) {
         let assigner = Assigner::flat(kernel, Matrix::new(&data, dims));
@@ -76,7 +77,7 @@ fn seed(rows: Picked, chosen: &[u32], scale: f32, random: &mut Random, wanted: &
     let row = |i: usize| rows.row(chosen[i] as usize);
     let mut data = row(random.below(chosen.len())).to_vec();
     let dims = data.len();
-    let mut distances = vec![f32::INFINITY; chosen.len()];
+    let mut distances = memory::filled(f32::INFINITY, chosen.len());
     for done in 1..wanted.clusters {
         if (wanted.cancelled)() {
             return Err(Cancelled);
@@ -96,7 +97,7 @@ fn seed(rows: Picked, chosen: &[u32], scale: f32, random: &mut Random, wanted: &
         });
         // Rounding can leave nothing: then any row that is not yet a centroid.
         let drawn = drawn.or_else(|| distances.iter().rposition(|&distance| distance > 0.0));
-        data.extend_from_slice(row(drawn.expect("the total is positive")));
+        memory::append(&mut data, row(drawn.expect("the total is positive")));
     }
     Ok(data)
 }
@@ -111,15 +112,15 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn of(lists: &[u32], count: usize) -> Self {
-        let mut starts = vec![0u32; count + 1];
+        let mut starts = memory::zeroed::<u32>(count + 1);
         for &list in lists {
             starts[list as usize + 1] += 1;
         }
         for i in 0..count {
             starts[i + 1] += starts[i];
         }
-        let mut next = starts.clone();
-        let mut order = vec![0; lists.len()];
+        let mut next = memory::copied(&starts);
+        let mut order = memory::zeroed(lists.len());
         for (row, &list) in lists.iter().enumerate() {
             order[next[list as usize] as usize] = row as u32;
             next[list as usize] += 1;
@@ -159,7 +160,7 @@ pub(super) fn means(
         }
         sum
     };
-    let mut data = before.to_vec();
+    let mut data = memory::copied(before);
     data.par_chunks_mut(dims).enumerate().try_for_each(|(list, centroid)| {
         if cancelled() {
             return Err(Cancelled);

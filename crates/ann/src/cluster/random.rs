@@ -1,5 +1,8 @@
 //! A small seeded generator (SplitMix64): the same numbers on every platform and in every release.
 
+use crate::memory;
+use std::collections::HashSet;
+
 pub(super) struct Random(u64);
 
 impl Random {
@@ -28,15 +31,18 @@ impl Random {
     /// `count` different numbers of `0 .. bound`, in ascending order (Floyd's method).
     pub(super) fn distinct(&mut self, count: usize, bound: usize) -> Vec<u32> {
         if count >= bound {
-            return (0..bound as u32).collect();
+            return memory::collected(0..bound as u32);
         }
-        let mut chosen = std::collections::BTreeSet::new();
+        let mut chosen = HashSet::new();
+        memory::room(&mut chosen, count);
         for top in bound - count..bound {
             let candidate = self.below(top + 1) as u32;
             if !chosen.insert(candidate) {
                 chosen.insert(top as u32);
             }
         }
-        chosen.into_iter().collect()
+        let mut chosen = memory::collected(chosen);
+        chosen.sort_unstable();
+        chosen
     }
 }

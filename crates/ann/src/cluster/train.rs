@@ -19,6 +19,7 @@ use super::lloyd::{Clusters, Lloyd, Members, lloyd, means};
 use super::random::Random;
 use super::space::scale;
 use super::{Cancelled, Centroids, Matrix, Picked};
+use crate::memory;
 
 /// No list holds more than this many times the mean.
 const MOST: f64 = 4.0;
@@ -93,12 +94,12 @@ fn hierarchy(sample: Matrix, lists: usize, options: &TrainOptions) -> Result<Vec
     let coarse = (lists as f64).sqrt().round() as usize;
     let picked = subsample(sample.rows(), coarse, options.seed);
     let clusters = lloyd(Picked::some(sample, &picked), &level(options, coarse, 0))?;
-    let (mut assigned, mut distances) = (vec![0; sample.rows()], vec![0.0; sample.rows()]);
+    let (mut assigned, mut distances) = (memory::zeroed(sample.rows()), memory::zeroed(sample.rows()));
     let assigner = Assigner::flat(kernel::best(), Matrix::new(&clusters.data, sample.dims));
     assigner.assign_picked(Picked::all(sample), &mut assigned, &mut distances, 1.0, options.cancelled)?;
     drop(distances);
     let members = Members::of(&assigned, clusters.count());
-    let sizes: Vec<usize> = (0..members.count()).map(|cluster| members.len(cluster)).collect();
+    let sizes: Vec<usize> = memory::collected((0..members.count()).map(|cluster| members.len(cluster)));
     let parts: Vec<Clusters> = shares(&sizes, lists)
         .par_iter()
         .enumerate()
@@ -106,11 +107,11 @@ fn hierarchy(sample: Matrix, lists: usize, options: &TrainOptions) -> Result<Vec
         .map(|(cluster, &children)| {
             let all = members.list(cluster);
             let picked: Vec<u32> =
-                subsample(all.len(), children, options.seed).iter().map(|&i| all[i as usize]).collect();
+                memory::collected(subsample(all.len(), children, options.seed).iter().map(|&i| all[i as usize]));
             lloyd(Picked::some(sample, &picked), &level(options, children, 1 + cluster as u64))
         })
         .collect::<Result<_, _>>()?;
-    Ok(parts.into_iter().flat_map(|part| part.data).collect())
+    Ok(memory::joined(&parts.iter().map(|part| &part.data[..]).collect::<Vec<&[f32]>>()))
 }
 
 /// Divides `total` in proportion to `sizes`: at least 1 for each that is not empty, none more than its size.
@@ -131,7 +132,7 @@ fn shares(sizes: &[usize], total: usize) -> Vec<usize> {
 /// Lloyd iterations over all lists, with repairs, until the lists are in order.
 fn refine(sample: Matrix, mut data: Vec<f32>, lists: usize, options: &TrainOptions) -> Result<Centroids, Cancelled> {
     let rows = Picked::all(sample);
-    let (mut assigned, mut distances) = (vec![0; sample.rows()], vec![0.0; sample.rows()]);
+    let (mut assigned, mut distances) = (memory::zeroed(sample.rows()), memory::zeroed(sample.rows()));
     let refinements = options.iterations.min(REFINEMENTS);
     let scale = scale(rows, kernel::best());
     for pass in 0.. {
@@ -166,7 +167,7 @@ struct State<'a> {
 impl<'a> State<'a> {
     fn of(sample: Matrix<'a>, members: Members, distances: &[f32], wanted: usize) -> Self {
         let spread = |list| members.list(list).iter().map(|&row| f64::from(distances[row as usize])).sum();
-        let spread = (0..members.count()).map(spread).collect();
+        let spread = memory::collected((0..members.count()).map(spread));
         Self { sample, members, spread, wanted }
     }
 
@@ -184,7 +185,9 @@ impl<'a> State<'a> {
     /// The centroids of lists with rows.
     fn without_empty(&self, centroids: &Centroids) -> Vec<f32> {
         let kept = (0..centroids.lists()).filter(|&list| self.members.len(list) > 0);
-        kept.flat_map(|list| centroids.matrix().row(list)).copied().collect()
+        let mut data = memory::with_room(centroids.data.len());
+        kept.for_each(|list| data.extend_from_slice(centroids.matrix().row(list)));
+        data
     }
 
     /// How many lists shall stand in the place of each: 0 drops it, more than 1 splits it.
@@ -219,19 +222,19 @@ impl<'a> State<'a> {
     fn repair(&self, means: &[f32], split: &Lloyd) -> Result<Vec<f32>, Cancelled> {
         let means = Matrix::new(means, self.sample.dims);
         let plan = self.plan();
-        let pieces: Vec<Vec<f32>> = plan
-            .par_iter()
-            .enumerate()
-            .map(|(list, &pieces)| match pieces {
-                0 => Ok(Vec::new()),
-                1 => Ok(means.row(list).to_vec()),
-                _ => {
-                    let rows = Picked::some(self.sample, self.members.list(list));
-                    Ok(lloyd(rows, &Lloyd { clusters: pieces, seed: split.seed ^ list as u64, ..*split })?.data)
-                }
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(pieces.concat())
+        let pieces = plan.par_iter().enumerate().map(|(list, &pieces)| match pieces {
+            0 => Ok(Vec::new()),
+            1 => Ok(memory::copied(means.row(list))),
+            _ => {
+                let rows = Picked::some(self.sample, self.members.list(list));
+                Ok(lloyd(rows, &Lloyd { clusters: pieces, seed: split.seed ^ list as u64, ..*split })?.data)
+            }
+        });
+        let pieces: Vec<Result<Vec<f32>, Cancelled>> = memory::collected_in_parallel(pieces);
+        if pieces.iter().any(Result::is_err) {
+            return Err(Cancelled);
+        }
+        Ok(memory::joined(&memory::collected(pieces.iter().flatten())))
     }
 }
 
@@ -263,11 +266,12 @@ fn few_distinct(sample: Matrix, most: usize, options: &TrainOptions) -> Result<O
             return Err(Cancelled);
         }
         let row = sample.row(index);
+        memory::room(&mut seen, 1);
         if seen.insert(Key(row)) {
             if seen.len() > most {
                 return Ok(None);
             }
-            data.extend_from_slice(row);
+            memory::append(&mut data, row);
         }
     }
     Ok(Some(data))

@@ -24,6 +24,8 @@ mod portable;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::memory;
+
 /// Rows that a tile's argument lists have room for; a kernel uses the first [`Kernel::rows`].
 pub(super) const TILE_ROWS: usize = 8;
 /// Most lanes of any instruction set.
@@ -169,10 +171,10 @@ impl Panels {
             kernel,
             dims,
             panels: Vec::new(),
-            groups: Vec::with_capacity(groups.len()),
-            data: vec![0.0; positions * dims],
-            norms: vec![f32::INFINITY; positions],
-            ids: vec![u32::MAX; positions],
+            groups: memory::with_room(groups.len()),
+            data: memory::zeroed(positions * dims),
+            norms: memory::filled(f32::INFINITY, positions),
+            ids: memory::filled(u32::MAX, positions),
         };
         let mut centroid = vec![0.0; dims];
         let mut first = 0;
@@ -193,7 +195,7 @@ impl Panels {
                         panel[dim * step + lane] = value;
                     }
                 }
-                packed.panels.push(Panel { first, width });
+                memory::push(&mut packed.panels, Panel { first, width });
                 first += step;
                 vectors -= width;
                 ids = rest;
@@ -292,7 +294,7 @@ impl Block {
     pub(super) fn new(rows: usize, dims: usize) -> Self {
         // An odd number of cache lines a row: rows at multiples of 4 kB would fight for the same lines of the cache.
         let stride = (dims.div_ceil(16) | 1) * 16;
-        Self { dims, stride, data: vec![0.0; rows * stride] }
+        Self { dims, stride, data: memory::zeroed(rows * stride) }
     }
 
     pub(super) fn row(&self, index: usize) -> &[f32] {

@@ -1,0 +1,133 @@
+"""Memory: a build that may take little or much of it, and statements of which the system has none to give."""
+
+import itertools
+import re
+
+import numpy as np
+import psycopg
+import pytest
+from pgvector.psycopg import register_vector
+
+from harness.cluster import Cluster
+from harness.search import clustered, insert, make_table
+
+NOTHING_LEFT = "53200"
+MOST_MEMORY = "2147483647kB"
+TYPES = {"vector": 16_000, "halfvec": 16_000}
+METRICS = ["l2", "ip", "cosine"]
+
+
+# Builds of nearly nothing: no division by a number of rows, pages or lists, no range that is empty.
+
+DIMENSIONS = [1, 2, 3, 7, 8, 9, 31, 64, 100, 510, 784, 1000, 1536, 2000, 2001, 4096, 5461, 8000, 8192, 14_000, 15_999, 16_000]
+
+
+@pytest.mark.parametrize("memory", ["1MB", "64MB", MOST_MEMORY])
+@pytest.mark.parametrize("type_name", TYPES)
+def test_empty_tables(db, type_name, memory):
+    """CREATE INDEX, TRUNCATE (which builds again) and REINDEX, of all widths."""
+    db.execute(f"SET maintenance_work_mem = '{memory}'")
+    for dimensions, metric, bits in zip(DIMENSIONS, itertools.cycle(METRICS), itertools.cycle([8, 0, 4, 8])):
+        db.execute(f"CREATE TABLE t (v {type_name}({dimensions}))")
+        db.execute(f"CREATE INDEX ON t USING ivflsh (v {type_name}_{metric}_ops) WITH (bits = {bits})")
+        db.execute("TRUNCATE t")
+        db.execute("REINDEX TABLE t")
+        assert db.execute("SELECT lists, entries FROM ivflsh_check('t_v_idx')").fetchone() == (1, 0)
+        db.execute("DROP TABLE t")
+
+
+@pytest.mark.parametrize("memory", ["1MB", "64MB", MOST_MEMORY])
+def test_tables_of_few_rows(db, memory):
+    """0 to 600 rows, of which some or all may be deleted or NULL, and numbers of lists that are asked for."""
+    db.execute(f"SET maintenance_work_mem = '{memory}'")
+    random = np.random.default_rng(1)
+    cases = itertools.product([0, 1, 2, 17, 18, 31, 32, 33, 600], [0, 1, 2, 1000])
+    for (rows, lists), dimensions in zip(cases, itertools.cycle([3, 1000, 40, 2000, 16_000])):
+        rows = min(rows, 40) if dimensions > 2000 else rows
+        make_table(db, [None, *random.normal(size=(rows, dimensions))], dimensions=dimensions)
+        db.execute(f"CREATE INDEX i ON items USING ivflsh (embedding) WITH (lists = {lists})" if lists
+                   else "CREATE INDEX i ON items USING ivflsh (embedding)")
+        assert db.execute("SELECT entries FROM ivflsh_check('i')").fetchone() == (rows,)
+        db.execute("DELETE FROM items WHERE id % 3 > 0")
+        db.execute("ANALYZE items")  # PostgreSQL knows of rows that there are not any more, or the other way round
+        db.execute("DELETE FROM items WHERE id > 5")
+        db.execute("REINDEX INDEX i")
+        left = db.execute("SELECT count(embedding) FROM items").fetchone()[0]
+        assert db.execute("SELECT rows FROM ivflsh_check('i')").fetchone() == (left,)
+        db.execute("DROP TABLE items")
+
+
+# Statements without memory. Each is given more and more addresses, as under `ulimit -v`, from none to plenty.
+
+ROWS = 12_000
+STATEMENTS = {
+    "build": "CREATE INDEX ON items USING ivflsh (embedding, label)",
+    "build of a sample": "SET LOCAL maintenance_work_mem = '1MB'; CREATE INDEX ON items USING ivflsh (embedding)",
+    "build of wide rows": "CREATE INDEX ON wide USING ivflsh (embedding vector_cosine_ops)",
+    "insert with splits": "INSERT INTO grown SELECT id + 100000, label, embedding FROM items LIMIT 1500",
+    "vacuum": "VACUUM",
+    "search": "SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7) LIMIT 10",
+    "large search": "SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7) LIMIT 4000",
+    "filtered": "SELECT id FROM items WHERE label = 3 AND id > 1000 "
+                "ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7) LIMIT 100",
+    "range": "SELECT count(*) FROM items WHERE embedding <-> (SELECT embedding FROM items WHERE id = 7) < 4",
+    "recall": "SELECT ivflsh_recall('items_i', 300, 200)",
+    "check": "SELECT ivflsh_check('items_i')",
+    "stats": "SELECT ivflsh_stats('items_i')",
+    "lists": "SELECT count(*) FROM ivflsh_lists('items_i')",
+}
+
+
+@pytest.fixture(scope="module")
+def scarce():
+    """A server of its own, so that its log can be read as a whole."""
+    with Cluster(settings={"shared_buffers": "64MB", "max_parallel_workers_per_gather": "0", "jit": "off"}) as cluster:
+        cluster.create_database("scarce", "vector_ext")
+        with cluster.connect("scarce") as connection:
+            register_vector(connection)
+            make_table(connection, clustered(ROWS, 32))
+            connection.execute("CREATE INDEX items_i ON items USING ivflsh (embedding, label)")
+            make_table(connection, clustered(300, 1500), table="wide")
+            make_table(connection, clustered(1000, 32), table="grown")
+            connection.execute("CREATE INDEX ON grown USING ivflsh (embedding)")
+            connection.execute("ANALYZE")
+        yield cluster
+
+
+def run(cluster, statements, room=None):
+    """Runs statements in a new session that may take so much memory more; returns the SQLSTATE, None for success."""
+    with cluster.connect("scarce") as connection:
+        # What each session has of its own is there before memory is counted.
+        connection.execute("SET enable_seqscan = off; SELECT id FROM items ORDER BY embedding <-> "
+                           "(SELECT embedding FROM items WHERE id = 7) LIMIT 1; SELECT ivflsh_stats('items_i')")
+        if room is not None:
+            cluster.limit_room(connection.info.backend_pid, room)
+        try:
+            if statements == "VACUUM":
+                connection.execute("VACUUM grown")
+            else:
+                connection.execute(f"BEGIN; {statements}; ROLLBACK")
+        except psycopg.Error as error:
+            if connection.closed:
+                return f"session lost: {error}"
+            return error.sqlstate
+        return None
+
+
+def crashes(cluster):
+    return re.findall(r".*(?:terminated by|server process|exited with|no memory left|panicked|abort).*", cluster.log.read_text())
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_without_memory(scarce, stress, name):
+    """Success or SQLSTATE 53200, whatever there is; nothing ends the session, not to speak of the server."""
+    before = len(crashes(scarce))
+    outcomes = {}
+    for step in range(stress.memory_steps):
+        room = int(16_384 * (2 ** 15) ** (step / (stress.memory_steps - 1)))
+        outcomes[room] = run(scarce, STATEMENTS[name], room)
+    print(name, {f"{room >> 10} kB": outcome for room, outcome in outcomes.items()})
+    assert crashes(scarce)[before:] == []
+    assert set(outcomes.values()) <= {None, NOTHING_LEFT}, outcomes
+    assert outcomes[max(outcomes)] is None
+    assert run(scarce, STATEMENTS["check"]) is None
