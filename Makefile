@@ -47,7 +47,7 @@ test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
 	@scripts/install.sh
 	@scripts/python.sh -m pytest $(ARGS)
 
-stress: ## kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000"
+stress: ## kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000 --aimed 1000"
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/python.sh -m pytest -s -x $(STRESS) $(ARGS)

@@ -11,6 +11,7 @@ const VERSION: &std::ffi::CStr =
     };
 
 mod filter;
+mod hook;
 mod index;
 mod insight;
 mod memory;

@@ -20,6 +20,7 @@ def pytest_addoption(parser):
     group.addoption("--clients", type=int, default=8, help="how many of them")
     group.addoption("--memory-steps", type=int, default=14, help="sizes of memory that each statement is given")
     group.addoption("--damage", type=int, default=48, help="damaged indexes")
+    group.addoption("--aimed", type=int, default=36, help="indexes damaged where it is likely to matter")
     group.addoption("--statements", type=int, default=0, help="compared with what tables hold (0: a few)")
     group.addoption("--tables", type=int, default=0, help="the same, told by the number of tables")
     group.addoption("--keep-going", action="store_true", help="tell all differences, not only the first")

@@ -273,13 +273,16 @@ def cells_of_another_list(file):
 
 
 def cells_at_the_end_not_written(file):
-    file.put("<H", file.pages(POSTING)[0], PAGE - 12, 1)
+    page = file.pages(POSTING)[0]
+    file.put("<H", page, PAGE - 12, 1)
+    file.put("<H", page, 14, PAGE - 32 - CELL)  # as the header says
     return "has not been written"
 
 
 def cells_not_written(file):
     page = file.pages(CODE)[0]
     file.put("<H", page, PAGE - 16, 1)
+    file.put("<H", page, 12, 32 + CELL)  # as the header says
     return "has not been written"
 
 

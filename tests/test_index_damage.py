@@ -4,7 +4,10 @@ The server is stopped, files are changed at random, and the server searches, che
 ivflsh_check finds nothing, answers must be right, and stay so. Elsewhere rows may be missing in an answer, but what it has
 are rows of the table, each once, in order.
 
-`make stress ARGS="--damage 2000"` for more than the usual number of damaged indexes; --seed for others.
+Two runs: faults anywhere, of any kind; and faults aimed at what else is only hit by chance, on each kind of page: the page
+header, the special area, counts and pointers, and numbers whose checksum is right again.
+
+`make stress ARGS="--damage 2000 --aimed 1000"` for more than the usual number of damaged indexes; --seed for others.
 """
 
 import random
@@ -19,9 +22,9 @@ from pgvector import Vector
 from pgvector.psycopg import register_vector
 
 from harness.cluster import Cluster, adopt_orphans
+from harness.pages import HEADER_FIELDS, PAGE, SPECIAL, SPECIAL_FIELDS, START, Pages
 from harness.search import assert_in_order
 
-PAGE, SPECIAL = 8192, 32
 COPIES = 12  # of all tables are damaged at a time
 SETTINGS = {"restart_after_crash": "off", "shared_buffers": "16MB"}
 MEMORY = 400_000  # kB, at most
@@ -40,6 +43,8 @@ class Table:
     dimensions: int
     rows: int
     options: str
+    columns: str = "v vector_l2_ops"
+    grown: bool = False  # from an empty index, and most of it has gone
 
     @property
     def vectors(self):
@@ -48,6 +53,8 @@ class Table:
 
 # Small lists, cells that share pages, cells of several pages, one list.
 TABLES = (Table("s", 24, 400, "WITH (lists = 20)"), Table("m", 784, 120, ""), Table("w", 9000, 20, ""), Table("f", 8, 600, ""))
+# And filter columns in an index that has split and has free pages; sketches and rows only.
+AIMED = (*TABLES, Table("g", 16, 500, "", "v vector_ip_ops, id", True), Table("r", 8, 600, "WITH (bits = 0, lists = 8)"))
 
 
 def damage(data, others, dice):
@@ -95,6 +102,55 @@ def damage(data, others, dice):
     return bytes(data), kind
 
 
+def near(value, dice):
+    """Another number in the place of this one."""
+    return dice.choice([0, 1, value + 1, value - 1, value * 2, value // 2, value ^ 1 << dice.randrange(16), -1, 0x7FFFFFFF,
+                        dice.randrange(1 << 32)])
+
+
+def aimed_damage(data, _, dice):
+    """One fault where it is likely to matter, on a page of some kind. Returns kind of page and what was hit as well."""
+    pages = Pages(data)
+    kind = dice.choice(sorted({pages.kind(page) for page in range(len(pages))} - {None}))
+    page = dice.choice(pages.of_kind(kind))
+    lower, upper = (pages.get(page, HEADER_FIELDS[field]) for field in ("lower", "upper"))
+    target = dice.choice(["header", "header", "special", "counts", "contents", "contents"])
+
+    def change(field, *others):
+        pages.put(page, field, dice.choice([*others, near(pages.get(page, field), dice)]))
+
+    match target:
+        case "header":
+            match dice.randrange(4):
+                case 0:
+                    pages.put(page, HEADER_FIELDS["upper"], lower)
+                case 1:
+                    for field in ("lower", "upper"):
+                        pages.put(page, HEADER_FIELDS[field], dice.choice([24, START, lower, upper, PAGE - SPECIAL]))
+                case 2:
+                    change(HEADER_FIELDS[dice.choice(["lower", "upper", "special"])], START, lower, upper, PAGE - SPECIAL, PAGE)
+                case 3:
+                    change(HEADER_FIELDS[dice.choice(["flags", "version", "prune_xid"])], 1, 2, 4)
+        case "special":
+            change(SPECIAL_FIELDS[dice.choice(sorted(SPECIAL_FIELDS))], page, dice.randrange(len(pages)))
+        case "counts":
+            change(SPECIAL_FIELDS[dice.choice(["used", "refs"])])
+        case "contents":
+            # Where counts and pointers are: at the head of one of the blocks of a posting page, behind their rows, and in the
+            # heads of cells; anywhere on the others. Checksums are right again, so that it is believed.
+            used = max(pages.get(page, SPECIAL_FIELDS["used"]), 1)
+            start = START + (lower - START) // used * dice.randrange(used)
+            places = {"posting": [0, 4, dice.randrange(264, 456), *(456 + 4 * dice.randrange(60) for _ in range(4))],
+                      "code": [0, 4, 8, 10, 12, 16, 20]}.get(kind, [4 * dice.randrange(80)])
+            at = start + dice.choice(places)
+            if kind not in ("posting", "code"):
+                at = START + dice.choice(places)
+            change((dice.choice(["<B", "<H", "<I", "<I"]), at), page, dice.randrange(len(pages)))
+            if kind in ("meta", "mean"):
+                pages.seal(page)
+    return bytes(pages.data), f"{kind}, {'no change' if pages.data == data else target}"
+
+
 def peak_memory(connection):
     """In kB."""
     with open(f"/proc/{connection.info.backend_pid}/status") as status:
@@ -105,11 +161,18 @@ def make_tables(server):
     server.create_database("whole", "vector_ext")
     with server.connect("whole") as connection:
         register_vector(connection)
-        for table in TABLES:
+        for table in AIMED:
             connection.execute(f"CREATE TABLE {table.name} (id int, v vector({table.dimensions}))")
+            index = f"CREATE INDEX {table.name}_i ON {table.name} USING ivflsh ({table.columns}) {table.options}"
+            if table.grown:
+                connection.execute(index)
             for i, row in enumerate(table.vectors):
                 connection.execute(f"INSERT INTO {table.name} VALUES (%s, %b)", (i, Vector(row)))
-            connection.execute(f"CREATE INDEX {table.name}_i ON {table.name} USING ivflsh (v vector_l2_ops) {table.options}")
+            if table.grown:
+                connection.execute(f"DELETE FROM {table.name} WHERE id % 4 > 0")
+                connection.execute(f"VACUUM {table.name}")
+            else:
+                connection.execute(index)
             connection.execute(f"INSERT INTO {table.name} SELECT id + 1000, v FROM {table.name} LIMIT {table.rows // 3}")
             connection.execute(f"DELETE FROM {table.name} WHERE id % 7 = 0")
 
@@ -142,7 +205,8 @@ class Use:
     def search(self, limit=None):
         """The nearest rows; all of them without a limit. None after an error."""
         end = f"LIMIT {limit}" if limit else ""
-        return self.run(f"SELECT ctid::text, v <-> %(q)b FROM {self.table.name} ORDER BY v <-> %(q)b {end}")
+        distance = f"v {'<#>' if 'vector_ip_ops' in self.table.columns else '<->'} %(q)b"
+        return self.run(f"SELECT ctid::text, {distance} FROM {self.table.name} ORDER BY {distance} {end}")
 
     def is_whole(self):
         return self.run(f"SELECT ivflsh_check('{self.table.name}_i')") is not None
@@ -187,28 +251,30 @@ class Use:
         return not whole
 
 
-def test_damage(stress):
+def damaged(stress, tables, rounds, fault):
+    """Uses so many indexes, each with a `fault`."""
     adopt_orphans()
     dice, counts, done = random.Random(stress.seed), Counter(), 0
     with Cluster(settings=SETTINGS) as server:
         make_tables(server)
-        while done < stress.damage:
-            names = [f"copy_{i}" for i in range(min(COPIES, -(-(stress.damage - done) // len(TABLES))))]
+        while done < rounds:
+            names = [f"copy_{i}" for i in range(min(COPIES, -(-(rounds - done) // len(tables))))]
             with server.connect() as admin:
                 for name in names:
                     admin.execute(f"CREATE DATABASE {name} TEMPLATE whole")
-            files = {(name, table): index_file(server, name, table) for name in names for table in TABLES}
+            files = {(name, table): index_file(server, name, table) for name in names for table in tables}
             server.stop()
-            whole = {table: files[names[0], table].read_bytes() for table in TABLES}
+            whole = {table: files[names[0], table].read_bytes() for table in tables}
             kinds = {}
             for (name, table), path in files.items():
-                data, kinds[name, table] = damage(whole[table], [whole[t] for t in TABLES if t != table], dice)
+                data, kinds[name, table] = fault(whole[table], [whole[t] for t in tables if t != table], dice)
                 path.write_bytes(data)
                 if dice.random() < 0.5:
                     path.with_name(path.name + "_fsm").unlink(missing_ok=True)
             server.start()
             for (name, table), kind in kinds.items():
                 noticed = Use(server, name, table, kind, random.Random(f"{stress.seed} {done}")).all()
+                assert noticed or "header" not in kind, f"{kind}, {table.name}: ivflsh_check finds nothing"
                 counts[f"{kind}: {'noticed' if noticed else 'harmless'}"] += 1
                 done += 1
             with server.connect() as admin:
@@ -217,3 +283,58 @@ def test_damage(stress):
             log = server.log.read_text(errors="replace")
             assert "terminated by signal" not in log and "PANIC" not in log
     print("\n".join(f"{count:6} {what}" for what, count in sorted(counts.items())))
+
+
+def test_damage(stress):
+    damaged(stress, TABLES, stress.damage, damage)
+
+
+def test_aimed_damage(stress):
+    damaged(stress, AIMED, stress.aimed, aimed_damage)
+
+
+def no_hole(pages, kind):
+    """All pages of a kind say that nothing can be added to them."""
+    for page in pages.of_kind(kind):
+        pages.put(page, HEADER_FIELDS["upper"], pages.get(page, HEADER_FIELDS["lower"]))
+
+
+def nothing_used(pages, kind):
+    """All pages of a kind say that they hold nothing, and that nothing can be added."""
+    for page in pages.of_kind(kind):
+        pages.put(page, HEADER_FIELDS["upper"], START)
+        pages.put(page, HEADER_FIELDS["lower"], START)
+
+
+def test_hole_of_negative_length():
+    """What the header says of the room on a page is what PostgreSQL computes the length of the hole by, when a change is
+    logged: no page may get there on which more is used than that."""
+    faults = [(fault, kind) for fault in (no_hole, nothing_used) for kind in ("meta", "posting", "code", "sketch")]
+    with Cluster(settings=SETTINGS) as server:
+        make_tables(server)
+        with server.connect() as admin:
+            for i in range(len(faults)):
+                admin.execute(f"CREATE DATABASE copy_{i} TEMPLATE whole")
+        tables = [table for table in AIMED if table.name in "sw"]
+        files = [(index_file(server, f"copy_{i}", table), *fault) for i, fault in enumerate(faults) for table in tables]
+        server.stop()
+        hit = []
+        for path, fault, kind in files:
+            pages = Pages(path.read_bytes())
+            fault(pages, kind)
+            hit.append(pages.data != path.read_bytes())
+            path.write_bytes(pages.data)
+        server.start()
+        for i, (fault, kind) in enumerate(faults):
+            with server.connect(f"copy_{i}") as connection:
+                for j, table in enumerate(tables):
+                    for statement in (f"INSERT INTO {table.name} SELECT id, v FROM {table.name}",
+                                      f"SELECT ivflsh_check('{table.name}_i')", f"VACUUM {table.name}") * hit[i * len(tables) + j]:
+                        try:
+                            connection.execute(statement)
+                            refused = None
+                        except psycopg.Error as error:
+                            refused = error.sqlstate
+                        assert refused == "XX002" or "check" not in statement and refused is None, (
+                            fault.__name__, kind, table.name, statement, refused)
+        assert "terminated by signal" not in server.log.read_text(errors="replace")

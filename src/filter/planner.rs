@@ -5,21 +5,25 @@
 //!
 //! So a hook takes the ordered scans that the planner has made, and adds them once more with these conditions.
 
+use crate::hook::Previous;
 use crate::index::access_method_oid;
 use crate::index::cost::elements;
 use pgrx::prelude::*;
-use std::sync::OnceLock;
 
 /// What was in the hook before.
-static PREVIOUS: OnceLock<pg_sys::set_rel_pathlist_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<SetRelPathlist> = Previous::new();
+
+type SetRelPathlist = unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannerInfo,
+    *mut pg_sys::RelOptInfo,
+    pg_sys::Index,
+    *mut pg_sys::RangeTblEntry,
+);
 
 /// Installs the hook.
 pub fn register() {
     // SAFETY: called once from _PG_init.
-    unsafe {
-        PREVIOUS.get_or_init(|| pg_sys::set_rel_pathlist_hook);
-        pg_sys::set_rel_pathlist_hook = Some(set_rel_pathlist);
-    }
+    unsafe { PREVIOUS.take(&raw mut pg_sys::set_rel_pathlist_hook, set_rel_pathlist) }
 }
 
 #[pg_guard]
@@ -31,9 +35,7 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
 ) {
     // SAFETY: PostgreSQL's arguments.
     unsafe {
-        if let Some(Some(previous)) = PREVIOUS.get() {
-            previous(root, rel, rti, rte);
-        }
+        PREVIOUS.call(|previous| previous(root, rel, rti, rte));
         add_paths(root, rel);
     }
 }

@@ -98,7 +98,7 @@ fn set_insert_page(index: pg_sys::Relation, head: u32, found: &Buffer<'_>) {
         buffer = another(index, found, head);
         &buffer
     };
-    let change = Change::begin(index);
+    let mut change = Change::begin(index);
     page::edit_opaque(change.edit(target, false), |o| o.insert_at = found.block());
     change.commit();
 }
@@ -107,7 +107,7 @@ fn set_insert_page(index: pg_sys::Relation, head: u32, found: &Buffer<'_>) {
 fn extend<'r>(index: pg_sys::Relation, last: Buffer<'r>, head: u32) -> Buffer<'r> {
     let Opaque { list, level, .. } = page::opaque(last.page());
     let fresh = Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM);
-    let change = Change::begin(index);
+    let mut change = Change::begin(index);
     page::edit_opaque(change.edit(&last, false), |o| o.next = fresh.block());
     let page = change.edit(&fresh, true);
     page::init(page, Kind::Posting, level, list);
@@ -145,7 +145,7 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
         // The slot's last entry may have been moved to another list: then whoever still has it in mind must notice.
         page::edit_opaque(page, |o| o.epoch = o.epoch.max(moved));
     };
-    let write_sketch = |change: &Change<'_>, sketch: &Buffer<'_>, i: usize| {
+    let write_sketch = |change: &mut Change<'_>, sketch: &Buffer<'_>, i: usize| {
         write_sketch(index, layout, change, sketch, i, slot, list, entry);
         if let Cell::WithList(number, cell) = cells.cell
             && number == sketch.block()
@@ -158,13 +158,13 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
     let together = if layout.sketch_pages == 1 { 1 } else { 0 };
     for (i, &number) in sketch_pages.iter().enumerate().skip(together) {
         let sketch = another(index, buffer, number);
-        let change = Change::begin(index);
-        write_sketch(&change, &sketch, i);
+        let mut change = Change::begin(index);
+        write_sketch(&mut change, &sketch, i);
         change.commit();
     }
     let sketch = sketch_pages.first().filter(|_| together == 1).map(|&number| another(index, buffer, number));
 
-    let change = Change::begin(index);
+    let mut change = Change::begin(index);
     let mut view = PostingMut::new(change.edit(buffer, false), layout);
     if room == Room::Block {
         view.add_block(cells.slots, &[]);
@@ -209,7 +209,7 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
         }
     }
     if let Some(sketch) = &sketch {
-        write_sketch(&change, sketch, 0);
+        write_sketch(&mut change, sketch, 0);
     }
     change.commit();
     Position { page: buffer.block(), block: b as u16, slot: slot as u16 }
@@ -221,7 +221,7 @@ fn posting<'p>(index: pg_sys::Relation, layout: &'p Layout, buffer: &'p Buffer<'
 
 fn new_sketch_page(index: pg_sys::Relation, layout: &Layout, part: usize, list: u32, head: u32, level: u8) -> u32 {
     let fresh = Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM);
-    let change = Change::begin(index);
+    let mut change = Change::begin(index);
     let page = change.edit(&fresh, true);
     page::init(page, Kind::Sketch, level, list);
     page::edit_opaque(page, |o| o.head = head);
@@ -235,7 +235,7 @@ fn new_sketch_page(index: pg_sys::Relation, layout: &Layout, part: usize, list: 
 fn write_sketch(
     index: pg_sys::Relation,
     layout: &Layout,
-    change: &Change<'_>,
+    change: &mut Change<'_>,
     buffer: &Buffer<'_>,
     i: usize,
     slot: usize,
@@ -243,7 +243,7 @@ fn write_sketch(
     entry: &NewEntry<'_>,
 ) {
     let part = layout.part(i);
-    page::sketch_part(buffer.page(), part.len(), list).or_corrupted(index, buffer.block());
+    page::sketch_part(buffer.page(), layout, i, list).or_corrupted(index, buffer.block());
     let groups = page::sketch_part_mut(change.edit(buffer, false), part.len());
     quantize::set_nibble_column(groups, slot, &entry.encoded.nibbles[part]);
 }
@@ -364,7 +364,7 @@ impl<'r> Cells<'r> {
             } else {
                 runs.push((first + part, Run { page: code.block(), first: 0, count: 1 }));
             }
-            let change = Change::begin(index);
+            let mut change = Change::begin(index);
             let page = change.edit(&code, !exists);
             if !exists {
                 page::init(page, Kind::Code, level.min(1), 0);

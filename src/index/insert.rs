@@ -205,7 +205,7 @@ impl Inserter {
         if page::opaque(buffer.page()).closed() {
             return Err(Refused::Closed);
         }
-        let change = Change::begin(index);
+        let mut change = Change::begin(index);
         let page = change.edit(&buffer, false);
         for (column, summary) in wider {
             page::write_summary(page, &self.inner, cell, column, &summary);

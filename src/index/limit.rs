@@ -2,20 +2,17 @@
 
 use super::access_method_oid;
 use super::scan;
+use crate::hook::Previous;
 use crate::vector_scan;
 use pgrx::prelude::*;
-use std::sync::OnceLock;
 
 /// Who else had asked to be called.
-static PREVIOUS: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<unsafe extern "C-unwind" fn(*mut pg_sys::QueryDesc, std::ffi::c_int)> = Previous::new();
 
 /// Called once, when the library is loaded.
 pub fn register() {
     // SAFETY: a plain global of this backend, which has one thread here.
-    unsafe {
-        PREVIOUS.get_or_init(|| pg_sys::ExecutorStart_hook);
-        pg_sys::ExecutorStart_hook = Some(executor_start);
-    }
+    unsafe { PREVIOUS.take(&raw mut pg_sys::ExecutorStart_hook, executor_start) }
 }
 
 /// `ExecutorStart_hook`
@@ -23,9 +20,8 @@ pub fn register() {
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int) {
     // SAFETY: the executor's arguments.
     unsafe {
-        match PREVIOUS.get() {
-            Some(Some(previous)) => previous(query, flags),
-            _ => pg_sys::standard_ExecutorStart(query, flags),
+        if PREVIOUS.call(|previous| previous(query, flags)).is_none() {
+            pg_sys::standard_ExecutorStart(query, flags);
         }
         if flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0 {
             visit((*query).planstate, std::ptr::null_mut());

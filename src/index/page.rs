@@ -233,20 +233,31 @@ pub fn edit_opaque(page: &mut Bytes, change: impl FnOnce(&mut Opaque)) {
     set_opaque(page, &o);
 }
 
-// The header fields that GenericXLog looks at: it treats what is between pd_lower and pd_upper as a hole of zeroes.
+// The header fields of a page that are the same or follow from what is on it. (The others are PostgreSQL's: LSN, checksum.)
+const PD_FLAGS: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_flags);
 const PD_LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
 const PD_UPPER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_upper);
 const PD_SPECIAL: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_special);
+const PD_VERSION: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_pagesize_version);
+const PD_PRUNE_XID: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_prune_xid);
+/// Size and layout version of a page, as `PageInit` writes them.
+const PAGE_VERSION: usize = PAGE | pg_sys::PG_PAGE_LAYOUT_VERSION as usize;
 
-/// An offset that PostgreSQL's page header holds.
+/// A number that PostgreSQL's page header holds.
 fn header_field(page: &Bytes, at: usize) -> usize {
     usize::from(u16::from_ne_bytes(page[at..at + 2].try_into().unwrap()))
 }
 
-/// Whether the header has so many bytes at the start and at the end of the contents as used: what a generic WAL record takes
-/// for the hole between them is zeroed by the next change of the page.
+/// Whether the header has just so many bytes at the start and at the end of the contents as used. A generic WAL record takes
+/// what is between them for a hole: zeroes it, and computes with its length, which nobody checks for being negative.
 fn declares(page: &Bytes, start: usize, end: usize) -> bool {
-    header_field(page, PD_LOWER) >= (START + start).min(END) && header_field(page, PD_UPPER) <= END - end
+    header_field(page, PD_LOWER) == (START + start).min(END) && header_field(page, PD_UPPER) == END - end
+}
+
+/// Whether a generic WAL record can be made of a change that makes this of a page.
+pub fn can_be_logged(page: &Bytes) -> bool {
+    let [lower, upper, special] = [PD_LOWER, PD_UPPER, PD_SPECIAL].map(|at| header_field(page, at));
+    (START..=upper).contains(&lower) && upper <= special && special == END
 }
 
 /// Declares `bytes` of the contents as used.
@@ -259,6 +270,11 @@ fn set_used_bytes(page: &mut Bytes, bytes: usize) {
 fn set_used_end(page: &mut Bytes, bytes: usize) {
     let upper = (END - bytes) as u16;
     page[PD_UPPER..PD_UPPER + 2].copy_from_slice(&upper.to_ne_bytes());
+}
+
+/// Whether a generic WAL record can be made of a change of this page. A new one is logged as a whole.
+pub fn can_be_changed(page: &Bytes) -> bool {
+    can_be_logged(page) || page.iter().all(|&byte| byte == 0)
 }
 
 /// Makes `page` an empty page of `kind`. What it held before, if it is a page used anew, does not matter, but for one
@@ -306,13 +322,14 @@ pub fn check(page: &Bytes, kind: Kind) -> Result<Opaque, Damage> {
     Ok(o)
 }
 
-/// [`check`] for a page of any kind.
+/// [`check`] for a page of any kind. The header has to be what was written: where the bounds of the hole follow from more than
+/// the special area tells, they are compared by who knows the layout.
 pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
-    let [lower, upper, special] = [PD_LOWER, PD_UPPER, PD_SPECIAL].map(|at| header_field(page, at));
-    if upper == 0 {
+    if header_field(page, PD_UPPER) == 0 && page.iter().all(|&byte| byte == 0) {
         return Err(Damage::New);
     }
-    if special != END || upper > END || lower > upper || lower < START {
+    let same = [(PD_FLAGS, 0), (PD_VERSION, PAGE_VERSION), (PD_PRUNE_XID, 0), (PD_PRUNE_XID + 2, 0)];
+    if !can_be_logged(page) || same.iter().any(|&(at, written)| header_field(page, at) != written) {
         return Err(Damage::Header);
     }
     let o = opaque(page);
@@ -325,7 +342,15 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     if o.flags & !CLOSED != 0 {
         return Err(Damage::Bounds);
     }
-    Ok(o)
+    let used = match o.kind {
+        kind if kind == Kind::Posting as u8 || kind == Kind::Sketch as u8 => return Ok(o),
+        kind if kind == Kind::Code as u8 && header_field(page, PD_UPPER) == END => return Ok(o),
+        kind if kind == Kind::Meta as u8 => AT_META_SUM + 4 - START,
+        kind if kind == Kind::Mean as u8 => 4 + 4 * usize::from(o.used),
+        kind if kind == Kind::Free as u8 => 0,
+        _ => return Err(Damage::Header),
+    };
+    if declares(page, used, 0) { Ok(o) } else { Err(Damage::Header) }
 }
 
 /// Recall levels of a [`StoppingRule`].
@@ -1151,16 +1176,20 @@ impl<'p> PostingMut<'p> {
     }
 }
 
-/// The sketches on a sketch page: 16 bytes a group.
-pub fn sketch_part(page: &Bytes, groups: usize, list: u32) -> Result<&[u8], Damage> {
+/// The sketches on a sketch page, the `part`th of its block: 16 bytes a group.
+pub fn sketch_part<'p>(page: &'p Bytes, layout: &Layout, part: usize, list: u32) -> Result<&'p [u8], Damage> {
     let o = check(page, Kind::Sketch)?;
     if o.list != list {
         return Err(Damage::List(o.list));
     }
-    if !declares(page, groups * GROUP, 0) {
+    let (bytes, cells) = (layout.part(part).len() * GROUP, usize::from(o.refs) * layout.cell);
+    if bytes + cells > CAPACITY || (o.level > 0) != layout.inner {
+        return Err(Damage::Bounds);
+    }
+    if !declares(page, bytes, cells) {
         return Err(Damage::Header);
     }
-    Ok(&page[START..START + groups * GROUP])
+    Ok(&page[START..START + bytes])
 }
 
 /// The sketches on a sketch page, to be changed.
@@ -1183,15 +1212,34 @@ pub fn check_cells(page: &Bytes, layout: &Layout) -> Result<Opaque, Damage> {
     if kinds.iter().all(|&kind| opaque.kind != kind as u8) || (opaque.level > 0) != layout.inner {
         return Err(Damage::Kind(opaque.kind));
     }
-    let used = if opaque.kind == Kind::Code as u8 { opaque.used } else { 0 };
-    if usize::from(used.max(opaque.refs)) > layout.cells {
+    // Code page: cells, where a cell spans pages one; else blocks, and cells at the end.
+    let (used, refs) = (usize::from(opaque.used), usize::from(opaque.refs));
+    if opaque.kind == Kind::Code as u8 {
+        if used.max(refs) > layout.cells {
+            return Err(Damage::Bounds);
+        }
+        // Which part it is only who came here knows.
+        let declared = match layout.cell_pages {
+            1 => declares(page, used * layout.cell, 0),
+            pages => used == 1 && [CAPACITY, layout.code_range(pages - 1).len()].iter().any(|&n| declares(page, n, 0)),
+        };
+        return if declared { Ok(opaque) } else { Err(Damage::Header) };
+    }
+    if layout.cell_pages != 1 {
+        return Err(Damage::Kind(opaque.kind));
+    }
+    let at_end = refs * layout.cell;
+    if at_end > CAPACITY || used * layout.block > CAPACITY - at_end {
         return Err(Damage::Bounds);
     }
-    // What a cell that spans several pages has on the last one is checked where it is read.
-    if layout.cell_pages == 1 && !declares(page, usize::from(used) * layout.cell, 0) {
-        return Err(Damage::Header);
-    }
-    Ok(opaque)
+    let sketches = |part: usize| GROUP * layout.part(part).len();
+    let declared = match opaque.kind == Kind::Posting as u8 {
+        true => declares(page, used * layout.block, at_end),
+        // Cells are behind the last of a block's sketch pages only; whether it is that one only who came here knows.
+        false if refs > 0 => layout.sketch_pages > 0 && declares(page, sketches(layout.sketch_pages - 1), at_end),
+        false => (0..layout.sketch_pages).any(|part| declares(page, sketches(part), 0)),
+    };
+    if declared { Ok(opaque) } else { Err(Damage::Header) }
 }
 
 /// The bytes of a cell on its first page.
@@ -1202,11 +1250,15 @@ pub fn cell_bytes(layout: &Layout, cell: u16) -> std::ops::Range<usize> {
 /// The factors of a cell, and the code's bytes on its first page, which has been checked.
 #[inline]
 pub fn cell<'p>(page: &'p Bytes, layout: &Layout, cell: u16) -> Result<(CodeFactors, &'p [u8]), Damage> {
-    let kind = opaque(page).kind;
-    if (kind == Kind::Code as u8) != (cell & FROM_END == 0) {
-        return Err(Damage::Kind(kind));
+    let o = opaque(page);
+    if (o.kind == Kind::Code as u8) != (cell & FROM_END == 0) {
+        return Err(Damage::Kind(o.kind));
     }
     let range = layout.cell_range(cell).ok_or(Damage::Bounds)?;
+    let (number, from_end) = cell_position(cell);
+    if number >= usize::from(if from_end { o.refs } else { o.used }) {
+        return Err(Damage::Cell);
+    }
     let at = range.start;
     let factors = CodeFactors {
         constant: float(page, at),
@@ -1299,11 +1351,10 @@ impl Checksum {
     }
 }
 
-/// The checksum that a cell (checked by [`cell`]) has on its page, the header of which must have it as used.
+/// The checksum that a cell (checked by [`cell`]) has on its page.
 pub fn cell_sum(page: &Bytes, layout: &Layout, cell: u16) -> Result<u16, Damage> {
     let range = layout.cell_range(cell).ok_or(Damage::Bounds)?;
-    let (start, end) = if cell & FROM_END == 0 { (range.end - START, 0) } else { (0, END - range.start) };
-    if declares(page, start, end) { Ok(half(page, range.start + AT_SUM)) } else { Err(Damage::Cell) }
+    Ok(half(page, range.start + AT_SUM))
 }
 
 /// Checks that a cell is still of `list`, since it may have been given to another one since the reader saw the entry: on

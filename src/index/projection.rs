@@ -6,20 +6,25 @@
 //! becomes NULL.
 
 use super::access_method_oid;
+use crate::hook::Previous;
 use crate::vector_scan;
 use pgrx::prelude::*;
-use std::sync::OnceLock;
 
 /// Who else had asked to be called.
-static PREVIOUS: OnceLock<pg_sys::create_upper_paths_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<UpperPaths> = Previous::new();
+
+type UpperPaths = unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannerInfo,
+    pg_sys::UpperRelationKind::Type,
+    *mut pg_sys::RelOptInfo,
+    *mut pg_sys::RelOptInfo,
+    *mut std::ffi::c_void,
+);
 
 /// Called once, when the library is loaded: possibly in the middle of planning, before the paths above the scans are made.
 pub fn register() {
     // SAFETY: a plain global of this backend, which has one thread here.
-    unsafe {
-        PREVIOUS.get_or_init(|| pg_sys::create_upper_paths_hook);
-        pg_sys::create_upper_paths_hook = Some(upper_paths);
-    }
+    unsafe { PREVIOUS.take(&raw mut pg_sys::create_upper_paths_hook, upper_paths) }
 }
 
 /// `create_upper_paths_hook`
@@ -33,9 +38,7 @@ unsafe extern "C-unwind" fn upper_paths(
 ) {
     // SAFETY: the planner's arguments; its nodes are what their tags say.
     unsafe {
-        if let Some(Some(previous)) = PREVIOUS.get() {
-            previous(root, stage, input, output, extra);
-        }
+        PREVIOUS.call(|previous| previous(root, stage, input, output, extra));
         if stage != pg_sys::UpperRelationKind::UPPERREL_FINAL {
             return;
         }

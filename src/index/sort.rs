@@ -2,6 +2,7 @@
 
 use super::assign::Records;
 use super::compat;
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 /// PostgreSQL's external sort over (list int4, record bytea).
@@ -42,7 +43,8 @@ impl Sort {
             let data: *mut u8 = self.record.cast::<u8>().add(pg_sys::VARHDRSZ);
             std::ptr::copy_nonoverlapping(record.as_ptr(), data, self.bytes);
             let slot = &mut *self.input;
-            ((*slot.tts_ops).clear.unwrap())(slot);
+            let clear = (*slot.tts_ops).clear.expect("a slot has it");
+            pg_guard_ffi_boundary(|| clear(slot));
             *slot.tts_values = pg_sys::Datum::from(list);
             *slot.tts_values.add(1) = pg_sys::Datum::from(self.record);
             *slot.tts_isnull = false;

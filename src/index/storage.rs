@@ -289,7 +289,10 @@ mod hints {
 
 /// One atomic, WAL-logged change of up to four pages.
 pub struct Change<'c> {
+    rel: pg_sys::Relation,
     state: *mut pg_sys::GenericXLogState,
+    /// The pages so far: block, buffer, and the copy that is changed.
+    pages: [Option<(u32, pg_sys::Buffer, *const Bytes)>; pg_sys::MAX_GENERIC_XLOG_PAGES as usize],
     relation: PhantomData<&'c ()>,
 }
 
@@ -297,20 +300,37 @@ impl<'c> Change<'c> {
     /// Starts a change of `rel`.
     pub fn begin(rel: pg_sys::Relation) -> Change<'c> {
         // SAFETY: `rel` is an open relation.
-        Change { state: unsafe { pg_sys::GenericXLogStart(rel) }, relation: PhantomData }
+        Change {
+            rel,
+            state: unsafe { pg_sys::GenericXLogStart(rel) },
+            pages: Default::default(),
+            relation: PhantomData,
+        }
     }
 
-    /// A working copy of the page in `buffer`, which must be locked exclusively and stay so until [`Change::commit`].
-    /// `fresh`: the page is new, log all of it. A buffer must not be registered twice in one change.
-    #[allow(clippy::mut_from_ref, reason = "the copy belongs to the change, not to the buffer; see SAFETY")]
-    pub fn edit<'s>(&'s self, buffer: &'s Buffer<'_>, fresh: bool) -> &'s mut Bytes {
+    /// The change's copy of the page in `buffer`, which must be locked exclusively and stay so until [`Change::commit`]. The
+    /// same page can be asked for again. `fresh`: the page is new, log all of it.
+    pub fn edit<'s>(&'s mut self, buffer: &'s Buffer<'_>, fresh: bool) -> &'s mut Bytes {
         let flags = if fresh { pg_sys::GENERIC_XLOG_FULL_IMAGE as i32 } else { 0 };
-        // SAFETY: each registered buffer has its own copy inside `state`, which lives until commit.
-        unsafe { &mut *pg_sys::GenericXLogRegisterBuffer(self.state, buffer.buffer, flags).cast() }
+        // SAFETY: the copy lives in `state` until commit, and while it is borrowed no other can be asked for.
+        let copy = unsafe { &mut *pg_sys::GenericXLogRegisterBuffer(self.state, buffer.buffer, flags).cast::<Bytes>() };
+        let page = (buffer.block, buffer.buffer, &raw const *copy);
+        if let Some(place) = self.pages.iter_mut().find(|place| place.is_none_or(|known| known.1 == page.1)) {
+            *place = Some(page);
+        }
+        copy
     }
 
-    /// Applies and logs the change.
+    /// Applies and logs the change. An ERROR if a page's header is not fit for that: PostgreSQL computes with it, and does so
+    /// where an error is the end of the server.
     pub fn commit(self) {
+        for (block, buffer, copy) in self.pages.iter().flatten().copied() {
+            // SAFETY: the copy lives in `state`; the buffer is pinned and locked, by contract of `edit`.
+            let [changed, before] = unsafe { [&*copy, &*pg_sys::BufferGetPage(buffer).cast::<Bytes>()] };
+            if !page::can_be_logged(changed) || !page::can_be_changed(before) {
+                corrupted(self.rel, block, Damage::Header);
+            }
+        }
         // SAFETY: `state` is live; forgetting self keeps Drop from aborting it.
         unsafe { pg_sys::GenericXLogFinish(self.state) };
         std::mem::forget(self);

@@ -82,7 +82,7 @@ pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), 
         steps.step(index, next);
         next = posting.opaque.next;
         if posting.opaque.closed() {
-            let change = Change::begin(index);
+            let mut change = Change::begin(index);
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
             change.commit();
         }
@@ -93,7 +93,7 @@ pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), 
 pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock: &StructureLock) {
     let buffer = Buffer::write(index, number);
     if page::check_code(buffer.page(), inner).is_ok_and(|opaque| opaque.closed()) {
-        let change = Change::begin(index);
+        let mut change = Change::begin(index);
         page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
         change.commit();
     }
@@ -314,7 +314,7 @@ impl Structure {
     /// Changes the meta page.
     pub(super) fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
         let buffer = Buffer::write(self.index, META_BLOCK);
-        let record = Change::begin(self.index);
+        let mut record = Change::begin(self.index);
         let page = record.edit(&buffer, false);
         self.meta = Meta::read(page).or_corrupted(self.index, META_BLOCK);
         change(&mut self.meta);
@@ -357,7 +357,7 @@ impl Structure {
                     old.entries.push(entry.unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds)));
                 }
             }
-            let change = Change::begin(self.index);
+            let mut change = Change::begin(self.index);
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
             let following = posting.opaque.next;
             change.commit();
@@ -708,7 +708,7 @@ impl Structure {
     pub(super) fn take_out(&mut self, buffer: &Buffer<'_>, slots: impl Iterator<Item = (usize, usize)>) {
         let index = self.index;
         let meta_buffer = Buffer::write(index, META_BLOCK);
-        let change = Change::begin(index);
+        let mut change = Change::begin(index);
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         meta.epoch += 1;
         let page = change.edit(buffer, false);
@@ -809,7 +809,7 @@ impl Structure {
         // Back to front, so that each page knows the next.
         for part in mean.chunks(page::MEAN_FLOATS).rev() {
             let buffer = Buffer::allocate(self.index, pg_sys::ForkNumber::MAIN_FORKNUM);
-            let change = Change::begin(self.index);
+            let mut change = Change::begin(self.index);
             let page = change.edit(&buffer, true);
             page::init(page, Kind::Mean, 0, 0);
             page::write_mean(page, part);
@@ -856,7 +856,7 @@ impl Structure {
         numbers.dedup();
         let buffers: Vec<Buffer> = numbers.iter().map(|&number| Buffer::write(index, number)).collect();
         let meta_buffer = Buffer::write(index, META_BLOCK);
-        let change = Change::begin(index);
+        let mut change = Change::begin(index);
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         meta.epoch += 1;
         update(&mut meta);
@@ -891,7 +891,7 @@ impl Structure {
             if kind != Kind::Posting as u8 && kind != Kind::Sketch as u8 {
                 corrupted(index, number, Damage::Kind(kind));
             }
-            let change = Change::begin(index);
+            let mut change = Change::begin(index);
             page::free(change.edit(&buffer, true), epoch);
             change.commit();
             freed.push(number);
@@ -901,7 +901,7 @@ impl Structure {
             let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
             let buffer = Buffer::write(index, number);
             let refs = page::check_code(buffer.page(), layout).or_corrupted(index, number).refs.saturating_sub(blocks);
-            let change = Change::begin(index);
+            let mut change = Change::begin(index);
             let page = change.edit(&buffer, false);
             // Blocks go on to take cells from a page that is open.
             if refs == 0 && !meta.open_code.contains(&number) {
@@ -951,7 +951,7 @@ impl Structure {
             for &number in pages.codes.keys() {
                 let buffer = Buffer::write(index, number);
                 page::check_code(buffer.page(), &inner).or_corrupted(index, number);
-                let change = Change::begin(index);
+                let mut change = Change::begin(index);
                 page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
                 change.commit();
             }

@@ -262,8 +262,8 @@ impl Structure {
         for (number, seen) in (0..).zip(&survey.pages).filter(|(number, seen)| seen.leaks() && !open.contains(number)) {
             compat::vacuum_delay();
             let buffer = Buffer::write(index, number);
-            let change = Change::begin(index);
-            if seen.named > 0 {
+            let mut change = Change::begin(index);
+            if seen.named > 0 && seen.is(Kind::Code) {
                 page::edit_opaque(change.edit(&buffer, false), |o| o.refs = seen.named);
             } else {
                 page::free(change.edit(&buffer, true), epoch);

@@ -366,7 +366,7 @@ pub fn scan_block(
             let part = layout.part(i);
             let number = block.sketch_page(i);
             let buffer = Buffer::read(rel, number);
-            let groups = page::sketch_part(buffer.page(), part.len(), id).or_stale(rel, number)?;
+            let groups = page::sketch_part(buffer.page(), layout, i, id).or_stale(rel, number)?;
             quantize::accumulate(groups, table.lut(part), &mut sums);
         }
         quantize::bounds(table, &sums, &factors, term, threshold, estimate, lower)
@@ -562,7 +562,7 @@ pub fn read_sketch(
     for i in 0..layout.sketch_pages {
         let (part, number) = (layout.part(i), block.sketch_page(i));
         let buffer = Buffer::read(rel, number);
-        let groups = page::sketch_part(buffer.page(), part.len(), list).or_corrupted(rel, number);
+        let groups = page::sketch_part(buffer.page(), layout, i, list).or_corrupted(rel, number);
         quantize::nibble_column(groups, slot, &mut nibbles[part]);
     }
     block.sketch(slot)

@@ -5,6 +5,7 @@ use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Posting, PostingMut};
 use super::storage::{self, Buffer, Change, Checked, StructureLock, corrupted};
 use super::tidy;
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 /// `ambulkdelete`
@@ -50,7 +51,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
                         let slot = rest.trailing_zeros();
                         rest &= rest - 1;
                         let mut tid = block.tid(slot as usize).item();
-                        if callback(&mut tid, callback_state) {
+                        if pg_guard_ffi_boundary(|| callback(&mut tid, callback_state)) {
                             live &= !(1 << slot);
                             removed += 1;
                         }
@@ -59,7 +60,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
                     masks.push(live);
                 }
                 if removed > 0 {
-                    let change = Change::begin(index);
+                    let mut change = Change::begin(index);
                     let mut view = PostingMut::new(change.edit(&buffer, false), &leaf);
                     for (b, &live) in masks.iter().enumerate() {
                         view.set_live(b, live);
@@ -85,7 +86,7 @@ fn note_room(index: pg_sys::Relation, list: u32, head: u32, leaf: &Layout) {
     // A list that a crash kept from being finished has no head: it is written last. Nobody inserts into such a list.
     let Ok(Posting { opaque, .. }) = Posting::open(buffer.page(), leaf, list) else { return };
     if opaque.insert_at != head {
-        let change = Change::begin(index);
+        let mut change = Change::begin(index);
         page::edit_opaque(change.edit(&buffer, false), |o| o.insert_at = head);
         change.commit();
     }

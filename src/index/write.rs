@@ -373,7 +373,7 @@ impl<'l> CodeStream<'l> {
                 page::check_code(buffer.page(), layout).or_corrupted(self.rel, self.page);
             }
             let first = self.used;
-            let change = Change::begin(self.rel);
+            let mut change = Change::begin(self.rel);
             let page = change.edit(&buffer, fresh);
             if fresh {
                 page::init(page, Kind::Code, u8::from(layout.inner), 0);
@@ -405,7 +405,7 @@ impl<'l> CodeStream<'l> {
         // Back to front, so that each page knows the next.
         for part in (0..layout.cell_pages).rev() {
             let buffer = Buffer::allocate(self.rel, pg_sys::ForkNumber::MAIN_FORKNUM);
-            let change = Change::begin(self.rel);
+            let mut change = Change::begin(self.rel);
             let page = change.edit(&buffer, true);
             page::init(page, Kind::Code, u8::from(layout.inner), 0);
             entries.write_cell(page, layout, i, 0, part);
@@ -447,7 +447,7 @@ pub fn write_list(
         if last == NO_BLOCK {
             last = buffer.block();
         }
-        let change = Change::begin(rel);
+        let mut change = Change::begin(rel);
         let page = change.edit(&buffer, true);
         page::init(page, Kind::Posting, level, list);
         page::edit_opaque(page, |o| {
@@ -463,7 +463,7 @@ pub fn write_list(
             for i in 0..layout.sketch_pages {
                 let part = layout.part(i);
                 let sketch = allocate();
-                let change = Change::begin(rel);
+                let mut change = Change::begin(rel);
                 let page = change.edit(&sketch, true);
                 page::init(page, Kind::Sketch, level, list);
                 page::edit_opaque(page, |o| o.head = head);

@@ -17,6 +17,7 @@ use crate::index::storage::{Buffer, blocks};
 use crate::index::tree::{Code, CodeReader, List, Query};
 use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
+use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 /// What was looked at.
@@ -153,7 +154,8 @@ impl Entries {
         // SAFETY: the slot has two columns, passed by value.
         unsafe {
             let slot = &mut *self.input;
-            ((*slot.tts_ops).clear.unwrap())(slot);
+            let clear = (*slot.tts_ops).clear.expect("a slot has it");
+            pg_guard_ffi_boundary(|| clear(slot));
             *slot.tts_values = pair(tid.block(), tid.offset());
             *slot.tts_values.add(1) = pair(place.block, place.slot);
             *slot.tts_isnull = false;
@@ -256,7 +258,7 @@ impl<'s> Checker<'s> {
         for i in 0..layout.sketch_pages {
             let (part, number) = (layout.part(i), block.sketch_page(i));
             let buffer = Buffer::read(self.index, number);
-            let groups = page::sketch_part(buffer.page(), part.len(), id).map_err(|d| Wrong::page(number, d))?;
+            let groups = page::sketch_part(buffer.page(), layout, i, id).map_err(|d| Wrong::page(number, d))?;
             quantize::nibble_column(groups, slot, &mut self.nibbles[part]);
         }
         Ok(Stored {

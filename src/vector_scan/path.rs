@@ -3,6 +3,7 @@
 use super::Strategy;
 use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, with_chance, with_try};
 use super::plan::{self, Expressions, Facts, nodes};
+use crate::hook::Previous;
 use crate::index::cost::Filter;
 use crate::index::meta::Info;
 use crate::index::{access_method_oid, compat, options};
@@ -19,15 +20,19 @@ const A_LITTLE: f64 = 1.02;
 /// Rows expected to be wanted when there is no LIMIT that the planner knows.
 pub const UNKNOWN_LIMIT: f64 = 10.0;
 
-static mut PREVIOUS_HOOK: pg_sys::set_rel_pathlist_hook_type = None;
+static PREVIOUS: Previous<SetRelPathlist> = Previous::new();
+
+type SetRelPathlist = unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannerInfo,
+    *mut pg_sys::RelOptInfo,
+    pg_sys::Index,
+    *mut pg_sys::RangeTblEntry,
+);
 
 /// Installs the hook, in front of one that is there already.
 pub fn install_hook() {
     // SAFETY: called once from _PG_init, in a single thread.
-    unsafe {
-        PREVIOUS_HOOK = pg_sys::set_rel_pathlist_hook;
-        pg_sys::set_rel_pathlist_hook = Some(set_rel_pathlist);
-    }
+    unsafe { PREVIOUS.take(&raw mut pg_sys::set_rel_pathlist_hook, set_rel_pathlist) }
 }
 
 /// `set_rel_pathlist_hook`
@@ -40,9 +45,7 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
 ) {
     // SAFETY: PostgreSQL's arguments.
     unsafe {
-        if let Some(previous) = PREVIOUS_HOOK {
-            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous(root, rel, rti, rte));
-        }
+        PREVIOUS.call(|previous| previous(root, rel, rti, rte));
         if (*rel).indexlist.is_null()
             || !options::vector_scan()
             || !pg_sys::enable_indexscan
