@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ bench: ## recall against queries/s, with pgvector and Faiss beside (see docs/ben
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh run $(ARGS)
+
+bench-commits: ## this tree beside another commit, processor time in turn:  make bench-commits OLD=HEAD~1 ARGS="--datasets fashion"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh commits $(OLD) $(ARGS)
 
 bench-filters: ## search beside WHERE clauses, with pgvector beside (see docs/bench.md):  make bench-filters ARGS="--quick"
 	@scripts/setup.sh all

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Set up what only the benchmark needs, and run it.
-# usage: bench.sh run [OPTION…] | filters [OPTION…] | growth [OPTION…] | scale [OPTION…] | report [OPTION…] | kernels [OPTION…]
+# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | filters [OPTION…] | growth [OPTION…] | scale [OPTION…] | report [OPTION…] | kernels [OPTION…]
 #   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
+#   commits  searches and builds of this tree beside those of another commit: processor time, in turn
 #   filters  search beside WHERE clauses
 #   growth   inserts, VACUUM, and indexes that have grown
 #   scale    builds against rows and memory
@@ -50,6 +51,15 @@ filters|growth|scale)
     locked python install_python
     [[ $command == scale || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" "benches/$command.py" "$@"
+    ;;
+commits)
+    venv=$(venv_path)
+    locked packages install_packages
+    locked python install_python
+    old=${1:?which commit is the old one?}; shift
+    locked build scripts/bench-commits.sh "$old"
+    old=$(cat "$cache/commits/$(git rev-parse --verify "$old^{commit}")/complete")
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/commits.py --old "$old" "$@"
     ;;
 report)
     venv=$(venv_path)
