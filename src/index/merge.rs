@@ -2,7 +2,7 @@
 
 use super::page::{Meta, Owner, PENDING};
 use super::storage::{Uninterrupted, corrupted};
-use super::structure::{Members, Old, OldPages, Structure, count};
+use super::structure::{Members, Old, OldPages, Structure, can_change, count};
 use super::tree::{self, CodeReader, Cursor, Found};
 
 /// A list with fewer rows than this share of what a list should hold is merged with others.
@@ -22,7 +22,7 @@ impl Structure {
     /// The new list replaces one of the old ones, like the lists of a split. The others go one after the other. Until all are
     /// gone their rows are in two lists, and the new list is `pending`.
     pub fn merge(&mut self, list: u32, cell: (u32, u16)) {
-        if self.meta.pending != [0; PENDING] {
+        if self.meta.pending != [0; PENDING] || !can_change(self.index, &self.meta) {
             return;
         }
         let Some((levels, own)) = self.locate(list, cell) else { return };

@@ -434,8 +434,9 @@ pub struct Meta {
 
 /// Rows that a list should hold, at least: however many lists the user asks for, one with no more is not split.
 pub const LEAST_TARGET: u32 = 32;
-/// Identities of lists: a search has a set of them (32 MB at most). A split takes two; when they are used up, REINDEX begins anew.
-const MOST_IDENTITIES: u32 = 1 << 28;
+/// Identities of lists and epochs are never used again. With no more of them left than this the structure stays as it is, see
+/// [`Meta::is_spent`]; what is to be completed then takes far fewer than half of them.
+const RESERVE: u32 = 1 << 20;
 /// Limits of what the distance between its rows changes of the number of rows at which a list is split.
 const DENSEST: f32 = 0.6;
 const SPARSEST: f32 = 2.0;
@@ -488,6 +489,17 @@ impl Meta {
         (most * if share.is_nan() { 1.0 } else { share.clamp(DENSEST, SPARSEST) }) as usize
     }
 
+    /// Whether identities of lists or epochs are used up: lists are neither split nor merged any more, as there is nothing by
+    /// which searches could see what is new. REINDEX begins anew.
+    pub fn is_spent(&self) -> bool {
+        self.last_list.max(self.epoch) > u32::MAX - RESERVE
+    }
+
+    /// Raises the epoch.
+    pub fn raise_epoch(&mut self) {
+        self.epoch = self.epoch.checked_add(1).expect("a reserve of epochs");
+    }
+
     /// What the entries consist of.
     pub fn shape(&self) -> Shape {
         Shape {
@@ -517,7 +529,7 @@ impl Meta {
             || ![0, 4, 8].contains(&meta.bits)
             || meta.filters as usize > MAX_FILTERS
             || meta.target < LEAST_TARGET
-            || meta.last_list > MOST_IDENTITIES
+            || meta.last_list.max(meta.epoch) > u32::MAX - RESERVE / 2
         {
             return Err(Damage::Bounds);
         }

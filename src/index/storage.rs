@@ -4,11 +4,15 @@ use super::page::{self, Bytes, Damage, Kind, NO_BLOCK};
 use pgrx::prelude::*;
 use std::marker::PhantomData;
 
+/// Name of a relation, without its schema.
+pub fn name(rel: pg_sys::Relation) -> String {
+    // SAFETY: `rel` is an open relation.
+    unsafe { std::ffi::CStr::from_ptr((*(*rel).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned()
+}
+
 /// Raises `ERRCODE_INDEX_CORRUPTED` for a block of `rel`.
 pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
-    // SAFETY: `rel` is an open relation.
-    let name =
-        unsafe { std::ffi::CStr::from_ptr((*(*rel).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned();
+    let name = name(rel);
     let (code, message) = match damage {
         Damage::Format(v) => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

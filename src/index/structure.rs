@@ -24,7 +24,8 @@ use ann::filter::{RowKeys, Summarizer, Summary};
 use ann::memory;
 use ann::quantize::{self, BLOCK, Space};
 use pgrx::prelude::*;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -52,7 +53,28 @@ const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 
 /// Whether a list of rows has grown so long that it should be split.
 pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta) -> bool {
-    count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
+    can_change(index, meta)
+        && count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
+}
+
+/// Whether lists can still be replaced; if not, the user is told, once.
+pub(super) fn can_change(index: pg_sys::Relation, meta: &Meta) -> bool {
+    thread_local! {
+        static WARNED: RefCell<HashSet<u32>> = RefCell::default();
+    }
+    // SAFETY: `index` is an open relation.
+    let id = unsafe { (*index).rd_id }.to_u32();
+    if meta.is_spent() && WARNED.with_borrow_mut(|warned| warned.insert(id)) {
+        pgrx::pg_sys::panic::ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("index \"{}\" has used up the numbers of its lists", storage::name(index)),
+            pgrx::function_name!(),
+        )
+        .set_detail("Its lists are no longer split or merged, so that searches will take longer and longer.")
+        .set_hint("Please REINDEX it.")
+        .report(PgLogLevel::WARNING);
+    }
+    !meta.is_spent()
 }
 
 /// How many lists come in the place of a list of so many rows, which is split at `limit`.
@@ -265,7 +287,7 @@ impl Structure {
 
     /// Splits the list of rows at the end of a way from the root (the list itself first), if that is still the way to it.
     pub fn split(&mut self, path: &[Found]) {
-        if path.len() != self.meta.height as usize + 1 || !self.is_way(path) {
+        if path.len() != self.meta.height as usize + 1 || !self.is_way(path) || !can_change(self.index, &self.meta) {
             return;
         }
         match path {
@@ -710,7 +732,7 @@ impl Structure {
         let meta_buffer = Buffer::write(index, META_BLOCK);
         let mut change = Change::begin(index);
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
-        meta.epoch += 1;
+        meta.raise_epoch();
         let page = change.edit(buffer, false);
         page::edit_opaque(page, |o| o.epoch = meta.epoch);
         let mut view = PostingMut::new(page, &self.leaf);
@@ -775,7 +797,7 @@ impl Structure {
         let mean = if moved.is_some() { self.write_mean(&mean) } else { self.meta.mean };
         let index = self.index;
         self.update_meta(|meta| {
-            meta.epoch += 1;
+            meta.raise_epoch();
             (meta.root, meta.root_list, meta.height, meta.lists) = (root, first, 1, 2);
             meta.spread = spread;
             meta.splits += 1;
@@ -858,7 +880,7 @@ impl Structure {
         let meta_buffer = Buffer::write(index, META_BLOCK);
         let mut change = Change::begin(index);
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
-        meta.epoch += 1;
+        meta.raise_epoch();
         update(&mut meta);
         if let Some((layout, stream)) = stream {
             meta.open_code[usize::from(layout.inner)] = reopened(index, &meta, layout, stream);
@@ -1044,7 +1066,7 @@ impl Structure {
         let head = write::write_list(self.index, &inner, level as u8 + 1, first, &root, &mut cells);
         let index = self.index;
         self.update_meta(|meta| {
-            meta.epoch += 1;
+            meta.raise_epoch();
             (meta.root, meta.root_list, meta.height) = (head, first, level + 1);
             meta.open_code[1] = reopened(index, meta, &inner, &cells);
         });

@@ -14,7 +14,7 @@ use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space}
 use bitvec::prelude::*;
 use pgrx::prelude::*;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
 /// A query in the index's coordinates.
 pub struct Query {
@@ -1185,25 +1185,42 @@ fn order_key(x: f32, i: u32) -> u64 {
 
 /// A set of lists, by identity.
 #[derive(Default)]
-pub struct ListSet(BitVec);
+pub struct ListSet {
+    /// Of the identities of an index that has not changed much, up to [`ListSet::LOW`].
+    low: BitVec,
+    high: HashSet<u32>,
+}
 
 impl ListSet {
+    /// Bits: half a megabyte.
+    const LOW: usize = 1 << 22;
+
     /// Adds a list; false when it was in.
+    #[inline]
     pub fn insert(&mut self, list: u32) -> bool {
         let i = list as usize;
-        if i >= self.0.len() {
-            crate::memory::resize_bits(&mut self.0, (i + 1).next_power_of_two());
+        if i >= ListSet::LOW {
+            ann::memory::room(&mut self.high, 1);
+            return self.high.insert(list);
         }
-        !self.0.replace(i, true)
+        if i >= self.low.len() {
+            crate::memory::resize_bits(&mut self.low, (i + 1).next_power_of_two());
+        }
+        !self.low.replace(i, true)
     }
 
     /// Whether a list is in.
+    #[inline]
     pub fn contains(&self, list: u32) -> bool {
-        self.0.get(list as usize).is_some_and(|b| *b)
+        if list as usize >= ListSet::LOW {
+            return self.high.contains(&list);
+        }
+        self.low.get(list as usize).is_some_and(|b| *b)
     }
 
     /// Removes all.
     pub fn clear(&mut self) {
-        self.0.fill(false);
+        self.low.fill(false);
+        self.high.clear();
     }
 }
