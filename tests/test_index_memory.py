@@ -131,3 +131,52 @@ def test_without_memory(scarce, stress, name):
     assert set(outcomes.values()) <= {None, NOTHING_LEFT}, outcomes
     assert outcomes[max(outcomes)] is None
     assert run(scarce, STATEMENTS["check"]) is None
+
+
+# Memory that has a bound.
+
+def test_recall_of_equal_rows(scarce):
+    """Ties are counted, not kept: 100 queries would have 100,000 each."""
+    with scarce.connect("scarce") as connection:
+        connection.execute("CREATE TABLE equal AS SELECT id, '[1,2,3]'::vector(3) AS v FROM generate_series(1, 100000) id")
+        connection.execute("CREATE INDEX equal_i ON equal USING ivflsh (v)")
+    assert run(scarce, "SELECT ivflsh_recall('equal_i', 100, 10)", 40 << 20) is None
+    with scarce.connect("scarce") as connection:
+        assert connection.execute("SELECT ivflsh_recall('equal_i', 30, 10)").fetchone() == (1,)
+        connection.execute("DROP TABLE equal")
+
+
+def test_recall_in_batches(scarce):
+    """As many queries at a time as maintenance_work_mem has room for."""
+    with scarce.connect("scarce") as connection:
+        found = []
+        for memory in ("64MB", "1MB"):
+            connection.execute(f"SET maintenance_work_mem = '{memory}'")
+            found.append(connection.execute("SELECT ivflsh_recall('items_i', 300, 200)").fetchone()[0])
+        assert abs(found[0] - found[1]) < 0.03 and min(found) > 0.85, found
+
+
+@pytest.mark.parametrize("memory", ["64kB", "64MB"])
+def test_bitmap_of_dense_and_sparse_pages(scarce, memory):
+    with scarce.connect("scarce") as connection:
+        connection.execute(f"SET work_mem = '{memory}'; SET ivflsh.enable_vector_scan = bitmap")
+        for condition in ("id % 2 = 0 AND id BETWEEN 3 AND 11000", "id IN (5, 700, 701, 702, 11999)", "id > 100"):
+            query = f"SELECT id FROM items WHERE {condition} ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7) LIMIT 20"
+            by_index = connection.execute(query).fetchall()
+            connection.execute("SET enable_indexscan = off; SET ivflsh.enable_vector_scan = off")
+            exact = connection.execute(query).fetchall()
+            connection.execute("RESET enable_indexscan; SET ivflsh.enable_vector_scan = bitmap")
+            assert len(by_index) == len(exact) and len(set(by_index) & set(exact)) >= 0.9 * len(exact), condition
+
+
+@pytest.mark.parametrize("scan", ["on", "off"])
+def test_rows_returned_beyond_work_mem(scarce, scan):
+    """What a scan remembers goes to a file: each row still comes once, and all come."""
+    with scarce.connect("scarce") as connection:
+        connection.execute(f"SET work_mem = '64kB'; SET ivflsh.enable_vector_scan = {scan}; "
+                           "SET ivflsh.iterative_scan = relaxed_order; SET enable_seqscan = off; SET enable_sort = off")
+        with connection.transaction():
+            connection.execute("DECLARE c CURSOR FOR SELECT id FROM items WHERE label >= 0 "
+                               "ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7)")
+            ids = [row[0] for row in connection.execute("FETCH ALL FROM c").fetchall()]
+        assert len(ids) == len(set(ids)) == ROWS

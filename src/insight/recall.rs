@@ -4,19 +4,19 @@ use crate::index::meta::Info;
 use crate::index::metric::{Metric, Operator};
 use crate::index::page::Tid;
 use crate::index::rows::Table;
-use crate::index::sample::Reservoir;
+use crate::index::sample::{Random, Reservoir};
 use crate::index::search::Search;
 use crate::index::tree::Query;
+use ann::memory;
 use pgrx::prelude::*;
-use std::collections::HashSet;
 
-/// The k nearest rows of a query, and all that are as near as the k-th.
+/// The k nearest rows of a query, and how many are as near as the k-th.
 struct Nearest {
     k: usize,
     /// Nearest first.
     rows: Vec<(f64, Tid)>,
     /// Further rows at the distance of the last.
-    ties: Vec<Tid>,
+    ties: u64,
 }
 
 impl Nearest {
@@ -26,23 +26,17 @@ impl Nearest {
         }
         if self.rows.len() == self.k {
             let last = self.rows[self.k - 1].0;
-            if distance > last {
-                return;
-            }
-            if distance == last {
-                self.ties.push(tid);
+            if distance >= last {
+                self.ties += u64::from(distance == last);
                 return;
             }
         }
         let at = self.rows.partition_point(|r| r.0 <= distance);
+        memory::room(&mut self.rows, 1);
         self.rows.insert(at, (distance, tid));
         if self.rows.len() > self.k {
             let dropped = self.rows.pop().unwrap();
-            if dropped.0 == self.rows[self.k - 1].0 {
-                self.ties.push(dropped.1);
-            } else {
-                self.ties.clear();
-            }
+            self.ties = if dropped.0 == self.rows[self.k - 1].0 { self.ties + 1 } else { 0 };
         }
     }
 }
@@ -55,8 +49,25 @@ struct Pass<'p> {
 }
 
 enum Step<'p> {
-    Sample(&'p mut Reservoir),
-    Compare { queries: &'p [f32], dims: usize, nearest: &'p mut [Nearest] },
+    /// Draws queries from the rows of one part of the table.
+    Sample {
+        reservoir: &'p mut Reservoir,
+        part: usize,
+        parts: usize,
+    },
+    Compare {
+        queries: &'p [f32],
+        dims: usize,
+        nearest: &'p mut [Nearest],
+    },
+    /// Counts for each query those of some rows, with the query's number and in order, that are as near as its farthest.
+    Judge {
+        queries: &'p [f32],
+        dims: usize,
+        farthest: &'p [f64],
+        rows: &'p [(Tid, u32)],
+        hits: &'p mut [usize],
+    },
 }
 
 /// Callback: a visible row of the table.
@@ -75,17 +86,30 @@ unsafe extern "C-unwind" fn visit_row(
         if *nulls {
             return;
         }
+        crate::memory::check_for_interrupts();
         pass.operator.read(*values, &mut pass.value);
         // Rows without direction are not in a cosine index.
         if pass.operator.metric == Metric::Cosine && pass.value.iter().all(|&v| v == 0.0) {
             return;
         }
         match &mut pass.step {
-            Step::Sample(reservoir) => reservoir.offer(&pass.value),
+            Step::Sample { reservoir, part, parts } => {
+                if part_of(Tid::from_item(&*tid), *parts) == *part {
+                    reservoir.offer(&pass.value);
+                }
+            }
             Step::Compare { queries, dims, nearest } => {
                 let tid = Tid::from_item(&*tid);
                 for (query, nearest) in queries.chunks_exact(*dims).zip(nearest.iter_mut()) {
                     nearest.offer(pass.operator.distance(query, &pass.value), tid);
+                }
+            }
+            Step::Judge { queries, dims, farthest, rows, hits } => {
+                let tid = Tid::from_item(&*tid);
+                let of_row = &rows[rows.partition_point(|r| r.0 < tid)..];
+                for query in of_row.iter().take_while(|r| r.0 == tid).map(|r| r.1 as usize) {
+                    let distance = pass.operator.distance(&queries[query * *dims..][..*dims], &pass.value);
+                    hits[query] += usize::from(distance <= farthest[query]);
                 }
             }
         }
@@ -116,39 +140,74 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
             );
         }
     };
-    let mut reservoir = Reservoir::new(queries, dims, dims, SEED);
-    scan(Step::Sample(&mut reservoir));
-    let sample = reservoir.into_rows();
-    // One more than k: the query itself.
-    let mut nearest: Vec<Nearest> =
-        sample.chunks_exact(dims).map(|_| Nearest { k: k + 1, rows: Vec::new(), ties: Vec::new() }).collect();
-    scan(Step::Compare { queries: &sample, dims, nearest: &mut nearest });
+    // As many queries at a time as there is memory for.
+    let of_query = 4 * dims + NEIGHBOUR_BYTES * (k + 1);
+    // SAFETY: a plain setting of the backend, in kB.
+    let most = (unsafe { pg_sys::maintenance_work_mem as usize } * 1024 / of_query).max(1);
+    let parts = queries.div_ceil(most);
     let (mut found, mut wanted) = (0, 0);
-    for (vector, nearest) in sample.chunks_exact(dims).zip(&nearest) {
-        let Some(&(farthest, _)) = nearest.rows.last() else { continue };
-        let mut query = Query::new(operator);
-        query.vector.extend_from_slice(vector);
-        // SAFETY: a function called from SQL has an active snapshot.
-        let table = Table { heap, snapshot: unsafe { pg_sys::GetActiveSnapshot() } };
-        let mut search = Search::new(index, table, &info, &frame, query);
-        search.expect(k + 1);
-        let underflow = search.query.underflow;
-        let rows: HashSet<Tid> = nearest.rows.iter().map(|r| r.1).chain(nearest.ties.iter().copied()).collect();
-        let mut hits = 0;
-        // The executor goes on until no row can be nearer than the k-th it has found, which is no nearer than the true one.
-        while hits < nearest.rows.len() {
-            match search.next_row() {
-                Some(row) if operator.order_value(row.bound, underflow) <= farthest => {
-                    hits += usize::from(rows.contains(&row.tid))
+    for part in 0..parts {
+        let mut reservoir = Reservoir::new(queries.div_ceil(parts), dims, dims, SEED);
+        scan(Step::Sample { reservoir: &mut reservoir, part, parts });
+        let sample = reservoir.into_rows();
+        // One more than k: the query itself.
+        let nearest = sample.chunks_exact(dims).map(|_| Nearest { k: k + 1, rows: Vec::new(), ties: 0 });
+        let mut nearest: Vec<Nearest> = memory::collected(nearest);
+        scan(Step::Compare { queries: &sample, dims, nearest: &mut nearest });
+        let mut hits = memory::zeroed::<usize>(nearest.len());
+        // Rows returned that may be ties.
+        let mut unsure: Vec<(Tid, u32)> = Vec::new();
+        for (number, (vector, nearest)) in sample.chunks_exact(dims).zip(&nearest).enumerate() {
+            let Some(&(farthest, _)) = nearest.rows.last() else { continue };
+            let mut query = Query::new(operator);
+            query.vector.extend_from_slice(vector);
+            // SAFETY: a function called from SQL has an active snapshot.
+            let table = Table { heap, snapshot: unsafe { pg_sys::GetActiveSnapshot() } };
+            let mut search = Search::new(index, table, &info, &frame, query);
+            search.expect(k + 1);
+            let underflow = search.query.underflow;
+            let mut rows: Vec<Tid> = memory::collected(nearest.rows.iter().map(|r| r.1));
+            rows.sort_unstable();
+            let (mut sure, mut maybe) = (0, 0);
+            // The executor goes on until no row can be nearer than the k-th it has found, which is no nearer than the true
+            // one. Of rows that may be ties, twice as many as are wanted are enough.
+            while sure < rows.len() && maybe < 2 * rows.len() {
+                match search.next_row() {
+                    Some(row) if operator.order_value(row.bound, underflow) <= farthest => {
+                        if rows.binary_search(&row.tid).is_ok() {
+                            sure += 1;
+                        } else if nearest.ties > 0 {
+                            maybe += 1;
+                            memory::push(&mut unsure, (row.tid, number as u32));
+                        }
+                    }
+                    _ => break,
                 }
-                _ => break,
+                crate::memory::check_for_interrupts();
             }
-            crate::memory::check_for_interrupts();
+            hits[number] = sure;
         }
-        found += hits.saturating_sub(1);
-        wanted += nearest.rows.len() - 1;
+        if !unsure.is_empty() {
+            unsure.sort_unstable();
+            let farthest = nearest.iter().map(|n| n.rows.last().map_or(f64::NEG_INFINITY, |r| r.0));
+            let farthest: Vec<f64> = memory::collected(farthest);
+            scan(Step::Judge { queries: &sample, dims, farthest: &farthest, rows: &unsure, hits: &mut hits });
+        }
+        for (nearest, hits) in nearest.iter().zip(hits).filter(|(nearest, _)| !nearest.rows.is_empty()) {
+            found += hits.min(nearest.rows.len()) - hits.min(1);
+            wanted += nearest.rows.len() - 1;
+        }
     }
     if wanted == 0 { 1.0 } else { found as f64 / wanted as f64 }
+}
+
+/// Bytes that a neighbour of a query takes: itself, as one of those wanted, and two rows that may be ties.
+const NEIGHBOUR_BYTES: usize = 2 * size_of::<(f64, Tid)>() + size_of::<Tid>() + 4 * size_of::<(Tid, u32)>();
+
+/// Which of so many parts of the table a row belongs to.
+fn part_of(tid: Tid, parts: usize) -> usize {
+    let number = u64::from(tid.block()) << 16 | u64::from(tid.offset());
+    Random::new(number).below(parts)
 }
 
 const SEED: u64 = 0x5EED_0F4E_CA11_0001;
