@@ -84,7 +84,7 @@ bench-kernels: ## micro-benchmarks of the kernels:  make bench-kernels ARGS="qua
 	@scripts/setup.sh build
 	@scripts/bench.sh kernels $(ARGS)
 
-lint: ## formatting and clippy, warnings are errors
+lint: ## formatting, clippy (warnings are errors), licences of the crates
 	@scripts/setup.sh build
 	@scripts/lint.sh
 
