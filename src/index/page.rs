@@ -446,14 +446,14 @@ pub const PENDING: usize = 8;
 impl Meta {
     /// Meta data of an empty index whose root list has identity 1. `kinds`: one a filter column.
     pub fn new(dims: u32, operator: u32, seed: u64, bits: u32, kinds: &[u8]) -> Meta {
-        let mut meta = Meta {
+        const EMPTY: Meta = Meta {
             magic: META_MAGIC,
             format: FORMAT as u32,
-            dims,
-            operator,
-            seed,
-            bits,
-            filters: kinds.len() as u32,
+            dims: 0,
+            operator: 0,
+            seed: 0,
+            bits: 0,
+            filters: 0,
             height: 0,
             root: NO_BLOCK,
             root_list: 1,
@@ -475,6 +475,9 @@ impl Meta {
             kinds: [0; MAX_FILTERS],
             padding: [0; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
         };
+        // SAFETY: of one size. Does not compile where a byte belongs to no field: it would be undefined on the page.
+        const _: [u8; size_of::<Meta>()] = unsafe { std::mem::transmute(EMPTY) };
+        let mut meta = Meta { dims, operator, seed, bits, filters: kinds.len() as u32, ..EMPTY };
         meta.kinds[..kinds.len()].copy_from_slice(kinds);
         meta.target = Layout::new(meta.shape(), false).target_rows() as u32;
         meta

@@ -69,6 +69,7 @@ impl<T> Checked<T> for Result<T, Damage> {
 pub struct Buffer<'r> {
     buffer: pg_sys::Buffer,
     block: u32,
+    exclusive: bool,
     relation: PhantomData<&'r ()>,
 }
 
@@ -90,7 +91,8 @@ impl Buffer<'_> {
         let buffer = hints::read_buffer(rel, block);
         // SAFETY: just pinned.
         unsafe { pg_sys::LockBuffer(buffer, mode as i32) };
-        Buffer { buffer, block, relation: PhantomData }
+        let exclusive = mode == pg_sys::BUFFER_LOCK_EXCLUSIVE;
+        Buffer { buffer, block, exclusive, relation: PhantomData }
     }
 
     /// A new page, exclusively locked: from the free space map, else by extending the relation's fork.
@@ -107,7 +109,7 @@ impl Buffer<'_> {
                     }
                     let buffer = pg_sys::ReadBuffer(rel, block);
                     if pg_sys::ConditionalLockBuffer(buffer) {
-                        let taken = Buffer { buffer, block, relation: PhantomData };
+                        let taken = Buffer { buffer, block, exclusive: true, relation: PhantomData };
                         match page::check(taken.page(), Kind::Free) {
                             Ok(_) | Err(Damage::New) => return taken,
                             Err(_) => drop(taken),
@@ -127,7 +129,8 @@ impl Buffer<'_> {
             );
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
             pg_sys::UnlockRelationForExtension(rel, pg_sys::ExclusiveLock as i32);
-            Buffer { buffer, block: pg_sys::BufferGetBlockNumber(buffer), relation: PhantomData }
+            let block = pg_sys::BufferGetBlockNumber(buffer);
+            Buffer { buffer, block, exclusive: true, relation: PhantomData }
         }
     }
 
@@ -143,9 +146,16 @@ impl Buffer<'_> {
         unsafe { &*pg_sys::BufferGetPage(self.buffer).cast() }
     }
 
+    /// Where the page is, for pages (of tables) on which others set hint bits although it is locked here, too.
+    pub fn pointer(&self) -> pg_sys::Page {
+        // SAFETY: the buffer is pinned for as long as `self` lives.
+        unsafe { pg_sys::BufferGetPage(self.buffer) }
+    }
+
     /// The page, to be changed without WAL: only while nobody else can see the relation (build).
     pub fn page_unlogged(&mut self) -> &mut Bytes {
-        // SAFETY: exclusively locked by the caller's choice of constructor; MarkBufferDirty before unlock.
+        assert!(self.exclusive);
+        // SAFETY: exclusively locked, so nobody else looks at it; MarkBufferDirty before unlock.
         unsafe {
             pg_sys::MarkBufferDirty(self.buffer);
             &mut *pg_sys::BufferGetPage(self.buffer).cast()
@@ -315,6 +325,7 @@ impl<'c> Change<'c> {
     /// The change's copy of the page in `buffer`, which must be locked exclusively and stay so until [`Change::commit`]. The
     /// same page can be asked for again. `fresh`: the page is new, log all of it.
     pub fn edit<'s>(&'s mut self, buffer: &'s Buffer<'_>, fresh: bool) -> &'s mut Bytes {
+        assert!(buffer.exclusive);
         let flags = if fresh { pg_sys::GENERIC_XLOG_FULL_IMAGE as i32 } else { 0 };
         // SAFETY: the copy lives in `state` until commit, and while it is borrowed no other can be asked for.
         let copy = unsafe { &mut *pg_sys::GenericXLogRegisterBuffer(self.state, buffer.buffer, flags).cast::<Bytes>() };

@@ -700,18 +700,23 @@ impl Pass<'_> {
             return tid.offset() != 0 && !is_heap;
         }
         let buffer = Buffer::read(self.heap, tid.block());
-        let page = buffer.page().as_ptr().cast_mut().cast();
-        // SAFETY: a locked page of a heap table; the item number is checked first, an item in use has its header on it.
+        let page = buffer.pointer();
+        // SAFETY: a locked page of a heap table, on which others may set hint bits: so there is no reference to it. The item's
+        // number and place are checked first.
         unsafe {
             if pg_sys::PageIsNew(page) || tid.offset() > pg_sys::PageGetMaxOffsetNumber(page) {
                 return false;
             }
-            let item = pg_sys::PageGetItemId(page, tid.offset());
-            match (*item).lp_flags() {
+            let item = pg_sys::PageGetItemId(page, tid.offset()).read();
+            match item.lp_flags() {
                 pg_sys::LP_UNUSED => false,
                 pg_sys::LP_NORMAL => {
-                    let header: *const pg_sys::HeapTupleHeaderData = pg_sys::PageGetItem(page, item).cast();
-                    u32::from((*header).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE == 0
+                    let at = item.lp_off() as usize;
+                    if at + size_of::<pg_sys::HeapTupleHeaderData>() > page::PAGE {
+                        return false;
+                    }
+                    let header: *const pg_sys::HeapTupleHeaderData = page.add(at).cast();
+                    u32::from((&raw const (*header).t_infomask2).read()) & pg_sys::HEAP_ONLY_TUPLE == 0
                 }
                 _ => true,
             }

@@ -111,7 +111,10 @@ impl Detoasted<'_> {
 
 impl Drop for Detoasted<'_> {
     fn drop(&mut self) {
-        if let Place::Copied(start) = self.place {
+        // After an ERROR it goes with its memory context, as all does.
+        if let Place::Copied(start) = self.place
+            && !std::thread::panicking()
+        {
             // SAFETY: palloc'd by detoasting, for us alone.
             unsafe { pg_sys::pfree(start.cast()) }
         }
