@@ -25,6 +25,7 @@ use pgrx::prelude::*;
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     memory::register();
+    forgo_backtraces();
     index::options::register();
     index::projection::register();
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
@@ -32,4 +33,21 @@ pub extern "C-unwind" fn _PG_init() {
     index::limit::register();
     // Behind the hook of `filter`, whose paths it looks at.
     vector_scan::register();
+}
+
+/// pgrx adds a backtrace of the Rust stack to the DETAIL of every ERROR when RUST_BACKTRACE is set in the environment of the
+/// server, of users' mistakes too. The standard library looks at the environment once, at the first panic or here.
+fn forgo_backtraces() {
+    const ASKED: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(ASKED);
+    // SAFETY: a backend (or the postmaster) has one thread here.
+    unsafe { std::env::set_var(ASKED, "0") };
+    let _ = std::hint::black_box(std::backtrace::Backtrace::capture());
+    // SAFETY: as above. Other libraries find it as it was.
+    unsafe {
+        match before {
+            Some(value) => std::env::set_var(ASKED, value),
+            None => std::env::remove_var(ASKED),
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::calibrate::{self, Sample};
 use super::compat;
 use super::encode::{self, Encoder};
 use super::gather::{self, Whole};
+use super::identity;
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
 use super::options;
@@ -420,7 +421,9 @@ impl Build {
     /// Measures the stopping rule on the index as it was written: roughly first, so as to know how deep to look.
     fn measure(&self, frame: &Frame, mut meta: Meta) {
         meta.rule = StoppingRule::of_all(FIRST_PROBES);
-        let mut rows = heap::Rows::now(self.index, self.heap, self.operator);
+        // SAFETY: this is called by `ambuild`.
+        let owner = unsafe { identity::Build::by_index_build() };
+        let mut rows = heap::Rows::of_build(self.index, self.heap, self.operator, &owner);
         for queries in [calibrate::QUERIES / 4, calibrate::QUERIES] {
             if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
                 meta.rule = rule;

@@ -99,6 +99,33 @@ pub unsafe fn conditional_lock_tuple(
     }
 }
 
+/// Whether this backend holds a tuple lock.
+///
+/// # Safety
+/// `rel` is an open relation.
+pub unsafe fn holds_tuple_lock(
+    rel: pg_sys::Relation,
+    tid: &pg_sys::ItemPointerData,
+    mode: pg_sys::LOCKMODE,
+) -> bool {
+    // SAFETY: by contract; as PostgreSQL's macro SET_LOCKTAG_TUPLE.
+    unsafe {
+        let of = (*rel).rd_lockInfo.lockRelId;
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: of.dbId.to_u32(),
+            locktag_field2: of.relId.to_u32(),
+            locktag_field3: u32::from(tid.ip_blkid.bi_hi) << 16 | u32::from(tid.ip_blkid.bi_lo),
+            locktag_field4: tid.ip_posid,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_TUPLE as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return pg_sys::LockHeldByMe(&tag, mode, false);
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pg_sys::LockHeldByMe(&tag, mode);
+    }
+}
+
 /// Whether changes of `rel` are WAL-logged (PostgreSQL's macro RelationNeedsWAL).
 ///
 /// # Safety

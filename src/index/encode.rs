@@ -10,6 +10,11 @@ fn keys(layout: &Layout) -> usize {
     if layout.inner { 0 } else { layout.filters }
 }
 
+/// Whether an entry without a code was encoded from another sketch, not from its row: such a sketch may be that of no row.
+pub fn is_second_hand(sketch: &SketchFactors) -> bool {
+    factor::is_marked(sketch.error)
+}
+
 /// Buffers for encoding one entry.
 pub struct Encoder {
     space: Space,
@@ -51,7 +56,8 @@ impl Encoder {
         self.code.error = factor::up(self.code.error + error);
         // Whichever way the error points, it deviates as the sketch's own.
         let unit = if self.space == Space::L2 { 2.0 } else { 1.0 } / (self.residual.len() as f32 - 1.0).sqrt();
-        self.sketch.error = factor::up(self.sketch.error.hypot(unit * error));
+        let error = self.sketch.error.hypot(unit * error);
+        self.sketch.error = if self.bits.is_none() { factor::up_marked(error, true) } else { factor::up(error) };
         if !(self.sketch.error.is_finite() && self.code.error.is_finite()) {
             self.unbind();
         }
@@ -63,6 +69,9 @@ impl Encoder {
             *r = x - c;
         }
         self.sketch = quantize::encode_sketch(self.space, &self.residual, centroid, &mut self.nibbles);
+        if self.bits.is_none() {
+            self.sketch.error = factor::up_marked(self.sketch.error, false);
+        }
         self.code = match self.bits {
             Some(bits) => quantize::encode_code(bits, self.space, &self.residual, centroid, &mut self.codes),
             None => CodeFactors::default(),

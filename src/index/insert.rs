@@ -218,7 +218,7 @@ impl Inserter {
     /// block to it.
     fn split(&self, index: pg_sys::Relation, heap: pg_sys::Relation, path: &[Found]) {
         if let Some(lock) = StructureLock::attempt(index) {
-            Structure::new(index, heap, lock).split(path);
+            Structure::of_inserter(index, heap, lock).split(path);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tells an index scan the LIMIT above it, so that it chooses its lists for as many rows at once: PostgreSQL does not.
 
 use super::access_method_oid;
+use super::rows::{self, Judge};
 use super::scan;
 use crate::hook::Previous;
 use crate::vector_scan;
@@ -29,7 +30,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     }
 }
 
-/// Tells the scans below each LIMIT.
+/// Tells the scans below each LIMIT, and those of expressions how to evaluate them.
 #[pg_guard]
 unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut std::ffi::c_void) -> bool {
     // SAFETY: a node of an executor's tree, which is what its tag says.
@@ -47,6 +48,13 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut s
             && names_ctid((*state).plan)
         {
             scan::order_by_rows(opened(node));
+        }
+        if let Some(node) = our_scan(state)
+            && !rows::is_column(node.iss_RelationDesc)
+            && let Some(distance) = pgrx::PgList::<pg_sys::ExprState>::from_pg(node.indexorderbyorig).get_ptr(0)
+        {
+            let judge = Judge::new(distance, (*state).state);
+            scan::judge_by(opened(node), judge);
         }
         pg_sys::planstate_tree_walker(state, Some(visit), context)
     }

@@ -39,6 +39,10 @@ impl Structure {
             }
             olds.push((path, old, members.len() - before));
         }
+        let closed: Vec<(u32, u32)> = olds.iter().map(|(_, old, _)| (old.head, old.list)).collect();
+        if self.spares(&members, &closed) {
+            return;
+        }
         // The first is the one that is replaced: what has most rows.
         olds.sort_by_key(|(_, _, rows)| std::cmp::Reverse(*rows));
 

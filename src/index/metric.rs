@@ -278,6 +278,12 @@ impl Frame {
         mean
     }
 
+    /// From the index's coordinates, if these have no mean, back to those of rows: `x` (padded long) becomes dims long.
+    pub fn undo_rotation(&self, x: &mut Vec<f32>) {
+        self.rotation.undo(x);
+        x.truncate(self.dims);
+    }
+
     /// Moves a query into the index's coordinates: `x` (dims long) becomes padded long.
     /// Returns what has to be added to every negative inner product: the part that centring took away.
     pub fn place_query(&self, x: &mut Vec<f32>) -> f32 {

@@ -19,6 +19,7 @@ pub mod compat;
 pub mod cost;
 pub mod encode;
 pub mod gather;
+pub mod identity;
 pub mod insert;
 pub mod limit;
 pub mod merge;

@@ -6,7 +6,7 @@
 use super::calibrate::{self, Needed, RESULTS, Simulated};
 use super::compat;
 use super::metric::Frame;
-use super::page::{self, Kind, Layout, Meta, Posting, StoppingRule, Tid};
+use super::page::{self, Kind, Layout, Meta, Owner, Posting, StoppingRule, Tid};
 use super::rows::{Row, Rows};
 use super::sample::Random;
 use super::search::FIRST_GOAL;
@@ -63,7 +63,10 @@ pub fn measure(
     let mut spread = 0.0;
     let mut random = Random::new(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
     let mut query = Query::new(frame.operator);
-    let mut value = Vec::new();
+    let (mut value, mut place, mut unreadable) = (Vec::new(), Vec::new(), 0);
+    if leaf.bits.is_none() && !rows.can_read() {
+        return None;
+    }
     // Rows cost much more to look at than codes.
     let queries = if leaf.bits.is_some() { queries } else { queries.div_ceil(4) };
     for _ in 0..queries * TRIES {
@@ -71,12 +74,28 @@ pub fn measure(
         if seen.len() == queries {
             break;
         }
-        let Some(tid) = random_row(index, &leaf, &mut random) else { continue };
-        if rows.read(tid, &mut value) != Row::Read || value.len() != frame.dims {
-            continue;
-        }
-        query.vector.clone_from(&value);
-        query.place(frame);
+        let row = if rows.can_read() { random_row(index, &leaf, &mut random) } else { None };
+        let tid = match row.map(|tid| (tid, rows.read(tid, &mut value))) {
+            Some((tid, Row::Read)) if value.len() == frame.dims => {
+                query.vector.clone_from(&value);
+                query.place(frame);
+                tid
+            }
+            // What its code stands for will do.
+            Some((_, Row::Hidden)) | None if leaf.bits.is_some() && (row.is_some() || !rows.can_read()) => {
+                let Some(tid) = random_code(index, meta, (&leaf, &inner), &mut random, &mut place).ok()? else { continue };
+                query.place_at(frame, &place);
+                tid
+            }
+            Some((_, Row::Hidden)) => {
+                unreadable += 1;
+                if unreadable > 4 * queries {
+                    return None;
+                }
+                continue;
+            }
+            _ => continue,
+        };
         let lists = tree::nearest_lists(index, meta, &inner, &query, deep, None).ok()?;
         // Most likely its own list.
         let before = seen.len();
@@ -116,6 +135,53 @@ fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Op
     let at = random.below(leaf.entries_per_page());
     let (b, slot) = (at / BLOCK, at % BLOCK);
     (b < posting.blocks() && posting.block(b).live() >> slot & 1 == 1).then(|| posting.block(b).tid(slot))
+}
+
+/// An entry taken at random from a list taken at random: its row, and in `place` what its code stands for. None where there
+/// is none.
+fn random_code(
+    index: pg_sys::Relation,
+    meta: &Meta,
+    (leaf, inner): (&Layout, &Layout),
+    random: &mut Random,
+    place: &mut Vec<f32>,
+) -> Result<Option<Tid>, Stale> {
+    let (mut head, mut list) = (meta.root, meta.root_list);
+    let mut centroid = (page::NO_BLOCK, 0);
+    for level in (0..=meta.height).rev() {
+        let layout = if level > 0 { inner } else { leaf };
+        let (mut found, mut seen) = (None, 0);
+        let mut cursor = Cursor::of(index, layout, head, list);
+        while let Some(buffer) = cursor.next_page()? {
+            let posting = cursor.posting(&buffer);
+            for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+                for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
+                    seen += 1;
+                    if random.below(seen) == 0 {
+                        let child = (level > 0).then(|| block.child(slot));
+                        found = block.cell(slot).map(|cell| (cell, block.tid(slot), child));
+                    }
+                }
+            }
+        }
+        let Some((cell, tid, child)) = found else { return Ok(None) };
+        if let Some(child) = child {
+            (head, list, centroid) = (child.head, child.list, cell);
+            continue;
+        }
+        place.clear();
+        place.resize(leaf.padded, 0.0);
+        if meta.height > 0 {
+            CodeReader::new(index, inner).decode(centroid, Owner::child(list), place)?;
+        }
+        let around = place.clone();
+        let read = CodeReader::new(index, leaf).of_row(cell, (head, list), tid, |codes, owner| {
+            place.copy_from_slice(&around);
+            codes.decode(cell, owner, place)
+        })?;
+        return Ok(read.filter(|code| code.error.is_finite()).map(|_| tid));
+    }
+    Ok(None)
 }
 
 impl Seen {

@@ -4,7 +4,7 @@
 use super::meta::{self, Info};
 use super::metric::{Frame, Operator};
 use super::page::Damage;
-use super::rows::Table;
+use super::rows::{Judge, Table};
 use super::search::{Restriction, Search};
 use super::storage::corrupted;
 use super::tree::Query;
@@ -27,6 +27,8 @@ struct ScanState {
     expected: Option<usize>,
     /// See [`Search::order_by_rows`].
     exact: bool,
+    /// See [`Search::judge_by`].
+    judge: Option<Judge>,
     /// ORDER BY NULL: every row, in any order.
     null_query: bool,
     /// Type of each ORDER BY operator's result.
@@ -58,6 +60,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             recheck: false,
             expected: None,
             exact: false,
+            judge: None,
             null_query: false,
             order_types: vec![pg_sys::FLOAT8OID; n],
             order_values: vec![pg_sys::IndexOrderByDistance { value: f64::NEG_INFINITY, isnull: false }; n],
@@ -83,6 +86,15 @@ pub unsafe fn expect(scan: pg_sys::IndexScanDesc, rows: usize) {
 pub unsafe fn order_by_rows(scan: pg_sys::IndexScanDesc) {
     // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
     unsafe { (*(*scan).opaque.cast::<ScanState>()).exact = true }
+}
+
+/// Has the scan look at rows by the executor's means, where the index is on an expression.
+///
+/// # Safety
+/// `scan` is open and of this access method, and the judge that of its query.
+pub unsafe fn judge_by(scan: pg_sys::IndexScanDesc, judge: Judge) {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe { (*(*scan).opaque.cast::<ScanState>()).judge = Some(judge) }
 }
 
 /// `amrescan`
@@ -159,6 +171,9 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         }
         if state.exact {
             search.order_by_rows();
+        }
+        if let Some(judge) = state.judge {
+            search.judge_by(judge);
         }
         state.search = Some(search);
     }

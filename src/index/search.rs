@@ -21,14 +21,14 @@ use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
 use super::returned::Returned;
-use super::rows::{self, Rows, Table};
+use super::rows::{self, Judge, Rows, Table};
 use super::storage::{self, Stale, corrupted};
 use super::tree::{self, Code, CodeReader, Cursor, List, ListSet, Nearest, Query, Scores};
 use crate::filter::predicate::Predicate;
 use ann::memory;
 use ann::quantize::{self, Bits, Space};
 use pgrx::prelude::*;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -211,6 +211,10 @@ pub struct Search {
     rel: pg_sys::Relation,
     /// Read when there are no codes.
     table: Table,
+    /// Tells the distances of its rows, if those of the index are not a column of it.
+    judge: Option<Judge>,
+    /// Rows can be looked at. If not, their order is left to the executor.
+    sees_rows: bool,
     /// Rows read last came from outside of shared buffers.
     cold: bool,
     meta: Meta,
@@ -291,6 +295,8 @@ pub struct Search {
     returned_most: usize,
     started: bool,
     pub work: Work,
+    /// Who runs it.
+    user: pg_sys::Oid,
 }
 
 impl Search {
@@ -304,6 +310,8 @@ impl Search {
         Search {
             rel,
             table,
+            judge: None,
+            sees_rows: rows::is_column(rel),
             cold: false,
             meta: info.meta,
             leaf: info.leaf_layout(),
@@ -351,7 +359,15 @@ impl Search {
             returned_most: RETURNED_LEAST,
             started: false,
             work: Work::default(),
+            // SAFETY: a plain look at the backend's state.
+            user: unsafe { pg_sys::GetUserId() },
         }
+    }
+
+    /// Has rows looked at by `judge`. To be called before the first row is taken.
+    pub fn judge_by(&mut self, judge: Judge) {
+        assert!(!self.started);
+        (self.judge, self.sees_rows) = (Some(judge), true);
     }
 
     /// Searches only for some of the rows. To be called before the first row is taken.
@@ -457,7 +473,7 @@ impl Search {
     /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
     /// than all candidates left: then the executor need not compute its distance, nor read it for that.
     fn is_placed(&mut self, row: &Candidate) -> bool {
-        if self.exact {
+        if self.exact && self.sees_rows {
             return true;
         }
         let upper = row.upper;
@@ -542,6 +558,7 @@ impl Search {
             Some(bits) if rows.first().is_some_and(|row| row.stage == Stage::Sketch) => {
                 self.refine_by_codes(bits, rows)
             }
+            _ if !self.sees_rows => leave_open(rows),
             _ => self.refine_by_rows(rows),
         }
     }
@@ -581,6 +598,11 @@ impl Search {
                 // A row at the ends of f32's range has a code that says nothing.
                 let known = factors.error.is_finite() && distance.is_finite();
                 row.estimate = if known { distance } else { f32::INFINITY };
+                if bits == Bits::Four && !self.sees_rows {
+                    row.key = if known { distance } else { row.certain };
+                    (row.lower, row.upper, row.stage) = (row.certain, f32::INFINITY, Stage::Refined);
+                    continue;
+                }
                 if bits == Bits::Four {
                     let (norm, padded) = (self.query.norm, leaf.padded);
                     let likely = quantize::code_likely_bound(self.query.space, &factors, distance, norm, padded);
@@ -601,7 +623,7 @@ impl Search {
                     (row.lower, row.upper) = (row.certain, f32::INFINITY);
                 }
                 row.stage = Stage::Refined;
-                if self.exact {
+                if self.exact && self.sees_rows {
                     (row.key, row.stage) = (row.lower, Stage::Code);
                 }
             }
@@ -623,15 +645,17 @@ impl Search {
             rows.iter().for_each(|row| self.table.read_ahead(row.tid));
         }
         let operator = self.query.operator;
-        let mut reader = Rows::of(self.rel, self.table, operator);
+        let mut reader = Rows::of_search(self.rel, self.table, operator);
         let mut value = Vec::new();
         rows.retain_mut(|row| {
             crate::memory::check_for_interrupts();
             self.work.refined += u64::from(row.stage == Stage::Sketch);
-            if reader.read(row.tid, &mut value) != rows::Row::Read || value.len() != self.original.len() {
-                return false;
-            }
-            let distance = operator.index_distance(&value, &self.original);
+            let distance = match self.judge {
+                Some(judge) => reader.judge(row.tid, judge, &self.original),
+                None => (reader.read(row.tid, &mut value) == rows::Row::Read && value.len() == self.original.len())
+                    .then(|| operator.index_distance(&value, &self.original)),
+            };
+            let Some(distance) = distance else { return false };
             (row.estimate, row.certain) = match distance {
                 d if d.is_finite() => (d, d),
                 // Nothing is known of its order.
@@ -1068,6 +1092,15 @@ impl Search {
     }
 }
 
+/// Nothing certain is known of candidates whose rows cannot be looked at here: the executor has to.
+fn leave_open(rows: &mut [Candidate]) {
+    for row in rows {
+        row.key = row.estimate;
+        (row.lower, row.certain, row.upper) = (f32::MIN, f32::MIN, f32::INFINITY);
+        row.stage = Stage::Refined;
+    }
+}
+
 /// The rank whose distance the stopping rule goes by.
 fn rank_of(goal: usize) -> usize {
     (FIRST_GOAL as f64 * (goal as f64 / FIRST_GOAL as f64).powf(RANK_EXPONENT)) as usize
@@ -1152,16 +1185,25 @@ impl Ahead {
 }
 
 thread_local! {
-    static LAST_WORK: Cell<Work> = const { Cell::new(Work { lists: 0, entries: 0, refined: 0, returned: 0, rechecked: 0 }) };
+    static LAST_WORK: RefCell<Vec<(pg_sys::Oid, Work)>> = const { RefCell::new(Vec::new()) };
 }
+/// Users whose last search is remembered.
+const USERS: usize = 8;
 
-/// What the last search of this backend has done.
+/// What the last search of this backend has done that the current user ran: not one of a SECURITY DEFINER function, whose
+/// rows are nobody else's business.
 pub fn last_work() -> Work {
-    LAST_WORK.get()
+    // SAFETY: a plain look at the backend's state.
+    let user = unsafe { pg_sys::GetUserId() };
+    LAST_WORK.with_borrow(|all| all.iter().find(|(of, _)| *of == user).map_or(Work::default(), |(_, work)| *work))
 }
 
 impl Drop for Search {
     fn drop(&mut self) {
-        LAST_WORK.set(self.work);
+        LAST_WORK.with_borrow_mut(|all| {
+            all.retain(|(user, _)| *user != self.user);
+            all.truncate(USERS - 1);
+            all.insert(0, (self.user, self.work));
+        });
     }
 }

@@ -407,6 +407,9 @@ pub fn blocks_settled(rel: pg_sys::Relation) -> u32 {
 /// It is a tuple lock on a place of the meta page that holds no tuple. A page lock would do but for two things: PostgreSQL
 /// leaves page locks out of its search for deadlocks, and forbids those who hold one to wait for other locks, as reading a
 /// row out of line may.
+///
+/// PostgreSQL's locks do not keep a backend from itself. This one does: who holds it may run a function of a user (that of an
+/// index expression, in a check), which may insert into the same table.
 pub struct StructureLock {
     rel: pg_sys::Relation,
     mode: pg_sys::LOCKMODE,
@@ -415,6 +418,9 @@ pub struct StructureLock {
 impl StructureLock {
     /// Takes it if nobody has it.
     pub fn attempt(rel: pg_sys::Relation) -> Option<StructureLock> {
+        if Self::is_held(rel, EXCLUSIVE) || Self::is_held(rel, SHARED) {
+            return None;
+        }
         // SAFETY: `rel` is an open relation; no buffer is locked where this is called.
         let taken = unsafe { super::compat::conditional_lock_tuple(rel, &mut Self::place(), EXCLUSIVE) };
         taken.then_some(StructureLock { rel, mode: EXCLUSIVE })
@@ -422,6 +428,9 @@ impl StructureLock {
 
     /// Waits for it. Nobody waits for this lock while holding a buffer lock, so whoever has it comes to an end.
     pub fn wait(rel: pg_sys::Relation) -> StructureLock {
+        if Self::is_held(rel, EXCLUSIVE) || Self::is_held(rel, SHARED) {
+            in_use();
+        }
         // SAFETY: as above.
         unsafe { pg_sys::LockTuple(rel, &mut Self::place(), EXCLUSIVE) };
         StructureLock { rel, mode: EXCLUSIVE }
@@ -430,14 +439,32 @@ impl StructureLock {
     /// Waits until nobody changes the structure, and keeps it as it is: rows can be inserted, but no list is split or merged
     /// and no page is given back.
     pub fn shared(rel: pg_sys::Relation) -> StructureLock {
+        if Self::is_held(rel, EXCLUSIVE) {
+            in_use();
+        }
         // SAFETY: as above.
         unsafe { pg_sys::LockTuple(rel, &mut Self::place(), SHARED) };
         StructureLock { rel, mode: SHARED }
     }
 
+    /// Whether this backend has it.
+    fn is_held(rel: pg_sys::Relation, mode: pg_sys::LOCKMODE) -> bool {
+        // SAFETY: `rel` is an open relation.
+        unsafe { super::compat::holds_tuple_lock(rel, &Self::place(), mode) }
+    }
+
     fn place() -> pg_sys::ItemPointerData {
         pg_sys::ItemPointerData { ip_blkid: pg_sys::BlockIdData { bi_hi: 0, bi_lo: 0 }, ip_posid: 1 }
     }
+}
+
+/// A function that is called amid an operation on an index wants to change the index.
+fn in_use() -> ! {
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+        "cannot change an ivflsh index in a function that is called while this session works on the index"
+    );
 }
 
 impl Drop for StructureLock {

@@ -189,6 +189,8 @@ pub(super) struct Members {
     vectors: Vec<f32>,
     /// How far the vectors can be from the rows: 0 for rows that were read; infinite for rows without bounds.
     errors: Vec<f32>,
+    /// Rows of which all that is known is their sketch.
+    sketched: usize,
 }
 
 impl Members {
@@ -254,13 +256,26 @@ pub struct Structure {
     encoder: Encoder,
     inner_encoder: Encoder,
     rows: Rows,
+    /// What would make entries worse is left to who inserts, as he may read more rows.
+    vacuum: bool,
     /// The row that was read last.
     value: Vec<f32>,
 }
 
 impl Structure {
-    /// With the right to change the index on `heap`.
-    pub fn new(index: pg_sys::Relation, heap: pg_sys::Relation, lock: StructureLock) -> Structure {
+    /// With the right to change the index on `heap`: for who inserts.
+    pub fn of_inserter(index: pg_sys::Relation, heap: pg_sys::Relation, lock: StructureLock) -> Structure {
+        let rows = Rows::of_inserter(index, heap, Info::of(index).frame(index).operator);
+        Structure::new(index, rows, lock)
+    }
+
+    /// With the right to change the index on `heap`: for VACUUM.
+    pub fn of_vacuum(index: pg_sys::Relation, heap: pg_sys::Relation, lock: StructureLock) -> Structure {
+        let rows = Rows::of_vacuum(index, heap, Info::of(index).frame(index).operator);
+        Structure { vacuum: true, ..Structure::new(index, rows, lock) }
+    }
+
+    fn new(index: pg_sys::Relation, rows: Rows, lock: StructureLock) -> Structure {
         let info = Info::of(index);
         let frame = info.frame(index);
         Structure {
@@ -268,7 +283,8 @@ impl Structure {
             lock,
             encoder: Encoder::new(frame.operator.space(), &info.leaf_layout()),
             inner_encoder: Encoder::new(frame.operator.space(), &info.inner_layout()),
-            rows: Rows::now(index, heap, frame.operator),
+            rows,
+            vacuum: false,
             frame,
             leaf: info.leaf_layout(),
             inner: info.inner_layout(),
@@ -427,11 +443,22 @@ impl Structure {
                 .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
                 .error
         } else {
+            members.sketched += 1;
             let mut nibbles = vec![0; self.leaf.groups];
             let sketch = tree::read_sketch(self.index, &self.leaf, list, entry.at, &mut nibbles);
             quantize::decode_sketch(self.space(), &sketch, &nibbles, &mut self.value)
         };
         members.push(entry, &self.value, error);
+    }
+
+    /// Whether `members`, of lists that have been closed, had better stay as they are: then the lists are opened again. An entry
+    /// that is made of a sketch is worse than that, and again the next time.
+    pub(super) fn spares(&self, members: &Members, olds: &[(u32, u32)]) -> bool {
+        let spares = self.vacuum && members.sketched > 0;
+        if spares {
+            olds.iter().for_each(|&old| reopen(self.index, &self.leaf, old, &self.lock));
+        }
+        spares
     }
 
     /// Encodes `members` relative to `centroid` and writes them as list `id`; returns it as an entry of its parent.
@@ -497,6 +524,9 @@ impl Structure {
         for entry in std::mem::take(&mut old.entries) {
             crate::memory::check_for_interrupts();
             self.read_member(&entry, (old.list, &old.centroid), &mut members);
+        }
+        if self.spares(&members, &[(old.head, old.list)]) {
+            return;
         }
         // It may turn out that many of its rows are dead.
         let pieces = pieces(members.len(), self.meta.split_at(found.list.radius));
@@ -750,7 +780,8 @@ impl Structure {
         let zero = vec![0.0; self.padded()];
         let mut old = self.close(head, list, zero);
         let entries = std::mem::take(&mut old.entries);
-        let mean = if self.meta.mean == NO_BLOCK { self.mean_of(&entries) } else { Vec::new() };
+        let mean =
+            if self.meta.mean == NO_BLOCK { self.mean_of(&entries, (old.list, &old.centroid)) } else { Vec::new() };
         let moved = (!mean.is_empty()).then(|| {
             let frame = Frame::new(self.frame.operator, self.frame.dims, self.meta.seed, mean.clone());
             let before = std::mem::replace(&mut self.frame, frame);
@@ -809,19 +840,22 @@ impl Structure {
         self.free(old.pages, &leaf);
     }
 
-    /// The mean of the rows of some entries (normalised, under cosine) as far as they can be read; empty if it is not usable.
-    fn mean_of(&mut self, entries: &[OldEntry]) -> Vec<f32> {
-        let mut mean = vec![0.0_f64; self.frame.dims];
+    /// The mean of the rows of some entries of the root (normalised, under cosine), while the index has no other; empty if it is
+    /// not usable.
+    fn mean_of(&mut self, entries: &[OldEntry], root: (u32, &[f32])) -> Vec<f32> {
+        let mut mean = vec![0.0_f64; self.padded()];
         let mut rows = 0.0;
         for entry in entries {
             crate::memory::check_for_interrupts();
-            if self.rows.read(entry.tid, &mut self.value) == Row::Read && self.value.len() == mean.len() {
-                let scale = self.frame.operator.scale(&self.value);
-                mean.iter_mut().zip(&self.value).for_each(|(m, &v)| *m += f64::from(v) * scale);
+            let mut member = Members::default();
+            self.read_member(entry, root, &mut member);
+            if !member.vectors.is_empty() && member.errors[0].is_finite() {
+                mean.iter_mut().zip(&member.vectors).for_each(|(m, &x)| *m += f64::from(x));
                 rows += 1.0;
             }
         }
-        let mean: Vec<f32> = mean.into_iter().map(|m| (m / rows) as f32).collect();
+        let mut mean: Vec<f32> = mean.into_iter().map(|m| (m / rows) as f32).collect();
+        self.frame.undo_rotation(&mut mean);
         if mean.iter().all(|m| m.abs() < USUAL_COORDINATES) { mean } else { Vec::new() }
     }
 

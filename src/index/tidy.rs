@@ -19,9 +19,11 @@ const NEGLECTED: usize = 2;
 /// Tidies up `index` on `heap`; both stay open and locked. The structure lock is held for one step at a time, so that an
 /// inserter who meets a closed list waits no longer than for that.
 pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
-    let structure = || Structure::new(index, heap, StructureLock::wait(index));
+    let structure = || Structure::of_vacuum(index, heap, StructureLock::wait(index));
     let layout = Info::of(index).leaf_layout();
-    for (list, leaf) in structure().mend() {
+    // Not in the head of the loop: there the lock would be held to its end.
+    let leaves = structure().mend();
+    for (list, leaf) in leaves {
         compat::vacuum_delay();
         let meta = Info::of(index).meta;
         if merge::is_small(leaf.rows, &meta) {

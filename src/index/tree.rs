@@ -60,6 +60,20 @@ impl Query {
         self.prepare();
     }
 
+    /// Takes a place in the coordinates of an index, padded long, for that of a query: a row's, as its code gives it.
+    pub fn place_at(&mut self, frame: &Frame, place: &[f32]) {
+        self.vector.clear();
+        self.vector.extend_from_slice(place);
+        (self.underflow, self.offset, self.mean_norm) = (0.0, 0.0, frame.mean_norm());
+        if self.space == Space::InnerProduct {
+            // Rows are centred, queries are not.
+            let mean = frame.rotated_mean();
+            self.vector.iter_mut().zip(&mean).for_each(|(x, m)| *x += m);
+            self.offset = -ann::distance::inner_product(&self.vector, &mean);
+        }
+        self.prepare();
+    }
+
     /// Call after `vector` and `offset` changed.
     pub fn prepare(&mut self) {
         // Not from the f32 square alone: a norm that underflowed to 0 would leave the bounds without their margin.

@@ -11,6 +11,7 @@
 use super::walk::{Copied, Located, Named, Place, Structure, Wrong, at_rest, ensure};
 use crate::filter::columns::Columns;
 use crate::index::compat;
+use crate::index::encode;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
 use crate::index::page::{self, Block, Layout, NO_BLOCK, Owner, Posting, Tid};
 use crate::index::storage::{Buffer, blocks};
@@ -53,16 +54,14 @@ pub fn check(heap: pg_sys::Relation, index: pg_sys::Relation, rows: bool) -> Rep
 /// Refuses, as amcheck does, what cannot be right or cannot be read.
 fn ensure_checkable(index: pg_sys::Relation) {
     // SAFETY: `index` is open.
-    let (valid, unlogged, recovery) = unsafe {
+    let (unlogged, recovery) = unsafe {
         let unlogged = (*(*index).rd_rel).relpersistence == pg_sys::RELPERSISTENCE_UNLOGGED as std::ffi::c_char;
-        ((*(*index).rd_index).indisvalid, unlogged, pg_sys::RecoveryInProgress())
+        (unlogged, pg_sys::RecoveryInProgress())
     };
-    let refused = match () {
-        _ if !valid => "cannot check an index that is not valid",
-        _ if unlogged && recovery => "cannot check the index of an unlogged table during recovery",
-        _ => return,
-    };
-    ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, refused);
+    if unlogged && recovery {
+        let refused = "cannot check the index of an unlogged table during recovery";
+        ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, refused);
+    }
 }
 
 fn run(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&Snapshot>) -> Result<Report, Wrong> {
@@ -325,12 +324,20 @@ impl<'s> Checker<'s> {
         let inner = self.structure.inner;
         let stored = self.read(named.place, &inner)?;
         let code = CodeReader::new(self.index, &inner).dot(stored.cell, Owner::child(list.id), &centroid)?;
-        self.check_sketch(&what, &stored.sketch, &code.factors, &centroid)
+        self.check_sketch(&what, &stored.sketch, Some(&code.factors), &centroid)
     }
 
     /// Whether an entry's sketch is that of `x`, up to the code's error: rows that a split could not read were encoded
     /// anew from their code. `self.nibbles` and `self.centroid` are the entry's.
-    fn check_sketch(&self, what: &str, sketch: &SketchFactors, code: &CodeFactors, x: &[f32]) -> Result<(), Wrong> {
+    fn check_sketch(
+        &self,
+        what: &str,
+        sketch: &SketchFactors,
+        code: Option<&CodeFactors>,
+        x: &[f32],
+    ) -> Result<(), Wrong> {
+        let second_hand = code.is_none() && encode::is_second_hand(sketch);
+        let code = code.copied().unwrap_or_default();
         let all = [sketch.scale, sketch.error, code.constant, code.scale, code.error];
         // Without bounds: a value at the ends of f32's range.
         if sketch.constant.is_nan() || code.error == f32::INFINITY {
@@ -343,6 +350,10 @@ impl<'s> Checker<'s> {
                 && code.error >= 0.0,
             "{what} has factors {sketch:?}, {code:?}."
         );
+        // Of a row that a split could not read, when nothing but a sketch was known of it.
+        if second_hand {
+            return Ok(());
+        }
         let (mut norm2, mut vr, mut vc, mut v2) = (0.0, 0.0, 0.0, 0.0);
         for ((&x, &c), v) in x.iter().zip(&self.centroid).zip(quantize::sketch_vector(&self.nibbles)) {
             let (r, c, v) = (f64::from(x - c), f64::from(c), f64::from(v));
@@ -354,7 +365,9 @@ impl<'s> Checker<'s> {
         if !(norm2 == 0.0 || USUAL_SQUARES.contains(&norm2)) || square(&self.centroid) > USUAL_SQUARES.end {
             return Ok(());
         }
-        let off = 4.0 * norm2.sqrt() * f64::from(code.error);
+        // By as much the residual that was encoded, up to the code's error from this one, can have other products and squares.
+        let error = f64::from(code.error);
+        let off = 4.0 * error * (norm2.sqrt() + error);
         let (scale, constant) = (f64::from(sketch.scale), f64::from(sketch.constant));
         let (f, expected) = match self.frame.operator.space() {
             Space::L2 => (scale / 2.0, norm2 + scale * vc),
@@ -404,10 +417,10 @@ impl<'s> Checker<'s> {
         let placed = self.frame.place(&mut row);
         if placed == Placed::Usual {
             let factors = match leaf.bits {
-                Some(_) => self.code(&stored, &row)?.factors,
-                None => self.substitute(&stored.sketch, &row),
+                Some(_) => Some(self.code(&stored, &row)?.factors),
+                None => None,
             };
-            self.check_sketch(&what, &stored.sketch, &factors, &row)?;
+            self.check_sketch(&what, &stored.sketch, factors.as_ref(), &row)?;
         }
         self.row = row;
         if leaf.bits.is_none() {
@@ -469,15 +482,6 @@ impl<'s> Checker<'s> {
     fn code(&self, stored: &Stored, x: &[f32]) -> Result<Code, Wrong> {
         let list = self.structure.lists[stored.list].id;
         Ok(CodeReader::new(self.index, &self.structure.leaf).dot(stored.cell, Owner::row(list, stored.tid), x)?)
-    }
-
-    /// Stands for the code of an entry without one. A row that a split could not read was encoded anew from its sketch;
-    /// that shows in a deviation greater than a sketch by itself ever has.
-    fn substitute(&self, sketch: &SketchFactors, x: &[f32]) -> CodeFactors {
-        let unit = if self.frame.operator.space() == Space::L2 { 2.0 } else { 1.0 };
-        let error = sketch.error / unit * (x.len() as f32 - 1.0).sqrt();
-        let norm = ann::distance::l2_squared(x, &self.centroid).sqrt();
-        CodeFactors { error: if error > 0.45 * norm { error } else { 0.0 }, ..CodeFactors::default() }
     }
 
     /// Whether two entries of one row must not be: both are still there, and no unfinished change explains them, which

@@ -2,10 +2,12 @@
 //! `ivflsh_check`; and into memory with it: `ivflsh_prewarm`.
 
 mod check;
+mod privilege;
 mod recall;
 mod stats;
 mod walk;
 
+use crate::index::identity::AsOwner;
 use crate::index::storage;
 use crate::index::{access_method_oid, search};
 use crate::types::error::{Result, SqlError};
@@ -24,6 +26,63 @@ impl FromArg<'_> for Index {
     }
 }
 
+/// What a function of this module asks of who calls it.
+#[derive(Clone, Copy)]
+enum Asks {
+    /// To own the table, or else to be trusted with this function: it tells of all rows of a table, whatever policies hide,
+    /// holds off VACUUM and splits while it works, or evaluates expressions.
+    Trust { function: pg_sys::Oid },
+    /// To read the table.
+    Select,
+}
+
+impl Asks {
+    /// Trust in the function that is called.
+    fn trust(call: pg_sys::FunctionCallInfo) -> Asks {
+        // SAFETY: a function called from SQL knows which one it is.
+        Asks::Trust { function: unsafe { (*(*call).flinfo).fn_oid } }
+    }
+
+    /// Refuses a caller who may not.
+    ///
+    /// # Safety
+    /// `table` is the table of `index`, both OIDs of relations.
+    unsafe fn demand(self, table: pg_sys::Oid, index: pg_sys::Oid) -> Result<()> {
+        // SAFETY: by contract; look-ups in the system caches.
+        let may = unsafe {
+            match self {
+                Asks::Trust { function } => privilege::keeps(table) || privilege::is_named(function),
+                Asks::Select => privilege::reads(table),
+            }
+        };
+        if may {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        let name = unsafe { name_of(index) };
+        let error = SqlError::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for the table of index \"{name}\""),
+        );
+        Err(match self {
+            Asks::Trust { .. } => error.with_detail(
+                "Its owner may call this function, and roles that EXECUTE on the function has been granted to by name.",
+            ),
+            Asks::Select => error,
+        })
+    }
+}
+
+/// # Safety
+/// The OID of a relation, or of none.
+unsafe fn name_of(relation: pg_sys::Oid) -> String {
+    // SAFETY: by contract; a C string in the current memory context, or NULL.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() { String::new() } else { std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
 /// An open ivflsh index and its table, share-locked; closed when dropped.
 struct Opened {
     heap: pg_sys::Relation,
@@ -31,36 +90,49 @@ struct Opened {
 }
 
 impl Opened {
-    /// Opens an index of this access method on a table that the user may read.
-    fn new(oid: pg_sys::Oid) -> Result<Opened> {
+    /// Opens an index of this access method whose caller may do what he asks for.
+    ///
+    /// That is found out before a lock is waited for: else anybody could stand in the queue for the lock of any table, and all
+    /// others behind him. As the table may be altered meanwhile, it is found out once more when the lock is there.
+    fn new(oid: pg_sys::Oid, asks: Asks) -> Result<Opened> {
         // SAFETY: plain look-ups and opens; locks are released at the end of the transaction at the latest.
         unsafe {
-            let table = pg_sys::IndexGetRelation(oid, true);
-            if table == pg_sys::InvalidOid {
-                return Err(SqlError::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, "not an index"));
-            }
+            let table = Opened::table_of(oid)?;
+            asks.demand(table, oid)?;
             // Locks in the order that everybody takes them: table, then index.
             let heap = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
             let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as i32);
             let opened = Opened { heap, index };
-            let name =
-                std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_string_lossy().into_owned();
-            if (*(*index).rd_rel).relam != access_method_oid()
-                || (*(*index).rd_rel).relkind != pg_sys::RELKIND_INDEX as i8
-            {
-                return Err(SqlError::new(
-                    PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                    format!("\"{name}\" is not an ivflsh index"),
-                ));
+            if Opened::table_of(oid)? != table {
+                return Err(SqlError::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, "not an index"));
             }
-            let may = pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as _);
-            if may != pg_sys::AclResult::ACLCHECK_OK {
+            asks.demand(table, oid)?;
+            if !(*(*index).rd_index).indisvalid {
                 return Err(SqlError::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("permission denied for the table of index \"{name}\""),
-                ));
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("index \"{}\" is not valid", name_of(oid)),
+                )
+                .with_detail("Its build has failed or is under way."));
             }
             Ok(opened)
+        }
+    }
+
+    /// The table of an index of this access method.
+    unsafe fn table_of(oid: pg_sys::Oid) -> Result<pg_sys::Oid> {
+        // SAFETY: look-ups in the system caches.
+        unsafe {
+            let wrong = |message: String| SqlError::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, message);
+            let table = pg_sys::IndexGetRelation(oid, true);
+            if table == pg_sys::InvalidOid {
+                return Err(wrong("not an index".to_owned()));
+            }
+            if pg_sys::get_rel_relkind(oid) != pg_sys::RELKIND_INDEX as std::ffi::c_char
+                || privilege::access_method_of(oid) != Some(access_method_oid())
+            {
+                return Err(wrong(format!("\"{}\" is not an ivflsh index", name_of(oid))));
+            }
+            Ok(table)
         }
     }
 }
@@ -77,53 +149,17 @@ impl Drop for Opened {
     }
 }
 
-/// Index expressions and predicates run as the owner of the table, in a restricted operation, as in maintenance commands;
-/// undone when dropped (after an ERROR, by the transaction's abort).
-struct AsOwner {
-    user: pg_sys::Oid,
-    context: i32,
-    settings: i32,
-}
-
-impl AsOwner {
-    fn new(heap: pg_sys::Relation) -> AsOwner {
-        let mut saved = AsOwner { user: pg_sys::InvalidOid, context: 0, settings: 0 };
-        // SAFETY: `heap` is open; what is changed here is restored by Drop.
-        unsafe {
-            pg_sys::GetUserIdAndSecContext(&mut saved.user, &mut saved.context);
-            let restricted = saved.context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
-            pg_sys::SetUserIdAndSecContext((*(*heap).rd_rel).relowner, restricted);
-            saved.settings = pg_sys::NewGUCNestLevel();
-            #[cfg(any(feature = "pg17", feature = "pg18"))]
-            pg_sys::RestrictSearchPath();
-        }
-        saved
-    }
-}
-
-impl Drop for AsOwner {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: as saved by `new`.
-            unsafe {
-                pg_sys::AtEOXact_GUC(false, self.settings);
-                pg_sys::SetUserIdAndSecContext(self.user, self.context);
-            }
-        }
-    }
-}
-
 pg_function! {
     /// `ivflsh_recall(index regclass, queries integer, k integer)`
-    fn ivflsh_recall(index: Index, queries: i32, k: i32) -> f64 {
+    fn ivflsh_recall(call @ FunctionCallInfo, index: Index, queries: i32, k: i32) -> f64 {
         for (value, name, most) in [(queries, "queries", 100_000), (k, "k", 10_000)] {
             if !(1..=most).contains(&value) {
                 return Err(SqlError::parameter(format!("{name} must be between 1 and {most}, not {value}")));
             }
         }
-        let opened = Opened::new(index.0)?;
-        let _owner = AsOwner::new(opened.heap);
-        Ok(recall::recall(opened.heap, opened.index, queries as usize, k as usize))
+        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let owner = AsOwner::of(opened.heap);
+        Ok(recall::recall(opened.heap, opened.index, &owner, queries as usize, k as usize))
     }
 }
 
@@ -138,8 +174,8 @@ impl IntoReturn for Json {
 
 pg_function! {
     /// `ivflsh_stats(index regclass)`
-    fn ivflsh_stats(index: Index) -> Json {
-        let opened = Opened::new(index.0)?;
+    fn ivflsh_stats(call @ FunctionCallInfo, index: Index) -> Json {
+        let opened = Opened::new(index.0, Asks::trust(call))?;
         let stats = stats::Stats::of(opened.index);
         let stats = serde_json::to_value(stats);
         stats.map(Json).map_err(|e| SqlError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string()))
@@ -205,8 +241,8 @@ impl<const N: usize> IntoReturn for Table<N> {
 
 pg_function! {
     /// `ivflsh_lists(index regclass)`
-    fn ivflsh_lists(index: Index) -> Table<9> {
-        let opened = Opened::new(index.0)?;
+    fn ivflsh_lists(call @ FunctionCallInfo, index: Index) -> Table<9> {
+        let opened = Opened::new(index.0, Asks::trust(call))?;
         let structure = walk::at_rest(opened.index, || walk::Structure::read(opened.index, &mut |_| ()));
         let row = |list: &walk::List| {
             [
@@ -227,10 +263,10 @@ pg_function! {
 
 pg_function! {
     /// `ivflsh_check(index regclass, heapallindexed boolean)`
-    fn ivflsh_check(index: Index, heapallindexed: bool) -> Row<6> {
-        let opened = Opened::new(index.0)?;
+    fn ivflsh_check(call @ FunctionCallInfo, index: Index, heapallindexed: bool) -> Row<6> {
+        let opened = Opened::new(index.0, Asks::trust(call))?;
         // Expressions and predicates are computed.
-        let _owner = AsOwner::new(opened.heap);
+        let _owner = AsOwner::of(opened.heap);
         let report = check::check(opened.heap, opened.index, heapallindexed);
         let check::Report { lists, entries, rows, pages, free_pages, leaked_pages } = report;
         Ok(Row([lists, entries, rows, pages, free_pages, leaked_pages].map(|n| n as i64)))
@@ -243,7 +279,7 @@ const READ_AHEAD: u32 = 64;
 pg_function! {
     /// `ivflsh_prewarm(index regclass)`
     fn ivflsh_prewarm(index: Index) -> i64 {
-        let opened = Opened::new(index.0)?;
+        let opened = Opened::new(index.0, Asks::Select)?;
         let blocks = storage::blocks(opened.index);
         (0..blocks.min(READ_AHEAD)).for_each(|block| storage::read_ahead(opened.index, block));
         for block in 0..blocks {

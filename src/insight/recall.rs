@@ -1,9 +1,10 @@
 //! `ivflsh_recall`: the index against exact search, on rows of the table as queries.
 
+use crate::index::identity::AsOwner;
 use crate::index::meta::Info;
 use crate::index::metric::{Metric, Operator};
 use crate::index::page::Tid;
-use crate::index::rows::Table;
+use crate::index::rows::{Expression, Table};
 use crate::index::sample::{Random, Reservoir};
 use crate::index::search::Search;
 use crate::index::tree::Query;
@@ -117,7 +118,7 @@ unsafe extern "C-unwind" fn visit_row(
 }
 
 /// Recall@k of up to `queries` rows. Each query finds itself, which does not count. 1 when there is nothing to find.
-pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k: usize) -> f64 {
+pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, queries: usize, k: usize) -> f64 {
     let info = Info::of(index);
     let frame = info.frame(index);
     let (operator, dims) = (frame.operator, frame.dims);
@@ -140,6 +141,8 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
             );
         }
     };
+    let expression = Expression::of_owner(index, owner);
+    let judge = expression.as_ref().map(Expression::judge);
     // As many queries at a time as there is memory for.
     let of_query = 4 * dims + NEIGHBOUR_BYTES * (k + 1);
     // SAFETY: a plain setting of the backend, in kB.
@@ -165,6 +168,9 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, queries: usize, k
             let table = Table { heap, snapshot: unsafe { pg_sys::GetActiveSnapshot() } };
             let mut search = Search::new(index, table, &info, &frame, query);
             search.expect(k + 1);
+            if let Some(judge) = judge {
+                search.judge_by(judge);
+            }
             let underflow = search.query.underflow;
             let mut rows: Vec<Tid> = memory::collected(nearest.rows.iter().map(|r| r.1));
             rows.sort_unstable();

@@ -12,6 +12,7 @@ use crate::index::compat;
 use crate::index::meta::Info;
 use crate::index::options::{self, IterativeScan};
 use crate::index::page::Tid;
+use crate::index::rows::{self, Judge};
 use crate::index::scan;
 use crate::index::search::{Found, Next, Search, Work};
 use pgrx::PgMemoryContexts;
@@ -619,6 +620,9 @@ impl Execution {
                 #[cfg(feature = "pg18")]
                 {
                     self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, std::ptr::null_mut(), n, 1);
+                }
+                if !rows::is_column(self.index) {
+                    scan::judge_by(self.rows.scan, Judge::new(self.rows.distance, estate));
                 }
             });
         }

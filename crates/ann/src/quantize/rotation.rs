@@ -88,6 +88,28 @@ impl Rotation {
     }
 }
 
+impl Rotation {
+    /// The inverse of [`Self::apply`], up to rounding.
+    pub fn undo(&self, x: &mut [f32]) {
+        let padded = self.padded;
+        assert_eq!(x.len(), padded);
+        let window = window(padded);
+        // Each round is orthonormal, so its transpose undoes it: its parts, symmetric by themselves, in reverse order.
+        for (round, factors) in self.factors.chunks_exact(padded).enumerate().rev() {
+            if window != padded {
+                let (a, b) = x.split_at_mut(padded / 2);
+                for (a, b) in a.iter_mut().zip(b) {
+                    (*a, *b) = (*a + *b, *a - *b);
+                }
+            }
+            hadamard(if round % 2 == 0 { &mut x[..window] } else { &mut x[padded - window..] });
+            for (x, f) in x.iter_mut().zip(factors) {
+                *x *= f;
+            }
+        }
+    }
+}
+
 /// The largest power of two not above `padded`.
 fn window(padded: usize) -> usize {
     1 << padded.ilog2()

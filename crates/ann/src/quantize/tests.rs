@@ -248,9 +248,14 @@ fn rotation_is_orthonormal() {
         let before = (dot(&x, &x), dot(&y, &y), dot(&x, &y));
         x.resize(rotation.padded(), 0.0);
         y.resize(rotation.padded(), 0.0);
+        let given = x.clone();
         rotation.apply(&mut x);
         rotation.apply(&mut y);
         let after = (dot(&x, &x), dot(&y, &y), dot(&x, &y));
+        let mut undone = x.clone();
+        rotation.undo(&mut undone);
+        undone.iter_mut().zip(&given).for_each(|(u, g)| *u -= g);
+        assert!(dot(&undone, &undone).sqrt() < 1e-5 * before.0.sqrt(), "{dims}");
         assert!((after.0.sqrt() / before.0.sqrt() - 1.0).abs() < 1e-5, "{dims}");
         assert!((after.2 - before.2).abs() < 1e-5 * (before.0 * before.1).sqrt(), "{dims}");
     }
