@@ -1,15 +1,14 @@
 """Nobody gets privileges, or another's rows, by what the extension does. SECURITY.md has the rules and the list."""
 
 import re
-import threading
 from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
 import psycopg
 import pytest
 
 from harness.cluster import Cluster
-from harness.search import by_index, clustered, insert, make_index, make_table, nearest, settings
+from harness.search import by_index, clustered, insert, make_index, make_table, settings
 
 ROWS = clustered(3000, 16)
 INDEX = "items_embedding_idx"
@@ -488,3 +487,25 @@ def test_rows_split_before_they_were_committed(database, db, bits, metric):
         db.execute(f"SELECT ivflsh_check('{INDEX}')")
     assert db.execute(f"SELECT ivflsh_stats('{INDEX}')").fetchone()[0]["splits"] > 5
     assert db.execute(f"SELECT ivflsh_recall('{INDEX}', 50)").fetchone()[0] >= 0.9
+
+
+# The source
+
+ONLY_IN = {  # what may run functions of users, or changes as whom they run: files of src
+    "FormIndexDatum": [],
+    "RelationGetIndexExpressions": [],
+    "ExecPrepareExpr": ["index/rows.rs"],
+    "ExecEvalExpr": ["index/rows.rs", "vector_scan/exec.rs"],
+    "SetUserIdAndSecContext": ["index/identity.rs"],
+    "BuildIndexInfo": ["insight/check.rs", "insight/recall.rs"],
+    "table_index_build_scan": ["index/assign.rs", "index/gather.rs", "insight/check.rs", "insight/recall.rs"],
+}
+
+
+def test_list_of_places_is_complete():
+    """SECURITY.md says where functions of users are called: nowhere else is there a call of what calls them."""
+    source = Path(__file__).parents[1] / "src"
+    for name, files in ONLY_IN.items():
+        found = {str(path.relative_to(source)) for path in source.rglob("*.rs")
+                 if re.search(rf"(?m)^(?!\s*//).*\b{name}\w*\(", path.read_text())}
+        assert found <= set(files), f"{name} is called in {found - set(files)}: see SECURITY.md"

@@ -103,11 +103,7 @@ pub unsafe fn conditional_lock_tuple(
 ///
 /// # Safety
 /// `rel` is an open relation.
-pub unsafe fn holds_tuple_lock(
-    rel: pg_sys::Relation,
-    tid: &pg_sys::ItemPointerData,
-    mode: pg_sys::LOCKMODE,
-) -> bool {
+pub unsafe fn holds_tuple_lock(rel: pg_sys::Relation, tid: &pg_sys::ItemPointerData, mode: pg_sys::LOCKMODE) -> bool {
     // SAFETY: by contract; as PostgreSQL's macro SET_LOCKTAG_TUPLE.
     unsafe {
         let of = (*rel).rd_lockInfo.lockRelId;

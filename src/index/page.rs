@@ -29,7 +29,7 @@ pub const CAPACITY: usize = END - START;
 
 const MAGIC: u16 = 0x1F15;
 /// Version of the on-disk format. Raise it with every change of this file that an old index would not survive.
-pub const FORMAT: u16 = 4;
+pub const FORMAT: u16 = 5;
 /// "IVFL": first word of the meta page.
 const META_MAGIC: u32 = 0x4C46_5649;
 

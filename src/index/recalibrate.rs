@@ -83,7 +83,9 @@ pub fn measure(
             }
             // What its code stands for will do.
             Some((_, Row::Hidden)) | None if leaf.bits.is_some() && (row.is_some() || !rows.can_read()) => {
-                let Some(tid) = random_code(index, meta, (&leaf, &inner), &mut random, &mut place).ok()? else { continue };
+                let Some(tid) = random_code(index, meta, (&leaf, &inner), &mut random, &mut place).ok()? else {
+                    continue;
+                };
                 query.place_at(frame, &place);
                 tid
             }

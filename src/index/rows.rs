@@ -100,7 +100,9 @@ impl Expression {
     /// To evaluate it for rows that a search finds. It must live as long as the search.
     pub fn judge(&self) -> Judge {
         // SAFETY: the state lives as long as self.
-        unsafe { Judge { expression: self.expression, context: pg_sys::CreateExprContext(self.state), distance: false } }
+        unsafe {
+            Judge { expression: self.expression, context: pg_sys::CreateExprContext(self.state), distance: false }
+        }
     }
 
     /// The value for the row in a slot, which is valid until the next one is asked for; None for NULL.
@@ -272,12 +274,7 @@ impl Rows {
     }
 
     /// For who builds an index, as the owner: rows as they are now.
-    pub fn of_build(
-        index: pg_sys::Relation,
-        heap: pg_sys::Relation,
-        operator: Operator,
-        owner: &impl Owner,
-    ) -> Rows {
+    pub fn of_build(index: pg_sys::Relation, heap: pg_sys::Relation, operator: Operator, owner: &impl Owner) -> Rows {
         let source = match Expression::of_owner(index, owner) {
             Some(expression) => Source::Expression(expression),
             None => Source::Column(column(index)),

@@ -843,19 +843,34 @@ impl Structure {
     /// The mean of the rows of some entries of the root (normalised, under cosine), while the index has no other; empty if it is
     /// not usable.
     fn mean_of(&mut self, entries: &[OldEntry], root: (u32, &[f32])) -> Vec<f32> {
-        let mut mean = vec![0.0_f64; self.padded()];
+        let mut mean = vec![0.0_f64; self.frame.dims];
         let mut rows = 0.0;
+        // Of rows that cannot be read: in the index's coordinates.
+        let mut decoded = vec![0.0_f64; self.padded()];
         for entry in entries {
             crate::memory::check_for_interrupts();
+            match self.rows.read(entry.tid, &mut self.value) {
+                Row::Dead => continue,
+                Row::Read if self.value.len() == mean.len() => {
+                    let scale = self.frame.operator.scale(&self.value);
+                    mean.iter_mut().zip(&self.value).for_each(|(m, &v)| *m += f64::from(v) * scale);
+                    rows += 1.0;
+                    continue;
+                }
+                _ => {}
+            }
             let mut member = Members::default();
             self.read_member(entry, root, &mut member);
-            if !member.vectors.is_empty() && member.errors[0].is_finite() {
-                mean.iter_mut().zip(&member.vectors).for_each(|(m, &x)| *m += f64::from(x));
+            if member.errors.first().is_some_and(|error| error.is_finite()) {
+                decoded.iter_mut().zip(&member.vectors).for_each(|(m, &x)| *m += f64::from(x));
                 rows += 1.0;
             }
         }
-        let mut mean: Vec<f32> = mean.into_iter().map(|m| (m / rows) as f32).collect();
-        self.frame.undo_rotation(&mut mean);
+        let mut decoded: Vec<f32> = decoded.into_iter().map(|x| (x / rows) as f32).collect();
+        if decoded.iter().any(|&x| x != 0.0) {
+            self.frame.undo_rotation(&mut decoded);
+        }
+        let mean: Vec<f32> = mean.into_iter().zip(decoded).map(|(m, d)| (m / rows) as f32 + d).collect();
         if mean.iter().all(|m| m.abs() < USUAL_COORDINATES) { mean } else { Vec::new() }
     }
 

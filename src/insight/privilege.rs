@@ -10,8 +10,7 @@ use pgrx::prelude::*;
 pub unsafe fn reads(table: pg_sys::Oid) -> bool {
     // SAFETY: by contract.
     unsafe {
-        pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as _)
-            == pg_sys::AclResult::ACLCHECK_OK
+        pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as _) == pg_sys::AclResult::ACLCHECK_OK
     }
 }
 
@@ -29,8 +28,7 @@ pub unsafe fn keeps(table: pg_sys::Oid) -> bool {
         return pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, user);
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         return pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, user)
-            || pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_MAINTAIN as _)
-                == pg_sys::AclResult::ACLCHECK_OK;
+            || pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_MAINTAIN as _) == pg_sys::AclResult::ACLCHECK_OK;
     }
 }
 
@@ -42,10 +40,7 @@ pub unsafe fn keeps(table: pg_sys::Oid) -> bool {
 pub unsafe fn is_named(function: pg_sys::Oid) -> bool {
     // SAFETY: by contract; an ACL is an array of AclItem, which are passed by reference.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::PROCOID as i32,
-            pg_sys::Datum::from(function),
-        );
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, pg_sys::Datum::from(function));
         if tuple.is_null() {
             return false;
         }
@@ -76,10 +71,7 @@ pub unsafe fn is_named(function: pg_sys::Oid) -> bool {
 pub unsafe fn access_method_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: a tuple of pg_class begins with its fixed part.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            pg_sys::Datum::from(relation),
-        );
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
         if tuple.is_null() {
             return None;
         }
