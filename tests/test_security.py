@@ -61,9 +61,12 @@ VICTIM = """
     CREATE TABLE vic.docs (id int PRIMARY KEY, v vector(3));
     INSERT INTO vic.docs SELECT i, ARRAY[i, i % 7, 1]::vector FROM generate_series(1, 400) i;
     CREATE FUNCTION vic.norm(v vector) RETURNS vector(3) LANGUAGE plpgsql IMMUTABLE AS
-        $$ BEGIN RETURN l2_normalize(v); END $$;
+        $$ BEGIN RETURN public.l2_normalize(v); END $$;
     SET search_path = public, pg_catalog;
     CREATE INDEX docs_idx ON vic.docs USING ivflsh ((vic.norm(v)::vector(3)) vector_l2_ops) {options};
+    -- Not before: from version 17 on CREATE INDEX has a safe search path itself.
+    CREATE OR REPLACE FUNCTION vic.norm(v vector) RETURNS vector(3) LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN RETURN l2_normalize(v); END $$;
     GRANT SELECT ON vic.docs TO reader;
 """
 TRAP = """
