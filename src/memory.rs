@@ -68,6 +68,9 @@ pub fn register() {
     ann::memory::on_lack(refuse);
     // SAFETY: a number of the calling thread.
     BACKEND.store(unsafe { libc::pthread_self() } as usize, Ordering::Relaxed);
+    // The handle that channels wake this thread by: std takes it from the system, past this allocator, and ends the process
+    // where there is none. Those of other threads are made where there was just room for their stacks.
+    let _ = std::thread::current();
     take_ballast();
 }
 

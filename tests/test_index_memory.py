@@ -1,7 +1,14 @@
 """Memory: a build that may take little or much of it, and statements of which the system has none to give."""
 
 import itertools
+import os
 import re
+import struct
+import subprocess
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -78,10 +85,11 @@ STATEMENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def scarce():
+@contextmanager
+def server(environment=None):
     """A server of its own, so that its log can be read as a whole."""
-    with Cluster(settings={"shared_buffers": "64MB", "max_parallel_workers_per_gather": "0", "jit": "off"}) as cluster:
+    settings = {"shared_buffers": "64MB", "max_parallel_workers_per_gather": "0", "jit": "off"}
+    with Cluster(settings=settings, environment=environment) as cluster:
         cluster.create_database("scarce", "vector_ext")
         with cluster.connect("scarce") as connection:
             register_vector(connection)
@@ -94,7 +102,13 @@ def scarce():
         yield cluster
 
 
-def run(cluster, statements, room=None):
+@pytest.fixture(scope="module")
+def scarce():
+    with server() as cluster:
+        yield cluster
+
+
+def run(cluster, statements, room=None, prepare=lambda connection: None):
     """Runs statements in a new session that may take so much memory more; returns the SQLSTATE, None for success."""
     with cluster.connect("scarce") as connection:
         # What each session has of its own is there before memory is counted.
@@ -102,15 +116,14 @@ def run(cluster, statements, room=None):
                            "(SELECT embedding FROM items WHERE id = 7) LIMIT 1; SELECT ivflsh_stats('items_i')")
         if room is not None:
             cluster.limit_room(connection.info.backend_pid, room)
+        prepare(connection)
         try:
             if statements == "VACUUM":
                 connection.execute("VACUUM grown")
             else:
                 connection.execute(f"BEGIN; {statements}; ROLLBACK")
         except psycopg.Error as error:
-            if connection.closed:
-                return f"session lost: {error}"
-            return error.sqlstate
+            return f"{error.sqlstate}, session lost" if connection.closed else error.sqlstate
         return None
 
 
@@ -131,6 +144,51 @@ def test_without_memory(scarce, stress, name):
     assert set(outcomes.values()) <= {None, NOTHING_LEFT}, outcomes
     assert outcomes[max(outcomes)] is None
     assert run(scarce, STATEMENTS["check"]) is None
+
+
+# Single allocations that fail, wherever.
+
+LOST = f"{NOTHING_LEFT}, session lost"
+FAILURES = [(name, who, lasting)
+            for name in ("build", "insert with splits", "large search", "filtered", "recall", "check", "stats")
+            for who in ("backend", "threads") for lasting in (False, True)
+            # std takes the handles of new threads past any allocator, where a build has just seen that there is memory.
+            if name != "build" or who == "threads" or not lasting
+            if name == "build" or who == "backend"]
+
+
+@pytest.fixture(scope="module")
+def failing():
+    """A server whose extension does not get what the file `orders` says."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("VECTOR_EXT_TMP")) as folder:
+        library, orders = Path(folder) / "malloc.so", Path(folder) / "orders"
+        source = Path(__file__).parent / "harness/failing_malloc.c"
+        subprocess.run(["cc", "-O1", "-fno-builtin", "-fPIC", "-shared", "-o", library, source], check=True)
+        orders.write_bytes(bytes(40))
+        orders.parent.chmod(0o755)
+        orders.chmod(0o666)
+        with server({"LD_PRELOAD": library, "FAILING_MALLOC": orders}) as cluster:
+            yield cluster, orders
+
+
+@pytest.mark.parametrize("name, who, lasting", FAILURES)
+def test_failing_allocations(failing, stress, name, who, lasting):
+    """One fails: the statement goes on or fails. All fail from there on: at worst the session ends, never the server."""
+    cluster, orders = failing
+    outcomes, number = Counter(), 1
+
+    def order(connection):
+        last = 2 ** 60 if lasting else number
+        with open(orders, "r+b") as file:
+            file.write(struct.pack("5q", connection.info.backend_pid, number, last, 1 + (who == "threads"), 0))
+
+    while number < 50_000:
+        outcomes[run(cluster, STATEMENTS[name], prepare=order)] += 1
+        number = int(number * (1 + 20 / stress.memory_steps)) + 1
+    print(name, who, "for good" if lasting else "once", dict(outcomes))
+    assert not [line for line in crashes(cluster) if "no memory left" not in line]
+    assert set(outcomes) <= {None, NOTHING_LEFT} | ({LOST} if lasting else set())
+    assert run(cluster, STATEMENTS["check"]) is None
 
 
 # Memory that has a bound.

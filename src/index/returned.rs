@@ -4,6 +4,7 @@
 use super::page::Tid;
 use ann::memory;
 use pgrx::prelude::*;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Bytes that a row takes in the hash table, with the room for its growth.
@@ -17,7 +18,7 @@ pub struct Returned {
     few: HashMap<Tid, f32>,
     most: usize,
     /// All rows, once they were too many.
-    many: Option<Pages>,
+    many: Option<RefCell<Pages>>,
 }
 
 impl Default for Returned {
@@ -29,10 +30,15 @@ impl Default for Returned {
 }
 
 impl Returned {
+    /// Adds a row, to stay; false when it was in.
+    pub fn insert(&mut self, tid: Tid) -> bool {
+        self.insert_until(tid, f32::INFINITY)
+    }
+
     /// Adds a row; false when it was in. `upper`: see [`Returned::forget_below`].
-    pub fn insert(&mut self, tid: Tid, upper: f32) -> bool {
+    pub fn insert_until(&mut self, tid: Tid, upper: f32) -> bool {
         if let Some(many) = &mut self.many {
-            return many.insert(tid);
+            return many.get_mut().insert(tid);
         }
         memory::room(&mut self.few, 1);
         let is_new = self.few.insert(tid, upper).is_none();
@@ -42,16 +48,16 @@ impl Returned {
                 many.insert(tid);
             }
             self.few = HashMap::new();
-            self.many = Some(many);
+            self.many = Some(RefCell::new(many));
         }
         is_new
     }
 
     /// Whether a row is in.
-    pub fn contains(&mut self, tid: Tid) -> bool {
-        match &mut self.many {
-            Some(many) => many.contains(tid),
-            None => self.few.contains_key(&tid),
+    pub fn contains(&self, tid: &Tid) -> bool {
+        match &self.many {
+            Some(many) => many.borrow_mut().contains(*tid),
+            None => self.few.contains_key(tid),
         }
     }
 

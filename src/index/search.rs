@@ -444,7 +444,7 @@ impl Search {
         if !self.relaxed && row.lower < self.last {
             return None;
         }
-        if !self.returned.insert(row.tid, self.upper_bound(row)) {
+        if !self.returned.insert_until(row.tid, self.upper_bound(row)) {
             return None;
         }
         let bound = row.certain.min(self.deflated(row.estimate));
@@ -1047,7 +1047,7 @@ impl Search {
             note(&mut self.best, self.goal, row.estimate);
             note(&mut self.nearer, self.rank, row.estimate);
             let late = row.lower < self.last && !self.relaxed;
-            if !late && !self.returned.contains(row.tid) {
+            if !late && !self.returned.contains(&row.tid) {
                 memory::push(&mut self.pool, row);
             }
         }

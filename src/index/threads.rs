@@ -76,7 +76,11 @@ fn start_threads(threads: usize) -> Result<rayon::ThreadPool, String> {
     });
     let pool = pool.map_err(|e| e.to_string())?;
     // All have begun, and have what they need.
-    pool.broadcast(|_| ());
+    let (sender, receiver) = sync_channel(threads);
+    pool.spawn_broadcast(move |_| {
+        let _ = sender.send(());
+    });
+    (0..threads).for_each(|_| receive(&receiver));
     Ok(pool)
 }
 
@@ -88,14 +92,18 @@ pub struct Pending<T> {
 impl<T> Pending<T> {
     /// Waits for the job, answering interrupts.
     pub fn wait(self) -> T {
-        loop {
-            match self.receiver.recv_timeout(Duration::from_millis(20)) {
-                Ok(Ok(value)) => return value,
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(RecvTimeoutError::Timeout) => check_for_interrupts(),
-                Err(RecvTimeoutError::Disconnected) => {
-                    ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a thread of the index build was lost");
-                }
+        receive(&self.receiver).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Waits for what a thread sends, answering interrupts.
+fn receive<T>(receiver: &Receiver<T>) -> T {
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(20)) {
+            Ok(value) => return value,
+            Err(RecvTimeoutError::Timeout) => check_for_interrupts(),
+            Err(RecvTimeoutError::Disconnected) => {
+                ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a thread of the index build was lost");
             }
         }
     }

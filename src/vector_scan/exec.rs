@@ -12,13 +12,13 @@ use crate::index::compat;
 use crate::index::meta::Info;
 use crate::index::options::{self, IterativeScan};
 use crate::index::page::Tid;
+use crate::index::returned::Returned;
 use crate::index::rows::{self, Judge};
 use crate::index::scan;
 use crate::index::search::{Found, Next, Search, Work};
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
-use std::collections::HashSet;
 use std::rc::Rc;
 
 /// Rows collected at a time when the planner knows no LIMIT.
@@ -409,7 +409,7 @@ struct Run {
     /// The work of its search that is in the totals.
     counted: Work,
     /// Rows returned, when a change of strategy may bring them up again.
-    emitted: HashSet<Tid>,
+    emitted: Returned,
 }
 
 impl Mode {
@@ -460,7 +460,6 @@ impl Execution {
             let run = self.run.as_mut().unwrap();
             run.returned += 1;
             run.last = run.last.max(found.upper);
-            ann::memory::room(&mut run.emitted, 1);
             run.emitted.insert(found.tid);
             // The snapshot keeps the version.
             if self.rows.load(found.tid) {
@@ -564,7 +563,7 @@ impl Execution {
                 last: f64::NEG_INFINITY,
                 searches: false,
                 counted: Work::default(),
-                emitted: HashSet::new(),
+                emitted: Returned::default(),
             });
             if self.facts.strategy == Strategy::Bitmap {
                 self.use_bitmap();

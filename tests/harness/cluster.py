@@ -84,13 +84,15 @@ def children(parent):
 class Cluster:
     """One server. Use it as a context manager, or call `start()` and, whatever happens, `destroy()`."""
 
-    def __init__(self, pg_config=None, settings=None, standby_of=None, copy_of=None):
-        """`standby_of`: a server to follow. `copy_of`: a data folder of which a copy is started."""
+    def __init__(self, pg_config=None, settings=None, standby_of=None, copy_of=None, environment=None):
+        """`standby_of`: a server to follow. `copy_of`: a data folder of which a copy is started. `environment`: variables that the
+        server has besides."""
         self.pg_config = pg_config or os.environ.get("PG_CONFIG") or "pg_config"
         self.bindir = Path(self._ask_pg_config("--bindir"))
         self.version = int(self._ask_pg_config("--version").split()[1].split(".")[0].rstrip("abcdefghijklmnopqrstuvwxyz"))
         self.settings = SETTINGS | (settings or {})
         self.standby_of, self.copy_of = standby_of, copy_of
+        self.environment = environment or {}
         self.folder = self.data = self.log = None
         self.guard = None
 
@@ -110,7 +112,7 @@ class Cluster:
         """Start the server; the first time, make its folder and its data as well."""
         if self.folder is None:
             self._create()
-        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", "120", "start")
+        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", "120", "start", environment=self.environment)
         return self
 
     def stop(self):
@@ -283,9 +285,10 @@ class Cluster:
         with open(self.data / "postgresql.conf", "a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
-    def _run(self, program, *arguments, check=True):
+    def _run(self, program, *arguments, check=True, environment=None):
         """Run one of the server's programs as the server's user, and quote its output when it fails."""
-        command = as_server_user([self.bindir / program, *arguments])
+        variables = [f"{name}={value}" for name, value in (environment or {}).items()]
+        command = as_server_user(["env", *variables, self.bindir / program, *arguments])
         done = subprocess.run(command, cwd=self.folder, text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if check and done.returncode != 0:

@@ -81,7 +81,7 @@ impl Search {
                 Some(key) if key < self.horizon || self.horizon == f32::INFINITY => key,
                 _ => break,
             };
-            if self.returned.contains(self.heap.peek().unwrap().tid) {
+            if self.returned.contains(&self.heap.peek().unwrap().tid) {
                 self.heap.pop();
                 continue;
             }
@@ -115,7 +115,7 @@ impl Search {
     /// The row that [`Search::peek`] has announced.
     pub fn next_found(&mut self) -> Option<Found> {
         let row = self.heap.pop()?;
-        self.returned.insert(row.tid, row.upper);
+        self.returned.insert(row.tid);
         self.work.returned += 1;
         let (operator, underflow) = (self.query.operator, self.query.underflow);
         let lower = operator.order_value(row.lower, underflow);
