@@ -350,7 +350,16 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
         kind if kind == Kind::Free as u8 => 0,
         _ => return Err(Damage::Header),
     };
-    if declares(page, used, 0) { Ok(o) } else { Err(Damage::Header) }
+    if !declares(page, used, 0) {
+        return Err(Damage::Header);
+    }
+    // What the special area has of these is no more than `init` wrote, but for a few fields.
+    let (next, epoch, used) = match o.kind == Kind::Mean as u8 {
+        true => (o.next, 0, o.used),
+        false => (NO_BLOCK, if o.kind == Kind::Free as u8 { o.epoch } else { 0 }, 0),
+    };
+    let unset = (o.list, o.insert_at, o.level, o.refs, o.flags, o.head) == (0, NO_BLOCK, 0, 0, 0, NO_BLOCK);
+    if unset && (o.next, o.epoch, o.used) == (next, epoch, used) { Ok(o) } else { Err(Damage::Bounds) }
 }
 
 /// Recall levels of a [`StoppingRule`].
@@ -784,6 +793,11 @@ impl Layout {
         self.cell - self.code_bytes()
     }
 
+    /// Whether a posting or sketch page may have so many cells at its end.
+    fn may_end_with(&self, cells: u16) -> bool {
+        cells == 0 || self.cell_pages == 1
+    }
+
     /// The bytes of a cell on its first page; None when the number is out of bounds.
     fn cell_range(&self, cell: u16) -> Option<std::ops::Range<usize>> {
         let number = usize::from(cell & !FROM_END);
@@ -813,7 +827,7 @@ impl<'p> Posting<'p> {
             return Err(Damage::List(opaque.list));
         }
         let (blocks, cells) = (usize::from(opaque.used) * layout.block, usize::from(opaque.refs) * layout.cell);
-        if blocks + cells > CAPACITY || (opaque.level > 0) != layout.inner {
+        if blocks + cells > CAPACITY || !layout.may_end_with(opaque.refs) || (opaque.level > 0) != layout.inner {
             return Err(Damage::Bounds);
         }
         if !declares(page, blocks, cells) {
@@ -1198,7 +1212,7 @@ pub fn sketch_part<'p>(page: &'p Bytes, layout: &Layout, part: usize, list: u32)
         return Err(Damage::List(o.list));
     }
     let (bytes, cells) = (layout.part(part).len() * GROUP, usize::from(o.refs) * layout.cell);
-    if bytes + cells > CAPACITY || (o.level > 0) != layout.inner {
+    if bytes + cells > CAPACITY || o.used > 0 || !layout.may_end_with(o.refs) || (o.level > 0) != layout.inner {
         return Err(Damage::Bounds);
     }
     if !declares(page, bytes, cells) {
