@@ -5,10 +5,11 @@ use super::build::{self, BATCH_BYTES, Build};
 use super::encode::{self, Encoder};
 use super::gather;
 use super::metric::{Frame, Placed};
+use super::outliers;
 use super::page::{Layout, Tid};
 use super::sort::Sort;
 use super::threads::Pending;
-use ann::cluster::{Assigner, Matrix};
+use ann::cluster::{Assigner, Centroids, Matrix};
 use ann::filter::RowKeys;
 use ann::memory;
 use pgrx::prelude::*;
@@ -29,57 +30,81 @@ pub trait Records {
 /// Sum of squared norms of a list's residuals, and its rows.
 #[derive(Clone, Copy, Default)]
 pub struct Residuals {
-    pub squares: f64,
+    squares: f64,
     pub rows: u64,
+    outliers: u64,
 }
 
 impl Residuals {
+    /// Adds a row; an infinite square for an outlier.
     pub fn add(&mut self, square: f32) {
-        self.squares += f64::from(square);
         self.rows += 1;
+        if square < f32::INFINITY {
+            self.squares += f64::from(square);
+        } else {
+            self.outliers += 1;
+        }
+    }
+
+    /// Mean square.
+    pub fn mean_square(&self) -> f64 {
+        self.squares / (self.rows - self.outliers).max(1) as f64
     }
 
     /// Root mean square.
     pub fn radius(&self) -> f32 {
-        if self.rows > 0 { (self.squares / self.rows as f64).sqrt() as f32 } else { 0.0 }
+        self.mean_square().sqrt() as f32
     }
 }
 
-/// Where rows go; centroids are what their codes stand for.
-pub enum Lists {
-    Many(Box<Assigner>),
-    /// One list, and its centroid.
-    One(Vec<f32>),
+/// Where rows go.
+pub struct Lists {
+    /// Of centroids that are what their codes stand for. None: there is one list, around the origin.
+    assigner: Option<Assigner>,
+    origin: Vec<f32>,
+    /// The squared distance beyond which a row is an outlier in each list.
+    limits: Vec<f32>,
 }
 
 impl Lists {
-    pub fn count(&self) -> usize {
-        match self {
-            Lists::Many(assigner) => assigner.centroids().rows(),
-            Lists::One(_) => 1,
-        }
+    /// Lists with these `padded` long centroids. `usual`: what three quarters of the rows have at most as their squared norm.
+    pub fn new(centroids: Vec<f32>, padded: usize, usual: f32) -> Lists {
+        let limit = |centroid| outliers::FAR * ann::distance::norm_squared(centroid).max(usual);
+        let limits = memory::collected(centroids.chunks_exact(padded).map(limit));
+        let known = Centroids::new(padded, centroids);
+        let assigner = (known.lists() > 1).then(|| Assigner::new(&known));
+        Lists { assigner, origin: vec![0.0; padded], limits }
     }
 
-    /// The list of each row, and the squared distance from its centroid; anything once the build is `cancelled`.
+    pub fn count(&self) -> usize {
+        self.limits.len()
+    }
+
+    /// The centroids, if there are several.
+    pub fn centroids(&self) -> Option<Matrix<'_>> {
+        self.assigner.as_ref().map(Assigner::centroids)
+    }
+
+    /// The list of each row, and the squared distance from its centroid, infinite for outliers; anything once the build is
+    /// `cancelled`.
     pub fn assign(&self, rows: Matrix, cancelled: &AtomicBool) -> (Vec<u32>, Vec<f32>) {
         let (mut lists, mut distances) = (memory::zeroed(rows.rows()), memory::zeroed(rows.rows()));
-        match self {
-            Lists::Many(assigner) => {
-                let _ = assigner.assign_unless(rows, &mut lists, &mut distances, &|| cancelled.load(Ordering::Relaxed));
-            }
-            Lists::One(_) => {
-                let squares = rows.data.par_chunks_exact(rows.dims).map(ann::distance::norm_squared);
-                squares.collect_into_vec(&mut distances);
+        if let Some(assigner) = &self.assigner {
+            let _ = assigner.assign_unless(rows, &mut lists, &mut distances, &|| cancelled.load(Ordering::Relaxed));
+        } else {
+            let squares = rows.data.par_chunks_exact(rows.dims).map(ann::distance::norm_squared);
+            squares.collect_into_vec(&mut distances);
+        }
+        for (distance, &list) in distances.iter_mut().zip(&lists) {
+            if *distance > self.limits[list as usize] {
+                *distance = f32::INFINITY;
             }
         }
         (lists, distances)
     }
 
     fn centroid(&self, list: u32) -> &[f32] {
-        match self {
-            Lists::Many(assigner) => assigner.centroids().row(list as usize),
-            Lists::One(centroid) => centroid,
-        }
+        self.assigner.as_ref().map_or(&self.origin, |assigner| assigner.centroids().row(list as usize))
     }
 }
 
@@ -109,9 +134,7 @@ fn encode_rows<'r>(
         for (i, record) in records.chunks_exact_mut(bytes).enumerate() {
             let row = row(chunk * CHUNK + i);
             encoder.encode(row.vector, lists.centroid(row.list));
-            if row.placed == Placed::Unbounded {
-                encoder.unbind();
-            }
+            encoder.mark(row.placed);
             if let Some(keys) = row.keys {
                 encoder.row.clone_from(keys);
             }
@@ -221,7 +244,7 @@ enum Purpose {
 
 /// A batch as the threads return it.
 struct Done {
-    /// For each row its list (None: not indexed) and residual norm squared.
+    /// For each row its list (None: not indexed) and residual norm squared (infinite for outliers).
     heads: Vec<Option<(u32, f32)>>,
     /// For entries.
     records: Vec<u8>,
@@ -246,7 +269,11 @@ impl Batch {
         let heads = placed
             .into_iter()
             .zip(assigned.into_iter().zip(distances))
-            .map(|(placed, head)| (placed != Placed::Nowhere).then_some(head))
+            .map(|(placed, (list, distance))| match placed {
+                Placed::Nowhere => None,
+                Placed::Usual => Some((list, distance)),
+                Placed::Unbounded | Placed::Far => Some((list, f32::INFINITY)),
+            })
             .collect();
         Done { heads, records, data: if entries { Vec::new() } else { self.data } }
     }
@@ -358,7 +385,7 @@ impl<'b> Scan<'b> {
                 let rows = data.chunks_exact(padded);
                 for ((list, square), row) in heads.into_iter().zip(rows).filter_map(|(h, r)| Some((h?, r))) {
                     if !square.is_finite() {
-                        continue; // a value near the end of f32's range would spoil the mean
+                        continue; // an outlier
                     }
                     counts[list as usize] += 1;
                     let sum = &mut sums[list as usize * padded..][..padded];

@@ -17,6 +17,7 @@ use super::identity;
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
 use super::options;
+use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
 use super::recalibrate;
 use super::rows as heap;
@@ -30,6 +31,7 @@ use ann::filter::{RowKeys, Summary};
 use ann::memory;
 use pgrx::prelude::*;
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -256,23 +258,21 @@ impl Build {
         let rows = self.place(&frame, data, gathered.whole, gather::training_rows(lists));
 
         let mut meta = Meta::new(self.dims as u32, self.operator.code(), self.seed, self.bits, &self.filters.stored());
-        let trained = (lists > 1).then(|| {
-            enter(Phase::Clustering);
-            progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
-            let training = rows.usable.min(rows.training);
-            (training, cluster(&self.pool, rows.data.clone(), training, self.padded, lists, self.seed))
-        });
+        let trained = (lists > 1).then(|| self.train(&rows, lists));
+        // There may be fewer distinct rows than lists. A single list is around the origin, as whoever reads it takes it to be.
+        let trained = trained.filter(|(_, centroids)| centroids.len() > self.padded);
+        let usual = rows.usual;
         let Some(whole) = rows.whole else {
             drop((rows.data, rows.placed));
             trim_memory();
             let levels = self.levels(trained.map(|(training, mut centroids)| {
                 for _ in 0..gather::improvements(training, lists) {
                     enter(Phase::Improving);
-                    centroids = assign::improve(&self, frame.clone(), self.lists(centroids));
+                    centroids = assign::improve(&self, frame.clone(), self.lists(centroids, usual));
                 }
                 centroids
             }));
-            let lists = self.lists(memory::copied(&levels[0].centroids));
+            let lists = self.lists(memory::copied(&levels[0].centroids), usual);
             trim_memory();
             enter(Phase::Assigning);
             let mut sorted = assign::scan(&self, frame.clone(), lists);
@@ -286,7 +286,7 @@ impl Build {
             return (sorted.heap_rows, sorted.index_rows);
         };
         let levels = self.levels(trained.map(|(_, centroids)| centroids));
-        let lists = self.lists(memory::copied(&levels[0].centroids));
+        let lists = self.lists(memory::copied(&levels[0].centroids), usual);
         enter(Phase::Calibrating);
         let data = rows.data;
         let (rule, assigned, distances) = self.calibrate(&frame, &lists, &data, rows.usable);
@@ -294,8 +294,8 @@ impl Build {
             meta.rule = rule;
         }
         let mut residuals = memory::filled(Residuals::default(), levels[0].parents.len());
-        for (&list, &distance) in assigned.iter().zip(&distances) {
-            residuals[list as usize].add(distance);
+        for ((&list, &distance), &placed) in assigned.iter().zip(&distances).zip(&rows.placed) {
+            residuals[list as usize].add(if placed == Placed::Usual { distance } else { f32::INFINITY });
         }
         let order = assign::order_of(&assigned, residuals.len());
         let Whole { tids, keys, heap_rows } = whole;
@@ -319,29 +319,44 @@ impl Build {
         (rows / self.leaf.target_rows() as f64) as usize
     }
 
-    /// The mean of rows as they were read (normalised, under cosine); empty if it is not usable.
+    /// The mean of rows as they were read (normalised, under cosine), without outliers; empty if there are too few.
     fn mean(&self, data: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
         /// Rows that are summed in one piece: sums do not depend on the threads.
         const PIECE: usize = 1024;
         let (operator, dims, padded) = (self.operator, self.dims, self.padded);
+        if data.len() / padded < LEAST_FOR_MEAN {
+            return (data, Vec::new());
+        }
         self.pool.run(move |_| {
-            let rows = data.len() / padded;
-            let parts = data.par_chunks(PIECE * padded).map(|rows| {
-                let mut sum = vec![0.0_f64; dims];
-                for row in rows.chunks_exact(padded) {
-                    let scale = operator.scale(row);
-                    sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v) * scale);
-                }
-                sum
+            let row = |i: usize| &data[i * padded..][..padded];
+            let middle = Middle::of(Some(operator), dims, outliers::steps(data.len() / padded).map(row));
+            let parts = data.par_chunks(PIECE * padded).map(|rows| middle.sum(rows.chunks_exact(padded)));
+            let parts: Vec<(Vec<f64>, u64)> = memory::collected_in_parallel(parts);
+            let sum = parts.into_iter().reduce(|(mut sum, count), (part, more)| {
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                (sum, count + more)
             });
-            let parts: Vec<Vec<f64>> = memory::collected_in_parallel(parts);
-            let mean = |dim: usize| (parts.iter().map(|part| part[dim]).sum::<f64>() / rows as f64) as f32;
-            let mut mean: Vec<f32> = if rows < LEAST_FOR_MEAN { Vec::new() } else { (0..dims).map(mean).collect() };
-            if !finite(&mean) {
-                mean.clear();
-            }
+            let mean = sum.and_then(Middle::mean).unwrap_or_default();
             (data, mean)
         })
+    }
+
+    /// Centroids of `lists` clusters, and how many rows they were trained with. Outliers have their share of them to
+    /// themselves: else they might move all others.
+    fn train(&self, rows: &Rows, lists: usize) -> (usize, Vec<f32>) {
+        enter(Phase::Clustering);
+        progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, 0);
+        let Rows { usable, apart, .. } = *rows;
+        let training = usable.min(rows.training);
+        let of_outliers = (apart * lists).div_ceil((usable + apart).max(1)).min(lists - 1);
+        let cluster = |rows_of: Range<usize>, lists| {
+            cluster(&self.pool, rows.data.clone(), rows_of, self.padded, lists, self.seed)
+        };
+        let mut centroids = cluster(0..training, lists - of_outliers);
+        if of_outliers > 0 {
+            memory::append(&mut centroids, &cluster(usable..usable + apart, of_outliers));
+        }
+        (training, centroids)
     }
 
     /// Moves rows into the index's coordinates. Rows without direction are dropped. The first `training` rows become a
@@ -359,17 +374,10 @@ impl Build {
         })
     }
 
-    /// The lists of rows with these centroids, as rows are assigned to them.
-    fn lists(&self, centroids: Vec<f32>) -> Arc<Lists> {
+    /// The lists of rows with these centroids, as rows are assigned to them; see [`Lists::new`].
+    fn lists(&self, centroids: Vec<f32>, usual: f32) -> Arc<Lists> {
         let padded = self.padded;
-        self.pool.run(move |_| {
-            let known = Centroids::new(padded, centroids);
-            Arc::new(if known.lists() > 1 {
-                Lists::Many(Box::new(Assigner::new(&known)))
-            } else {
-                Lists::One(known.data)
-            })
-        })
+        self.pool.run(move |_| Arc::new(Lists::new(centroids, padded, usual)))
     }
 
     /// The levels of the tree above these lists of rows, which come first; None: there is one list.
@@ -381,7 +389,7 @@ impl Build {
         while levels.last().unwrap().len() / self.padded > ROOT_ENTRIES {
             let below = Arc::new(memory::copied(levels.last().unwrap()));
             let count = below.len() / self.padded;
-            levels.push(cluster(&self.pool, below, count, self.padded, count / INNER_ENTRIES, self.seed));
+            levels.push(cluster(&self.pool, below, 0..count, self.padded, count / INNER_ENTRIES, self.seed));
         }
         let (space, inner) = (self.operator.space(), self.inner);
         self.pool.run(move |_| quantize_levels(levels, space, &inner))
@@ -399,8 +407,7 @@ impl Build {
         let (frame, lists, data) = (frame.clone(), lists.clone(), rows.clone());
         self.pool.run(move |cancelled| {
             let (assigned, distances) = lists.assign(Matrix::new(&data, padded), cancelled);
-            let Lists::Many(assigner) = &*lists else { return (None, assigned, distances) };
-            let centroids = assigner.centroids();
+            let Some(centroids) = lists.centroids() else { return (None, assigned, distances) };
             let mut residuals = memory::filled(Residuals::default(), centroids.rows());
             for (&list, &distance) in assigned.iter().zip(&distances).take(usable) {
                 residuals[list as usize].add(distance);
@@ -502,8 +509,7 @@ impl Build {
             children.truncate(1);
         }
         meta.lists = children.iter().flatten().count() as u32;
-        let squares: f64 = residuals.iter().map(|r| r.squares).sum();
-        meta.spread = (squares / index_rows) as f32;
+        meta.spread = spread(residuals);
         (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
         let fewer =
             options::lists(self.index) > 0 || gather::most_lists(self.memory, padded) < self.suitable_lists(index_rows);
@@ -592,48 +598,75 @@ impl Build {
     }
 }
 
+/// The mean squared residual of the rows, without lists of outliers; NaN if there are no rows.
+fn spread(residuals: &[Residuals]) -> f32 {
+    let squares = |residuals: &Residuals| residuals.mean_square() as f32;
+    let filled = || residuals.iter().filter(|residuals| residuals.rows > 0);
+    let limit = outliers::limit(&mut filled().map(squares).collect::<Vec<f32>>(), outliers::FAR);
+    let usual = filled().filter(|residuals| squares(residuals) <= limit);
+    let (sum, rows) = usual.fold((0.0, 0), |(sum, rows), r| (sum + r.mean_square() * r.rows as f64, rows + r.rows));
+    (sum / rows as f64) as f32
+}
+
 /// Rows of the table in the index's coordinates.
 struct Rows {
-    /// Those with usual values first.
+    /// Usual rows first, then outliers, then rows without a place.
     data: Arc<Vec<f32>>,
     usable: usize,
+    /// How many outliers there are, beyond [`outliers::APART`].
+    apart: usize,
     /// How many of the first rows to train with.
     training: usize,
+    /// What three quarters of the rows have at most as their squared norm.
+    usual: f32,
     placed: Vec<Placed>,
     /// In the same order.
     whole: Option<Whole>,
 }
 
 impl Rows {
-    /// Places rows; drops those without direction, and of a sample those that have values at the ends of f32's range.
+    /// Places rows; drops those without direction, and of a sample those without a place.
     fn new(frame: &Frame, mut data: Vec<f32>, mut whole: Option<Whole>, padded: usize) -> Rows {
-        let placed: Vec<(Placed, bool)> =
-            memory::collected_in_parallel(data.par_chunks_exact_mut(padded).map(|x| (frame.place(x), finite(x))));
-        let is_usable = |row: &(Placed, bool)| row.0 != Placed::Nowhere && row.1;
-        let usable = placed.iter().filter(|row| is_usable(row)).count();
-        if usable < placed.len() {
-            let all = (0..placed.len()).filter(|&i| placed[i].0 != Placed::Nowhere);
-            let kept: Vec<usize> = memory::collected(all.clone().filter(|&i| is_usable(&placed[i])));
-            let unusual: Vec<usize> = memory::collected(all.filter(|&i| !is_usable(&placed[i]) && whole.is_some()));
-            let last: Vec<f32> =
-                memory::collected(unusual.iter().flat_map(|&i| &data[i * padded..][..padded]).copied());
-            for (to, &from) in kept.iter().enumerate() {
-                data.copy_within(from * padded..(from + 1) * padded, to * padded);
-            }
-            data.truncate(usable * padded);
-            memory::append(&mut data, &last);
-            let order = || kept.iter().chain(&unusual).copied();
-            if let Some(Whole { tids, keys, .. }) = &mut whole {
-                *tids = memory::collected(order().map(|i| tids[i]));
-                if !keys.is_empty() {
-                    *keys = memory::collected(order().map(|i| keys[i].clone()));
-                }
-            }
-            let placed = memory::collected(order().map(|i| placed[i].0));
-            return Rows { data: Arc::new(data), usable, training: usable, placed, whole };
+        const DROPPED: u8 = 3;
+        let placed: Vec<(Placed, f32)> = memory::collected_in_parallel(
+            data.par_chunks_exact_mut(padded).map(|x| (frame.place(x), ann::distance::norm_squared(x))),
+        );
+        let usual_at = |i: &usize| placed[*i].0 == Placed::Usual;
+        let with_place: Vec<usize> = memory::collected((0..placed.len()).filter(usual_at));
+        let mut sample: Vec<f32> = outliers::steps(with_place.len()).map(|i| placed[with_place[i]].1).collect();
+        let usual = outliers::limit(&mut sample, 1.0);
+        let limit = usual * outliers::APART;
+        let is_whole = whole.is_some();
+        let class = |(placed, square): &(Placed, f32)| match placed {
+            Placed::Usual if *square <= limit => 0,
+            Placed::Usual => 1,
+            Placed::Unbounded | Placed::Far if is_whole => 2,
+            _ => DROPPED,
+        };
+        let usable = placed.iter().filter(|row| class(row) == 0).count();
+        let apart = with_place.len() - usable;
+        if usable == placed.len() {
+            let placed = memory::filled(Placed::Usual, usable);
+            return Rows { data: Arc::new(data), usable, apart, training: usable, usual, placed, whole };
         }
-        let placed = memory::collected(placed.iter().map(|row| row.0));
-        Rows { data: Arc::new(data), usable, training: usable, placed, whole }
+        let mut order: Vec<usize> = memory::collected((0..placed.len()).filter(|&i| class(&placed[i]) != DROPPED));
+        order.sort_unstable_by_key(|&i| (class(&placed[i]), i));
+        // Those that come later are few.
+        let last = order[usable..].iter().flat_map(|&i| &data[i * padded..][..padded]).copied();
+        let last: Vec<f32> = memory::collected(last);
+        for (to, &from) in order[..usable].iter().enumerate() {
+            data.copy_within(from * padded..(from + 1) * padded, to * padded);
+        }
+        data.truncate(usable * padded);
+        memory::append(&mut data, &last);
+        if let Some(Whole { tids, keys, .. }) = &mut whole {
+            *tids = memory::collected(order.iter().map(|&i| tids[i]));
+            if !keys.is_empty() {
+                *keys = memory::collected(order.iter().map(|&i| keys[i].clone()));
+            }
+        }
+        let placed = memory::collected(order.iter().map(|&i| placed[i].0));
+        Rows { data: Arc::new(data), usable, apart, training: usable, usual, placed, whole }
     }
 
     /// Draws `count` of the usable rows at random and puts them first.
@@ -660,15 +693,15 @@ impl Rows {
     }
 }
 
-/// Centroids of `lists` clusters of the first `count` rows.
-fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, count: usize, padded: usize, lists: usize, seed: u64) -> Vec<f32> {
-    if count == 0 {
+/// Centroids of `lists` clusters of some rows.
+fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, some: Range<usize>, padded: usize, lists: usize, seed: u64) -> Vec<f32> {
+    if some.is_empty() {
         return vec![0.0; padded];
     }
     let trained = pool.run(move |cancelled| {
         let options =
             TrainOptions { lists, seed, cancelled: &|| cancelled.load(Ordering::Relaxed), ..TrainOptions::default() };
-        cluster::train(Matrix::new(&rows[..count * padded], padded), &options)
+        cluster::train(Matrix::new(&rows[some.start * padded..some.end * padded], padded), &options)
     });
     trained
         .unwrap_or_else(|_| {
@@ -680,17 +713,13 @@ fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, count: usize, padded: usize, lists:
 
 /// Divides lists, by their centroids, among `parents` lists of lists.
 pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usize) -> Vec<u32> {
-    let above = cluster(pool, centroids.clone(), centroids.len() / padded, padded, parents.max(1), SEED);
+    let above = cluster(pool, centroids.clone(), 0..centroids.len() / padded, padded, parents.max(1), SEED);
     pool.run(move |_| {
         let rows = Matrix::new(&centroids, padded);
         let (mut groups, mut distances) = (memory::zeroed(rows.rows()), memory::zeroed(rows.rows()));
         Assigner::new(&Centroids::new(padded, above)).assign(rows, &mut groups, &mut distances);
         groups
     })
-}
-
-fn finite(x: &[f32]) -> bool {
-    x.iter().all(|v| v.is_finite())
 }
 
 /// Assigns each level's lists to the next level's, and replaces all centroids by what their codes stand for. All are encoded

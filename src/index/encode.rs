@@ -1,9 +1,19 @@
 //! From a row in the index's coordinates to an entry of a list.
 
+use super::metric::Placed;
 use super::page::{Layout, Tid};
 use super::write::Entry;
 use ann::filter::RowKeys;
 use ann::quantize::{self, Bits, CodeFactors, SketchFactors, Space, factor};
+
+/// What the factors of an entry's sketch tell of its row, see [`Encoder::mark`].
+pub fn placed(sketch: &SketchFactors) -> Placed {
+    match sketch.constant {
+        constant if constant.is_nan() => Placed::Unbounded,
+        f32::INFINITY => Placed::Far,
+        _ => Placed::Usual,
+    }
+}
 
 /// Filter columns of an entry of a list with `layout`.
 fn keys(layout: &Layout) -> usize {
@@ -44,8 +54,20 @@ impl Encoder {
         }
     }
 
+    /// Makes the bounds of the entry that was encoded last those of a row that is placed so.
+    pub fn mark(&mut self, placed: Placed) {
+        match placed {
+            Placed::Usual | Placed::Nowhere => {}
+            Placed::Unbounded => self.unbind(),
+            Placed::Far => {
+                self.unbind();
+                self.sketch.constant = f32::INFINITY;
+            }
+        }
+    }
+
     /// Takes the bounds of the entry that was encoded last away: a scan looks at the row itself.
-    pub fn unbind(&mut self) {
+    fn unbind(&mut self) {
         self.sketch = SketchFactors { constant: f32::NAN, scale: 0.0, error: 0.0 };
         // The inner product has no constant: there the error makes the bound the lowest.
         self.code = CodeFactors { constant: f32::NAN, scale: 0.0, error: f32::INFINITY };

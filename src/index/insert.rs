@@ -116,9 +116,7 @@ impl Inserter {
                 Err(refused) => refused,
                 Ok(path) => {
                     self.encoder.encode(&self.row, &self.centroid);
-                    if placed == Placed::Unbounded {
-                        self.encoder.unbind();
-                    }
+                    self.encoder.mark(placed);
                     let list = (path[0].list.head, path[0].list.id);
                     closed = list;
                     let entry = NewEntry { tid, encoded: &self.encoder, child: None, live: true };

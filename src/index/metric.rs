@@ -110,7 +110,8 @@ impl Operator {
         match self.metric {
             Metric::L2 => off,
             Metric::InnerProduct if norm(query) >= USUAL_NORMS.end => f64::INFINITY,
-            Metric::InnerProduct => off,
+            // So are the coordinates of a rotated row.
+            Metric::InnerProduct => off * (1.0 + norm(query)),
             Metric::Cosine => {
                 let norm = norm(query);
                 if !USUAL_NORMS.contains(&norm) {
@@ -209,16 +210,22 @@ impl Operator {
     }
 }
 
-/// Norms whose square f32 can hold well. Of other rows no bound is known (under the inner product, of larger ones): what the
+/// Norms whose square f32 can hold well. Of other rows no bound is known (but under cosine: of larger ones): what the
 /// SQL operator's f32 sums make of them can be far from the true distance.
 const USUAL_NORMS: std::ops::Range<f64> = 1e-15..1e18;
+/// From this norm on the L2 distance of a row from all queries of a usual norm is infinite: the operator's sum overflows.
+const FAR_NORM: f64 = 3e19;
+/// Below this norm the coordinates of a rotated vector may have lost digits to f32's least numbers.
+const TINY_NORM: f64 = 1e-25;
 
 /// A row in the index's coordinates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placed {
     Usual,
-    /// To be indexed without bounds, see [`USUAL_NORMS`].
+    /// To be indexed without bounds, see [`USUAL_NORMS`]. Where its norm is larger it has no place: zeroes stand for it.
     Unbounded,
+    /// Likewise, but known to be farther than all usual rows, see [`FAR_NORM`].
+    Far,
     /// No direction (norm zero, under cosine): not indexed.
     Nowhere,
 }
@@ -254,9 +261,14 @@ impl Frame {
                 norm if USUAL_NORMS.contains(&norm) => Placed::Usual,
                 _ => Placed::Unbounded,
             },
-            // Products may overflow in the operator's sum.
-            Metric::InnerProduct if norm(x) >= USUAL_NORMS.end => Placed::Unbounded,
-            Metric::L2 | Metric::InnerProduct => Placed::Usual,
+            // Sums may overflow, the operator's and our own: nothing that is computed from such a row is a number for certain.
+            metric => match norm(x) {
+                norm if norm < USUAL_NORMS.end => Placed::Usual,
+                norm => {
+                    x.fill(0.0);
+                    return if metric == Metric::L2 && norm >= FAR_NORM { Placed::Far } else { Placed::Unbounded };
+                }
+            },
         };
         for (x, m) in x.iter_mut().zip(&self.mean) {
             *x -= m;
@@ -285,10 +297,19 @@ impl Frame {
     }
 
     /// Moves a query into the index's coordinates: `x` (dims long) becomes padded long.
-    /// Returns what has to be added to every negative inner product: the part that centring took away.
-    pub fn place_query(&self, x: &mut Vec<f32>) -> f32 {
+    /// Returns what has to be added to every negative inner product: the part that centring took away. None if no bounds are
+    /// known of any distance from it; then it becomes zero.
+    pub fn place_query(&self, x: &mut Vec<f32>) -> Option<f32> {
         debug_assert_eq!(x.len(), self.dims);
         let mut offset = 0.0;
+        let norm = norm(x);
+        // A rotation of numbers that have few bits left is no rotation: by a long row's product with it, that tells.
+        let is_tiny = self.operator.metric == Metric::InnerProduct && norm > 0.0 && norm < TINY_NORM;
+        if self.operator.metric != Metric::Cosine && norm >= USUAL_NORMS.end || is_tiny {
+            x.clear();
+            x.resize(self.padded(), 0.0);
+            return None;
+        }
         match self.operator.metric {
             Metric::InnerProduct => {
                 if !self.mean.is_empty() {
@@ -303,7 +324,7 @@ impl Frame {
                 self.place(x);
             }
         }
-        offset
+        Some(offset)
     }
 }
 

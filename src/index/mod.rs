@@ -5,7 +5,7 @@
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`returned`]: the rows that a scan has returned.
-//! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows.
+//! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows. [`outliers`]: what does not count.
 //! * [`projection`], [`limit`]: plans without the distances that nobody sees; the LIMIT reaches the scan.
 //! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split. [`merge`], [`tidy`]: what VACUUM does beside.
 //! * [`recalibrate`]: how many lists a recall takes, measured again.
@@ -26,6 +26,7 @@ pub mod merge;
 pub mod meta;
 pub mod metric;
 pub mod options;
+pub mod outliers;
 pub mod page;
 pub mod projection;
 pub mod recalibrate;

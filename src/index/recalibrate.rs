@@ -6,6 +6,7 @@
 use super::calibrate::{self, Needed, RESULTS, Simulated};
 use super::compat;
 use super::metric::Frame;
+use super::outliers;
 use super::page::{self, Kind, Layout, Meta, Owner, Posting, StoppingRule, Tid};
 use super::rows::{Row, Rows};
 use super::sample::Random;
@@ -13,7 +14,7 @@ use super::search::FIRST_GOAL;
 use super::storage::{Buffer, Stale, blocks};
 use super::tree::{self, CodeReader, Cursor, List, Query, Scores};
 use ann::memory;
-use ann::quantize::{self, BLOCK, ListTerm};
+use ann::quantize::{self, BLOCK, ListTerm, Space};
 use pgrx::prelude::*;
 use std::ops::Range;
 
@@ -26,6 +27,8 @@ const KEPT: usize = 3 * FIRST_GOAL;
 /// Share of the allowed misses that is left to what is not simulated. Searches of the whole index, without a sample's chance,
 /// hit more nearly what is simulated: a little less than a build leaves is enough.
 const OTHER_LOSS: f32 = calibrate::OTHER_LOSS * 0.75;
+/// Steps that the largest coordinate of a residual is long.
+const LEVELS: f32 = 127.0;
 /// Places tried for each query.
 const TRIES: usize = 64;
 
@@ -60,7 +63,7 @@ pub fn measure(
     let (leaf, inner) = (Layout::new(meta.shape(), false), Layout::new(meta.shape(), true));
     let deep = depth(meta);
     let mut seen = Vec::with_capacity(queries);
-    let mut spread = 0.0;
+    let (mut spreads, mut norms) = (Vec::new(), Vec::new());
     let mut random = Random::new(u64::from(meta.epoch) << 32 | u64::from(meta.last_list));
     let mut query = Query::new(frame.operator);
     let (mut value, mut place, mut unreadable) = (Vec::new(), Vec::new(), 0);
@@ -98,12 +101,17 @@ pub fn measure(
             }
             _ => continue,
         };
+        // Outliers are no examples: what a search for one meets says nothing about others.
+        norms.push(query.norm * query.norm);
+        if *norms.last().unwrap() > outliers::limit(&mut norms.clone(), outliers::APART) {
+            continue;
+        }
         let lists = tree::nearest_lists(index, meta, &inner, &query, deep, None).ok()?;
         // Most likely its own list.
         let before = seen.len();
-        seen.extend(Seen::of(index, &leaf, (&value, &query), rows, tid, &lists).ok()?);
+        seen.extend(Seen::of(index, &leaf, (&value, &query), rows, tid, (&lists, meta.spread)).ok()?);
         if seen.len() > before {
-            spread += lists[0].radius * lists[0].radius;
+            spreads.push(lists[0].radius * lists[0].radius);
         }
     }
     let needed: Vec<Needed> = memory::collected(seen.iter().flat_map(|s| s.needed.iter().copied()));
@@ -126,7 +134,7 @@ pub fn measure(
         })
         .collect();
     let rule = calibrate::rule(&limits, &sums, seen.len(), OTHER_LOSS);
-    Some((rule, spread / seen.len() as f32))
+    Some((rule, outliers::mean_square(&spreads, 0.0)))
 }
 
 /// The row at a place of the index taken at random, if there is one: all rows are equally likely.
@@ -187,14 +195,14 @@ fn random_code(
 }
 
 impl Seen {
-    /// Scans `lists`. None if there are fewer rows than the goal.
+    /// Scans `lists`, of rows whose squared residuals are `spread` in the mean. None if there are fewer rows than the goal.
     fn of(
         index: pg_sys::Relation,
         leaf: &Layout,
         (value, query): (&[f32], &Query),
         rows: &mut Rows,
         itself: Tid,
-        lists: &[List],
+        (lists, spread): (&[List], f32),
     ) -> Result<Option<Seen>, Stale> {
         let mut seen = Seen::default();
         // The nearest rows, nearest first: distance and number of the list.
@@ -203,6 +211,12 @@ impl Seen {
         let mut codes = CodeReader::new(index, leaf);
         let mut candidates: Vec<(f32, (u32, u16), Tid)> = Vec::new();
         let mut row = Vec::new();
+        // By the inner product a row far longer than all others is the nearest to half of all queries, wherever it is.
+        let most = if query.space == Space::InnerProduct && spread > 0.0 {
+            (outliers::FAR * spread).sqrt()
+        } else {
+            f32::INFINITY
+        };
         for (list, number) in lists.iter().zip(0..) {
             let from = seen.distances.len();
             let mut cursor = Cursor::new(index, leaf, list);
@@ -242,6 +256,11 @@ impl Seen {
                             codes.dot(cell, owner, &query.vector)
                         })?;
                         let Some(code) = read else { continue };
+                        // Where little is known, or rows of other lists are nearer than any of a list could be, nothing is to be
+                        // learnt about lists.
+                        if !code.factors.error.is_finite() || code.factors.scale * LEVELS > most {
+                            continue;
+                        }
                         quantize::code_distance(query.space, list.term, &code.factors, code.dot)
                     } else if rows.read(tid, &mut row) == Row::Read && row.len() == value.len() {
                         query.operator.index_distance(&row, value)

@@ -37,6 +37,8 @@ use std::collections::BinaryHeap;
 pub const FIRST_GOAL: usize = 16;
 /// Candidates are kept that are farther than the goal by this share of the distance between the first and the last row of it.
 const REACH: f32 = 0.2;
+/// A spread so many times that of most rows is one that only outliers have.
+const COARSE: f32 = 8.0;
 /// The goal grows by this factor.
 const GOAL_GROWTH: usize = 4;
 /// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
@@ -264,8 +266,9 @@ pub struct Search {
     share: f64,
     /// A driven search for all rows within a distance: that.
     within: Option<f32>,
-    /// Rows returned before the goal grows.
+    /// Rows returned before the goal grows, and how many were, without those of which little is known but from the rows.
     enough: usize,
+    counted: usize,
     /// Share of the nearest rows to find.
     recall: f32,
     /// The stopping rule's limit, before lists have been scanned.
@@ -288,6 +291,10 @@ pub struct Search {
     farthest: f32,
     /// Largest difference between estimate and lower bound of a refined row, in units of length (L2) or of the distance.
     slack: f32,
+    /// The spreads of all refined rows, by the inner product, and the least and most of them.
+    spreads: Vec<f32>,
+    least_spread: f32,
+    most_spread: f32,
     /// Rows returned, with an upper bound of the distance. strict: those at or over `last`. Others cannot come up again, not
     /// even from another list, to which they were moved: the lower bound there is another one, but not over the upper one.
     returned: Returned,
@@ -343,6 +350,7 @@ impl Search {
             share: 1.0,
             within: None,
             enough: FIRST_GOAL,
+            counted: 0,
             recall: options::target_recall(),
             limit: 1.0,
             fruitful: 0,
@@ -355,6 +363,9 @@ impl Search {
             last: f32::NEG_INFINITY,
             farthest: f32::NEG_INFINITY,
             slack: 0.0,
+            spreads: Vec::new(),
+            least_spread: f32::INFINITY,
+            most_spread: 0.0,
             returned: Returned::default(),
             returned_most: RETURNED_LEAST,
             started: false,
@@ -412,7 +423,7 @@ impl Search {
             if self.stale.is_some() {
                 self.catch_up();
             }
-            if self.work.returned >= self.enough as u64 {
+            if self.counted >= self.enough {
                 self.widen();
             }
             match self.next_refined() {
@@ -454,6 +465,7 @@ impl Search {
             self.returned_most = (2 * self.returned.kept()).max(RETURNED_LEAST);
         }
         self.work.returned += 1;
+        self.counted += usize::from(row.estimate == row.key);
         Some(bound)
     }
 
@@ -595,9 +607,12 @@ impl Search {
                 let distance = quantize::code_distance(self.query.space, list.term, &factors, dot);
                 row.certain = self.query.lower_bound(list, &factors, dot);
                 self.work.refined += 1;
-                // A row at the ends of f32's range has a code that says nothing.
-                let known = factors.error.is_finite() && distance.is_finite();
+                // A row at the ends of f32's range has a code that says nothing, its sketch perhaps that it is beyond all.
+                let known = factors.error.is_finite() && distance.is_finite() && self.query.norm < f32::INFINITY;
                 row.estimate = if known { distance } else { f32::INFINITY };
+                if row.lower == f32::MAX && !known {
+                    row.certain = f32::MAX;
+                }
                 if bits == Bits::Four && !self.sees_rows {
                     row.key = if known { distance } else { row.certain };
                     (row.lower, row.upper, row.stage) = (row.certain, f32::INFINITY, Stage::Refined);
@@ -610,14 +625,19 @@ impl Search {
                     (row.key, row.stage) = (row.lower, Stage::Code);
                     continue;
                 }
+                let spread = self.query.spread(list, &factors, dot);
                 if known {
                     row.key = distance;
-                    let spread = self.query.spread(list, &factors, dot);
                     (row.lower, row.upper) = ((distance - spread).max(row.certain), distance + spread);
                     self.slack = self.slack.max(match self.query.space {
                         Space::L2 => distance.max(0.0).sqrt() - row.lower.max(0.0).sqrt(),
                         Space::InnerProduct => distance - row.lower,
                     });
+                    if self.query.space == Space::InnerProduct {
+                        memory::push(&mut self.spreads, spread);
+                        (self.least_spread, self.most_spread) =
+                            (self.least_spread.min(spread), self.most_spread.max(spread));
+                    }
                 } else {
                     row.key = row.certain;
                     (row.lower, row.upper) = (row.certain, f32::INFINITY);
@@ -630,6 +650,21 @@ impl Search {
         }
         if gone {
             rows.retain(|row| !row.key.is_nan());
+        }
+        if self.most_spread > COARSE * self.least_spread {
+            self.set_coarse_apart(rows);
+        }
+    }
+
+    /// By the inner product, outliers are among the nearest rows of many queries. Their codes are so coarse that the order of no
+    /// other row would be certain: such a row comes when it may be the next, and its distance is left to the executor.
+    fn set_coarse_apart(&mut self, rows: &mut [Candidate]) {
+        let middle = self.spreads.len() / 2;
+        let limit = COARSE * *self.spreads.select_nth_unstable_by(middle, f32::total_cmp).1;
+        self.slack = self.spreads.iter().copied().filter(|&spread| spread <= limit).fold(0.0, f32::max);
+        for row in rows.iter_mut().filter(|row| row.upper - row.estimate > limit && row.upper < f32::INFINITY) {
+            row.estimate = row.upper;
+            (row.key, row.lower) = (row.certain, row.certain);
         }
     }
 
@@ -658,9 +693,11 @@ impl Search {
             let Some(distance) = distance else { return false };
             (row.estimate, row.certain) = match distance {
                 d if d.is_finite() => (d, d),
-                // Nothing is known of its order.
                 d if d == f32::INFINITY => (d, f32::MAX),
-                _ => (f32::INFINITY, f32::MIN),
+                // Nothing is known of its order.
+                d if d == f32::NEG_INFINITY => (f32::INFINITY, f32::MIN),
+                // Not a number: it comes last.
+                _ => (f32::INFINITY, f32::INFINITY),
             };
             (row.key, row.lower, row.upper) = (row.certain, row.certain, row.estimate);
             row.stage = Stage::Refined;
@@ -919,6 +956,10 @@ impl Search {
         match self.near() {
             near if self.within.is_some() => near,
             f32::INFINITY => f32::INFINITY,
+            // By the inner product the nearest may be an outlier. What the rows of a list lie apart is enough.
+            near if self.query.space == Space::InnerProduct && self.meta.spread > 0.0 => {
+                near + REACH * (near - self.nearest).min(self.query.norm * self.meta.spread.sqrt())
+            }
             near => near + REACH * (near - self.nearest),
         }
     }
@@ -1036,9 +1077,11 @@ impl Search {
         }
         self.pool.truncate(keep);
         self.refine(&mut batch);
-        if batch.first().is_some_and(|row| row.stage == Stage::Code) && batch.iter().any(|row| row.lower <= self.last) {
+        let last = self.last;
+        let is_open = |row: &Candidate| row.lower <= last && (row.stage == Stage::Code || row.key != row.estimate);
+        if batch.iter().any(is_open) {
             // Only the row itself can tell whether it comes too late.
-            let mut rows = memory::collected(batch.extract_if(.., |row| row.lower <= self.last));
+            let mut rows = memory::collected(batch.extract_if(.., |row| is_open(row)));
             self.refine(&mut rows);
             batch.append(&mut rows);
         }

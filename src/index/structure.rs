@@ -10,6 +10,7 @@ use super::build::{self, INNER_ENTRIES, ROOT_ENTRIES};
 use super::encode::{self, Encoder};
 use super::meta::Info;
 use super::metric::{Frame, Placed};
+use super::outliers::{self, Middle};
 use super::page::{
     self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting, PostingMut, Tid,
 };
@@ -29,8 +30,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Rows with coordinates beyond this do not count where lists are clustered: their squares would drown all others.
-const USUAL_COORDINATES: f32 = 1e15;
 /// What rounding adds to the error of a row that is known by its code only, per unit of length, when its coordinates change.
 const MOVED_ERROR: f32 = 1e-5;
 /// The old list's neighbours that are searched for rows that are nearer to a new centroid.
@@ -163,8 +162,8 @@ pub(super) struct OldEntry {
     row: RowKeys,
     at: Position,
     cell: (u32, u16),
-    /// Its factors say nothing.
-    unbounded: bool,
+    /// As its factors say.
+    placed: Placed,
 }
 
 impl OldEntry {
@@ -175,7 +174,7 @@ impl OldEntry {
             row: block.row(slot),
             at,
             cell: block.cell(slot)?,
-            unbounded: !block.sketch(slot).constant.is_finite(),
+            placed: encode::placed(&block.sketch(slot)),
         })
     }
 }
@@ -187,7 +186,8 @@ pub(super) struct Members {
     rows: Vec<RowKeys>,
     /// In the index's coordinates, padded long each.
     vectors: Vec<f32>,
-    /// How far the vectors can be from the rows: 0 for rows that were read; infinite for rows without bounds.
+    placed: Vec<Placed>,
+    /// How far the vectors can be from the rows: 0 for rows that were read.
     errors: Vec<f32>,
     /// Rows of which all that is known is their sketch.
     sketched: usize,
@@ -198,29 +198,23 @@ impl Members {
         self.tids.len()
     }
 
-    /// The mean of the rows; none if there is none that counts.
-    pub fn mean(&self, padded: usize) -> Option<Vec<f32>> {
-        let mut mean = vec![0.0; padded];
-        let mut rows = 0.0;
-        for row in self.vectors.chunks_exact(padded).filter(|row| is_usual(row)) {
-            rows += 1.0;
-            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
-        }
-        mean.iter_mut().for_each(|m| *m /= rows);
-        (rows > 0.0).then_some(mean)
+    /// The middle of the rows.
+    fn middle(&self, padded: usize) -> Middle {
+        Middle::of(None, padded, outliers::steps(self.len()).map(|i| &self.vectors[i * padded..][..padded]))
     }
 
-    fn push(&mut self, entry: &OldEntry, vector: &[f32], error: f32) {
+    /// The mean of the rows without outliers; none if there is none that counts.
+    pub fn mean(&self, padded: usize) -> Option<Vec<f32>> {
+        Middle::mean(self.middle(padded).sum(self.vectors.chunks_exact(padded)))
+    }
+
+    fn push(&mut self, entry: &OldEntry, vector: &[f32], placed: Placed, error: f32) {
         memory::push(&mut self.tids, entry.tid);
         memory::push(&mut self.rows, entry.row.clone());
         memory::append(&mut self.vectors, vector);
+        memory::push(&mut self.placed, placed);
         memory::push(&mut self.errors, error);
     }
-}
-
-/// Whether a row counts where lists are clustered.
-fn is_usual(row: &[f32]) -> bool {
-    row.iter().all(|x| x.abs() < USUAL_COORDINATES)
 }
 
 /// A list that has been written and is not in the tree yet.
@@ -424,8 +418,7 @@ impl Structure {
                 self.value.resize(padded, 0.0);
                 let placed = self.frame.place(&mut self.value);
                 if placed != Placed::Nowhere {
-                    let error = if placed == Placed::Unbounded { f32::INFINITY } else { 0.0 };
-                    members.push(entry, &self.value, error);
+                    members.push(entry, &self.value, placed, 0.0);
                     return;
                 }
             }
@@ -433,8 +426,8 @@ impl Structure {
         }
         self.value.clear();
         self.value.extend_from_slice(centroid);
-        if entry.unbounded {
-            members.push(entry, &self.value, f32::INFINITY);
+        if entry.placed != Placed::Usual {
+            members.push(entry, &self.value, entry.placed, 0.0);
             return;
         }
         let error = if self.leaf.bits.is_some() {
@@ -448,7 +441,7 @@ impl Structure {
             let sketch = tree::read_sketch(self.index, &self.leaf, list, entry.at, &mut nibbles);
             quantize::decode_sketch(self.space(), &sketch, &nibbles, &mut self.value)
         };
-        members.push(entry, &self.value, error);
+        members.push(entry, &self.value, Placed::Usual, error);
     }
 
     /// Whether `members`, of lists that have been closed, had better stay as they are: then the lists are opened again. An entry
@@ -472,25 +465,23 @@ impl Structure {
     ) -> New {
         let padded = self.padded();
         let mut entries = Entries::new(&self.leaf);
-        let mut squares = 0.0;
+        let mut squares = Vec::new();
         let mut summarizer = Summarizer::new(self.leaf.filters);
         for i in chosen {
             let vector = &members.vectors[i * padded..][..padded];
             let square = self.encoder.encode(vector, centroid);
-            let error = members.errors[i];
-            if error == f32::INFINITY {
-                self.encoder.unbind();
-            } else if error > 0.0 {
-                self.encoder.widen(error);
+            if members.errors[i] > 0.0 {
+                self.encoder.widen(members.errors[i]);
             }
-            if square.is_finite() {
-                squares += f64::from(square);
+            self.encoder.mark(members.placed[i]);
+            if members.placed[i] == Placed::Usual {
+                memory::push(&mut squares, square);
             }
             summarizer.add(&members.rows[i]);
             entries.push(&Entry { row: &members.rows[i], ..self.encoder.entry(members.tids[i]) });
         }
         let head = write::write_list(self.index, &self.leaf, 0, id, &entries, cells);
-        let radius = (squares / entries.len().max(1) as f64).sqrt() as f32;
+        let radius = outliers::mean_square(&squares, self.meta.spread.max(0.0)).sqrt();
         let child = Child { head, list: id, radius, norm2: ann::distance::norm_squared(centroid) };
         New { child, summaries: summarizer.summaries().to_vec(), record }
     }
@@ -503,12 +494,13 @@ impl Structure {
         record
     }
 
-    /// Divides rows in two by 2-means.
+    /// Divides rows in two by 2-means. Outliers go anywhere.
     fn halve(&self, members: &Members, fallback: &[f32]) -> cluster::Halves {
         let padded = self.padded();
+        let middle = members.middle(padded);
         let mut rows = memory::copied(&members.vectors);
         for row in rows.chunks_exact_mut(padded) {
-            if !is_usual(row) {
+            if !middle.is_usual(row) {
                 row.copy_from_slice(fallback);
             }
         }
@@ -657,7 +649,7 @@ impl Structure {
                         let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
                         if gain(c) < NEARLY * between[c]
                             && let Some(entry) = OldEntry::of(&block, at)
-                            && !entry.unbounded
+                            && entry.placed == Placed::Usual
                         {
                             memory::push(&mut candidates, entry);
                         }
@@ -706,6 +698,7 @@ impl Structure {
             let [a, b] = [0, 1].map(|c: usize| ann::distance::l2_squared(row, &centroids[c]));
             (usize::from(b < a), a.min(b))
         };
+        let middle = members.middle(padded);
         let mut moves = vec![None; candidates.len()];
         for round in 0..ROUNDS {
             for (go, candidate) in moves.iter_mut().zip(candidates) {
@@ -726,7 +719,7 @@ impl Structure {
             let mut sums = [vec![0.0_f32; padded], vec![0.0_f32; padded]];
             let moved = moves.iter().zip(candidates).filter_map(|(go, c)| Some(((*go)?, &c.vector[..])));
             for (home, row) in homes.iter().copied().zip(rows.iter().copied()).chain(moved) {
-                if is_usual(row) {
+                if middle.is_usual(row) {
                     counts[home] += 1.0;
                     sums[home].iter_mut().zip(row).for_each(|(s, x)| *s += x);
                 }
@@ -840,38 +833,33 @@ impl Structure {
         self.free(old.pages, &leaf);
     }
 
-    /// The mean of the rows of some entries of the root (normalised, under cosine), while the index has no other; empty if it is
-    /// not usable.
+    /// The mean of the rows of some entries of the root (normalised, under cosine) without outliers, while the index has no other;
+    /// empty if it is not usable.
     fn mean_of(&mut self, entries: &[OldEntry], root: (u32, &[f32])) -> Vec<f32> {
-        let mut mean = vec![0.0_f64; self.frame.dims];
-        let mut rows = 0.0;
-        // Of rows that cannot be read: in the index's coordinates.
-        let mut decoded = vec![0.0_f64; self.padded()];
+        let dims = self.frame.dims;
+        let mut rows = Vec::new();
         for entry in entries {
             crate::memory::check_for_interrupts();
             match self.rows.read(entry.tid, &mut self.value) {
                 Row::Dead => continue,
-                Row::Read if self.value.len() == mean.len() => {
-                    let scale = self.frame.operator.scale(&self.value);
-                    mean.iter_mut().zip(&self.value).for_each(|(m, &v)| *m += f64::from(v) * scale);
-                    rows += 1.0;
+                Row::Read if self.value.len() == dims => {
+                    memory::append(&mut rows, &self.value);
                     continue;
                 }
                 _ => {}
             }
+            // A row that cannot be read, as its code or sketch has it.
             let mut member = Members::default();
             self.read_member(entry, root, &mut member);
-            if member.errors.first().is_some_and(|error| error.is_finite()) {
-                decoded.iter_mut().zip(&member.vectors).for_each(|(m, &x)| *m += f64::from(x));
-                rows += 1.0;
+            if member.placed == [Placed::Usual] && member.errors[0].is_finite() {
+                self.frame.undo_rotation(&mut member.vectors);
+                memory::append(&mut rows, &member.vectors[..dims]);
             }
         }
-        let mut decoded: Vec<f32> = decoded.into_iter().map(|x| (x / rows) as f32).collect();
-        if decoded.iter().any(|&x| x != 0.0) {
-            self.frame.undo_rotation(&mut decoded);
-        }
-        let mean: Vec<f32> = mean.into_iter().zip(decoded).map(|(m, d)| (m / rows) as f32 + d).collect();
-        if mean.iter().all(|m| m.abs() < USUAL_COORDINATES) { mean } else { Vec::new() }
+        let count = rows.len() / dims;
+        let sample = outliers::steps(count).map(|i| &rows[i * dims..][..dims]);
+        let middle = Middle::of(Some(self.frame.operator), dims, sample);
+        Middle::mean(middle.sum(rows.chunks_exact(dims))).unwrap_or_default()
     }
 
     /// Writes a mean to new pages; returns the first.
@@ -1053,16 +1041,17 @@ impl Structure {
     ) -> New {
         let padded = self.padded();
         let row = |i: usize| &centroids[i * padded..][..padded];
-        let mut centroid = vec![0.0; padded];
         let mut list = Entries::new(&self.inner);
         for &i in chosen {
             push_child(&mut self.inner_encoder, &mut list, &entries[i]);
-            centroid.iter_mut().zip(row(i)).for_each(|(c, x)| *c += x / chosen.len() as f32);
         }
+        let middle = Middle::of(None, padded, outliers::steps(chosen.len()).map(|at| row(chosen[at])));
+        let mean = Middle::mean(middle.sum(chosen.iter().map(|&i| row(i))));
+        let mut centroid = mean.unwrap_or_else(|| vec![0.0; padded]);
         let head = write::write_list(self.index, &self.inner, level as u8, id, &list, cells);
         let record = self.quantize(&mut centroid);
-        let squares: f64 = chosen.iter().map(|&i| f64::from(ann::distance::l2_squared(row(i), &centroid))).sum();
-        let radius = (squares / chosen.len().max(1) as f64).sqrt() as f32;
+        let squares: Vec<f32> = chosen.iter().map(|&i| ann::distance::l2_squared(row(i), &centroid)).collect();
+        let radius = outliers::mean_square(&squares, 0.0).sqrt();
         let child = Child { head, list: id, radius, norm2: ann::distance::norm_squared(&centroid) };
         New { child, summaries: Vec::new(), record }
     }

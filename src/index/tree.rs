@@ -25,6 +25,7 @@ pub struct Query {
     pub underflow: f64,
     /// Rotated, padded long.
     pub vector: Vec<f32>,
+    /// Infinite for a query at the ends of f32's range: with that all bounds are the lowest.
     pub norm: f32,
     /// Added to every distance: nonzero only for the inner product of a centred index.
     pub offset: f32,
@@ -55,9 +56,13 @@ impl Query {
     /// Moves `vector`, as the user gave it, into the coordinates of an index.
     pub fn place(&mut self, frame: &Frame) {
         self.underflow = self.operator.underflow(&self.vector);
-        self.offset = frame.place_query(&mut self.vector);
+        let offset = frame.place_query(&mut self.vector);
+        self.offset = offset.unwrap_or(0.0);
         self.mean_norm = frame.mean_norm();
         self.prepare();
+        if offset.is_none() {
+            self.norm = f32::INFINITY;
+        }
     }
 
     /// Takes a place in the coordinates of an index, padded long, for that of a query: a row's, as its code gives it.
@@ -172,8 +177,11 @@ impl Query {
             least[i] = rank[i] - (rank[i] - scores.lower[i]) * SHARE;
         }
         if self.space == Space::InnerProduct && self.nearest {
+            // Of a sum that is not a number, as on a damaged page, nothing is known.
+            let or = |x: f32, other: f32| if x.is_nan() { other } else { x };
             for i in 0..BLOCK {
-                (rank[i], least[i]) = (norms[i] + 2.0 * rank[i], norms[i] + 2.0 * least[i]);
+                rank[i] = or(norms[i] + 2.0 * rank[i], f32::MAX);
+                least[i] = or(norms[i] + 2.0 * least[i], f32::MIN);
             }
         }
         ranks
@@ -1185,8 +1193,8 @@ const DEVIATIONS: f32 = 1.0;
 fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
     let mut estimates: Vec<f32> = memory::collected(entries.iter().map(|e| e.estimate));
     let threshold = *estimates.select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
-    // A tie is enough.
-    entries.retain(|e| e.least < threshold || e.estimate <= threshold);
+    // A tie is enough. None is lost by a threshold that is not a number.
+    entries.retain(|e| !(e.least >= threshold && e.estimate > threshold));
     threshold
 }
 

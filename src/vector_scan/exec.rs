@@ -434,7 +434,7 @@ impl Run {
             return;
         }
         if let Some(distance) = rows.distance()
-            && distance >= self.last
+            && is_behind(distance, self.last)
         {
             nearby.offer(Match::exact(distance, tid));
         }
@@ -492,7 +492,14 @@ impl Execution {
             if run.null_query {
                 return Some(found);
             }
-            let behind = found.lower >= run.last;
+            if found.lower.is_nan() && !run.exhausted {
+                // All others come before it.
+                run.matches.put_back(found);
+                let goal = run.goal.saturating_mul(2);
+                self.settle(goal);
+                continue;
+            }
+            let behind = is_behind(found.lower, run.last);
             let certain = found.exact || behind && found.upper < next;
             if self.facts.ordered && !certain {
                 if !self.rows.load(found.tid) {
@@ -1047,6 +1054,11 @@ impl Execution {
 const MIN_FEW: f64 = 32.0;
 /// Candidates that the first lists are chosen for at most.
 const MOST_FIRST: f64 = 20_000.0;
+
+/// Whether a row at a distance comes after one that has been returned at `last`. NaN is the largest number.
+fn is_behind(distance: f64, last: f64) -> bool {
+    distance >= last || distance.is_nan()
+}
 
 /// What a restricted search may cost before all rows are read, which is sure to cost `other`.
 fn budget(expected: f64, other: f64) -> f64 {

@@ -90,7 +90,8 @@ impl Rows {
         }
     }
 
-    /// Distance of the row in the slot. None: NULL, or not a number.
+    /// Distance of the row in the slot. None: NULL. What is not a number is the positive NaN, which `total_cmp` puts last, as
+    /// PostgreSQL does.
     pub fn distance(&self) -> Option<f64> {
         // SAFETY: a row is in the slot by the caller's order of calls; else the expression meets an empty slot, and
         // PostgreSQL raises an error.
@@ -99,7 +100,7 @@ impl Rows {
                 let mut null = false;
                 let value = self.evaluate(self.distance, &mut null);
                 let value = f64::from_bits(value.value() as u64);
-                (!null && !value.is_nan()).then_some(value)
+                (!null).then_some(if value.is_nan() { f64::NAN } else { value })
             })
         }
     }

@@ -194,7 +194,11 @@ impl Assigner {
                 self.load(scratch, lists.len(), |i| rows.row(first + i));
                 self.search(scratch, lists.len(), reach);
                 for (i, (list, distance)) in lists.iter_mut().zip(distances).enumerate() {
-                    *list = self.lists.id(scratch.best[i].least().1);
+                    // Of a row or a centroid that is not finite no score is a number: any list will do.
+                    *list = match self.lists.id(scratch.best[i].least().1) {
+                        u32::MAX => 0,
+                        list => list,
+                    };
                     *distance = self.squared(rows.row(first + i), *list, scale);
                 }
                 Ok(())

@@ -273,6 +273,49 @@ fn extreme_values() {
     assert_eq!(lists, [0, 1]);
 }
 
+/// Rows and centroids of any values, also such as no caller should have: each row gets a list that there is.
+#[test]
+fn any_values() {
+    const VALUES: [f32; 14] = [
+        0.0,
+        1.0,
+        -1.0,
+        1e-45,
+        1e-38,
+        -1e-20,
+        1e10,
+        -1e20,
+        3e38,
+        f32::MAX,
+        f32::MIN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+    ];
+    let mut random = Random::new(5);
+    for round in 0..200 {
+        let dims = 1 + random.below(20);
+        // The last three are not finite: rows and centroids in a third of the rounds each.
+        let mut values = |rows: usize, ends: bool| -> Vec<f32> {
+            let among = 1 + random.below(VALUES.len() - if ends { 0 } else { 3 } - 1);
+            (0..rows * dims).map(|_| VALUES[random.below(among)] * random.unit() as f32).collect()
+        };
+        let data = values(60, round % 3 == 1);
+        let rows = Matrix::new(&data, dims);
+        let others = Centroids::new(dims, values(if round % 20 == 0 { 600 } else { 17 }, round % 3 == 2));
+        let (lists, distances) = assigned(&others, rows);
+        assert!(lists.iter().all(|&list| (list as usize) < others.lists()));
+        assert_eq!(distances.len(), 60);
+        let halves = halve(rows, round as u64).second.iter().filter(|second| **second).count();
+        assert!((15..=45).contains(&halves), "{halves}");
+        if data.iter().all(|x| x.is_finite()) {
+            let trained = train(rows, &options(1 + round % 30)).unwrap();
+            assert!(trained.data.iter().all(|x| x.is_finite()));
+            assert!(assigned(&trained, rows).0.iter().all(|&list| (list as usize) < trained.lists()));
+        }
+    }
+}
+
 #[test]
 fn cancellation() {
     use std::sync::atomic::{AtomicUsize, Ordering};

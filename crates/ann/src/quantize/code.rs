@@ -42,7 +42,7 @@ impl Bits {
 /// orthogonal to u.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CodeFactors {
-    /// L2: s²‖u‖² + 2s⟨u,c⟩. InnerProduct: 0.
+    /// L2: s²‖u‖² + 2s⟨u,c⟩, infinite where f32 cannot hold it. InnerProduct: 0.
     pub constant: f32,
     /// The step s.
     pub scale: f32,
@@ -413,7 +413,7 @@ fn finish(
     let error = error2.sqrt() * (1.0 + 1e-9) + norm2.sqrt() * U;
     match space {
         Space::L2 => CodeFactors {
-            constant: super::sketch::finite(s * s * uu + 2.0 * s * uc),
+            constant: (s * s * uu + 2.0 * s * uc) as f32,
             scale: s as f32,
             error: factor::up(round_up(error)),
         },

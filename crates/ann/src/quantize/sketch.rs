@@ -25,7 +25,7 @@ const BOUNDARY: f64 = 0.98;
 /// (see [`super::ListTerm`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SketchFactors {
-    /// L2: ‖r‖² + 2f⟨v,c⟩. InnerProduct: 0.
+    /// L2: ‖r‖² + 2f⟨v,c⟩, infinite where f32 cannot hold it. InnerProduct: 0.
     pub constant: f32,
     /// L2: 2f. InnerProduct: f. Never negative.
     pub scale: f32,
@@ -79,11 +79,7 @@ pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], nibbles: 
     }
     let vr: f64 = with_r.iter().sum();
     if norm2 <= 0.0 || vr <= 0.0 {
-        return SketchFactors {
-            constant: finite(if space == Space::L2 { norm2 } else { 0.0 }),
-            scale: 0.0,
-            error: 0.0,
-        };
+        return SketchFactors { constant: if space == Space::L2 { norm2 as f32 } else { 0.0 }, scale: 0.0, error: 0.0 };
     }
     let vc: f64 = with_c.iter().sum();
     let large = f64::from(large.iter().sum::<u32>());
@@ -99,7 +95,7 @@ pub(super) fn encode(space: Space, residual: &[f32], centroid: &[f32], nibbles: 
     let error = (norm2 * (miss / (dims - 1.0) + rounding * rounding)).sqrt();
     match space {
         Space::L2 => SketchFactors {
-            constant: finite(norm2 + 2.0 * f * vc),
+            constant: (norm2 + 2.0 * f * vc) as f32,
             scale: double,
             error: factor::up(finite(2.0 * error)),
         },

@@ -220,9 +220,9 @@ impl Panels {
         self.ids.len()
     }
 
-    /// Number of the centroid at `position`, `u32::MAX` for none.
+    /// Number of the centroid at `position`, [`u32::MAX`] for none.
     pub(super) fn id(&self, position: u32) -> u32 {
-        self.ids[position as usize]
+        self.ids.get(position as usize).copied().unwrap_or(u32::MAX)
     }
 
     fn tile(&self, panel: Panel) -> Tile {
