@@ -19,7 +19,7 @@ use super::metric::{Frame, Operator, Placed};
 use super::options;
 use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
-use super::recalibrate;
+use super::recalibrate::{self, Effort};
 use super::rows as heap;
 use super::sample::Random;
 use super::storage::{self, Buffer};
@@ -412,6 +412,7 @@ impl Build {
             for (&list, &distance) in assigned.iter().zip(&distances).take(usable) {
                 residuals[list as usize].add(distance);
             }
+            let mean = &frame.rotated_mean();
             let sample = Sample {
                 space,
                 padded,
@@ -419,7 +420,8 @@ impl Build {
                 lists: &assigned[..usable],
                 centroids: centroids.data,
                 radii: &memory::collected(residuals.iter().map(Residuals::radius)),
-                mean: &frame.rotated_mean(),
+                mean,
+                norm2: calibrate::norm2(&data[..usable * padded], padded, mean),
             };
             (Some(calibrate::calibrate(&sample, cancelled)), assigned, distances)
         })
@@ -431,8 +433,9 @@ impl Build {
         // SAFETY: this is called by `ambuild`.
         let owner = unsafe { identity::Build::by_index_build() };
         let mut rows = heap::Rows::of_build(self.index, self.heap, self.operator, &owner);
-        for queries in [calibrate::QUERIES / 4, calibrate::QUERIES] {
-            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
+        for queries in [calibrate::QUERIES[0] / 4, calibrate::QUERIES[0]] {
+            let effort = Effort { queries, in_haste: false };
+            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, effort) {
                 meta.rule = rule;
             }
         }
@@ -510,7 +513,7 @@ impl Build {
         }
         meta.lists = children.iter().flatten().count() as u32;
         meta.spread = spread(residuals);
-        (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES as u32);
+        (meta.calibrated, meta.calibrated_by) = (meta.lists, calibrate::QUERIES[0] as u32);
         let fewer =
             options::lists(self.index) > 0 || gather::most_lists(self.memory, padded) < self.suitable_lists(index_rows);
         if fewer && meta.lists > 1 {

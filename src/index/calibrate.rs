@@ -10,7 +10,8 @@
 //! [`calibrate`] does it while a build has all rows in memory; `recalibrate.rs` in an index that is there.
 
 use super::assign::order_of;
-use super::page::{RECALLS, StoppingRule};
+use super::outliers;
+use super::page::{GOALS, Limits, NO_LIMIT, RECALLS, StoppingRule};
 use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
 use ann::memory;
@@ -19,21 +20,29 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Results that recall is calibrated for.
-pub const RESULTS: usize = 10;
-/// Rows that serve as queries.
-pub const QUERIES: usize = 400;
+/// Rows that serve as queries, for each of [`GOALS`]: the more neighbours each has, the fewer tell the same.
+pub const QUERIES: [usize; GOALS.len()] = [400, 128, 64, 32];
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
 pub const OTHER_LOSS: f32 = 0.2;
 /// Queries that the range of limits is taken from, and lists they look into at most.
 const FIRST_QUERIES: usize = 64;
 const FIRST_DEPTH: usize = 1024;
+/// As many lists as hold so many times the goal are looked into at least, if there are so many.
+const DEEPER_THAN_GOAL: usize = 40;
 /// Lists that the others look into beyond the farthest that held a neighbour of the first.
 const DEEPER_BY: usize = 32;
 /// Bytes of distances kept at a time.
 const DISTANCE_BYTES: usize = 16 << 20;
-/// Limits tried.
+/// Limits tried: where shares of the neighbours are, and some above, in steps of so much.
 const LIMITS: usize = 24;
+const LIMITS_ABOVE: usize = 16;
+const STEP_ABOVE: f32 = 0.1;
+/// By this share more lists are read than are needed, or so many if that is more, if it raises the limit, up to this: where rows
+/// find their neighbours at once, as in clusters, nearly any limit is good enough for them, but queries that lie elsewhere
+/// need one as high as other data have.
+const FREE: f32 = 0.02;
+const FREE_LISTS: f32 = 2.0;
+const FREE_LIMIT: f32 = 0.9;
 /// What each further e-fold of lists scanned adds to the cosine that a list needs. Least lists were
 /// scanned at 0.05 for GloVe words, 0.15 for images and for parts of them; 0.1 is within a tenth of the least for all.
 const RANK_WEIGHT: f32 = 0.1;
@@ -52,43 +61,78 @@ pub struct Sample<'s> {
     pub radii: &'s [f32],
     /// The rotated mean: queries of the inner product are not centred.
     pub mean: &'s [f32],
+    /// See [`StoppingRule::norm2`].
+    pub norm2: f32,
 }
 
 /// Measures the rule.
 pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> StoppingRule {
     let rows = sample.rows.len() / sample.padded;
     let lists = sample.radii.len();
-    if rows < FIRST_GOAL + 2 || lists < 2 {
-        return StoppingRule::of_all(lists as f32);
+    if lists < 2 {
+        return StoppingRule::new([Limits::of_all(lists as f32); GOALS.len()], sample.norm2);
     }
     let members = Members::new(sample);
-    let queries: Vec<u32> = (0..QUERIES.min(rows)).map(|i| (i * (rows / QUERIES.min(rows))) as u32).collect();
+    let of_goal = std::array::from_fn(|i| {
+        is_usual(GOALS[i], rows)
+            .then(|| calibrate_for(&members, GOALS[i], QUERIES[i], cancelled))
+            .flatten()
+            .unwrap_or(Limits::none(lists as f32))
+    });
+    StoppingRule::new(of_goal, sample.norm2)
+}
+
+/// The mean of the squared norms of rows, which are centred by `mean`.
+pub fn norm2(rows: &[f32], padded: usize, mean: &[f32]) -> f32 {
+    let square = |row: &[f32]| row.iter().zip(mean).map(|(x, m)| f64::from(x + m).powi(2)).sum::<f64>();
+    let count = rows.len() / padded;
+    let every = count.div_ceil(ROWS_FOR_NORM).max(1);
+    let squares = rows.chunks_exact(padded).step_by(every).map(|row| square(row) as f32);
+    let squares: Vec<f32> = memory::collected(squares.filter(|s| s.is_finite()));
+    if squares.is_empty() { f32::INFINITY } else { outliers::mean_square(&squares, 0.0) }
+}
+
+/// Rows looked at for their mean norm, about.
+const ROWS_FOR_NORM: usize = 10_000;
+
+/// Whether a search for so many rows is one for a part of the table. For more of them than half, all lists are read.
+pub fn is_usual(goal: usize, rows: usize) -> bool {
+    goal * 2 <= rows
+}
+
+/// Measures the limits for a goal. None if nothing could be measured.
+fn calibrate_for(members: &Members<'_>, goal: usize, queries: usize, cancelled: &AtomicBool) -> Option<Limits> {
+    let sample = members.sample;
+    let (rows, lists) = (sample.rows.len() / sample.padded, sample.radii.len());
+    let count = queries.min(rows);
+    let queries: Vec<u32> = (0..count).map(|i| (i * (rows / count)) as u32).collect();
     // Groups of queries, for which few enough distances are kept.
     let measured = |queries: &[u32], depth: usize, each: &mut dyn FnMut(&Group)| {
         let of_query = (depth * rows / lists + 1) * size_of::<f32>();
         for some in queries.chunks((DISTANCE_BYTES / of_query).clamp(1, queries.len())) {
             if !cancelled.load(Ordering::Relaxed) {
-                each(&members.measure(some, depth, cancelled));
+                each(&members.measure(some, depth, goal, cancelled));
             }
         }
     };
     let (mut needed, mut deepest) = (Vec::<Needed>::new(), 0);
     let first: Vec<u32> = queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES)).collect();
-    measured(&first, FIRST_DEPTH.min(lists), &mut |group| {
+    let depth = (goal * DEEPER_THAN_GOAL * lists).div_ceil(rows).max(FIRST_DEPTH).min(lists);
+    measured(&first, depth, &mut |group| {
         for query in &group.queries {
             memory::append(&mut needed, &query.needed);
             deepest = deepest.max(query.deepest);
         }
     });
     if needed.is_empty() {
-        return StoppingRule::of_all(lists as f32);
+        return None;
     }
     // Recall and lists scanned under each limit.
-    let limits = limits(&needed);
-    let (mut sums, mut count) = (vec![(0, 0); LIMITS], 0);
+    let limits = limits(&mut needed);
+    let (mut sums, mut count) = (vec![(0, 0); limits.len()], 0);
     measured(&queries, (deepest + DEEPER_BY).min(lists), &mut |group| {
-        let search = |query| limits.iter().map(|&limit| members.search(group, query, limit)).collect();
-        let found: Vec<Vec<(usize, usize)>> = group.queries.par_iter().map(search).collect();
+        let found: Vec<Vec<(usize, usize)>> =
+            group.queries.par_iter().map(|query| members.search(group, query, goal, &limits)).collect();
         count += found.len();
         for of_query in found {
             for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
@@ -96,45 +140,62 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> StoppingRule {
             }
         }
     });
-    if count == 0 {
-        return StoppingRule::of_all(lists as f32);
-    }
-    rule(&limits, &sums, count, OTHER_LOSS)
+    (count > 0).then(|| rule(&limits, &sums, count * results_of(goal), count, OTHER_LOSS))
+}
+
+/// Results that recall is calibrated for in a search for `goal` rows: the LIMIT that has this goal.
+pub fn results_of(goal: usize) -> usize {
+    (goal - 4) * 4 / 5 + usize::from(goal == FIRST_GOAL)
 }
 
 /// Limits to try, from what the lists of neighbours need: where shares of the neighbours are in lists
 /// that would be scanned if the goal were known beforehand. They cover the range of interest.
-pub fn limits(needed: &[Needed]) -> Vec<f32> {
-    let mut needed: Vec<f32> = needed.iter().map(|n| n.cosine + penalty(n.before)).collect();
-    needed.sort_unstable_by(f32::total_cmp);
-    (0..LIMITS)
+pub fn limits(needed: &mut [Needed]) -> Vec<f32> {
+    let scores = |n: &Needed| n.cosine + penalty(n.before);
+    needed.sort_unstable_by(|x, y| scores(x).total_cmp(&scores(y)));
+    let mut limits: Vec<f32> = (0..LIMITS)
         .map(|i| {
             // Denser towards all.
             let share = 1.0 - (1.0 - (i as f64 + 1.0) / LIMITS as f64).powi(2) * 0.9;
-            needed[((share * needed.len() as f64).ceil() as usize).clamp(1, needed.len()) - 1]
+            scores(&needed[((share * needed.len() as f64).ceil() as usize).clamp(1, needed.len()) - 1])
         })
-        .collect()
+        // Infinite where a list of identical rows is at the very place of the query. Below -1 all lists are alike.
+        .map(|limit| limit.clamp(-1.0, NO_LIMIT))
+        .collect();
+    let top = limits[LIMITS - 1];
+    limits.extend((1..=LIMITS_ABOVE).map(|i| (top + i as f32 * STEP_ABOVE).min(NO_LIMIT)));
+    limits
 }
 
-/// From the neighbours found and the lists scanned under each limit, by so many queries for [`RESULTS`] neighbours each.
+/// From the neighbours found of so many, and the lists scanned, under each limit, by so many queries.
 /// `loss`: share of the allowed misses that is left to what is not simulated.
-pub fn rule(limits: &[f32], sums: &[(usize, usize)], queries: usize, loss: f32) -> StoppingRule {
+pub fn rule(limits: &[f32], sums: &[(usize, usize)], neighbours: usize, queries: usize, loss: f32) -> Limits {
     let outcomes: Vec<(f32, f32)> = sums
         .iter()
-        .map(|&(found, scanned)| (found as f32 / (queries * RESULTS) as f32, scanned as f32 / queries as f32))
+        .map(|&(found, scanned)| (found as f32 / neighbours as f32, scanned as f32 / queries as f32))
         .collect();
-    let mut rule = StoppingRule::of_all(1.0);
+    let mut rule = Limits::of_all(1.0);
     for (i, recall) in RECALLS.into_iter().enumerate() {
         let wanted = recall + (1.0 - recall) * loss;
         let at = outcomes.iter().position(|o| o.0 >= wanted).unwrap_or(limits.len() - 1);
         let (before, after) = (at.saturating_sub(1), at);
         let (from, to) = (outcomes[before].0, outcomes[after].0);
         let part = if to > from { ((wanted - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
-        let between = |x: f32, y: f32| x + part * (y - x);
-        // Infinite where a list of identical rows is at the very place of the query. Below -1 all lists are alike.
-        let limit = |at: usize| limits[at].clamp(-1.0, 1e6);
-        rule.limit[i] = between(limit(before), limit(after));
-        rule.probes[i] = between(outcomes[before].1, outcomes[after].1).max(1.0);
+        let between = |x: f32, y: f32, part: f32| x + part * (y - x);
+        rule.limit[i] = between(limits[before], limits[after], part);
+        rule.probes[i] = between(outcomes[before].1, outcomes[after].1, part).max(1.0);
+        // As far as it costs next to nothing.
+        let most = (rule.probes[i] * (1.0 + FREE)).max(FREE_LISTS);
+        let dear = (after..limits.len()).find(|&at| outcomes[at].1 > most);
+        let free = match dear {
+            None => limits[limits.len() - 1],
+            Some(at) if at == after => rule.limit[i],
+            Some(at) => {
+                let (from, to) = (outcomes[at - 1].1, outcomes[at].1);
+                between(limits[at - 1], limits[at], (most - from) / (to - from))
+            }
+        };
+        rule.limit[i] = rule.limit[i].max(free.min(FREE_LIMIT));
     }
     rule
 }
@@ -149,8 +210,8 @@ pub struct Needed {
 
 impl Needed {
     /// The least number as the cosine, if anything will do.
-    pub fn of(space: Space, term: ListTerm, radius: f32, within: f32, before: usize) -> Needed {
-        let cosine = needed_cosine(space, term, radius, within);
+    pub fn of(space: Space, term: ListTerm, radius: f32, norm2: f32, within: f32, before: usize) -> Needed {
+        let cosine = needed_cosine(space, term, radius, norm2, within);
         Needed { cosine: if cosine.is_nan() { f32::NEG_INFINITY } else { cosine }, before: before as f32 }
     }
 }
@@ -177,39 +238,128 @@ pub fn nearest(distances: &[f32]) -> f32 {
     distances.iter().copied().fold(f32::INFINITY, f32::min)
 }
 
-/// Searches `lists`, nearest first, under `limit` as `search.rs` does; returns how many neighbours are found, whose lists
-/// `neighbours` names, and how many lists are scanned.
+/// Searches `lists`, nearest first, under each of `limits` as `search.rs` does; tells for each how many neighbours are found,
+/// whose lists `neighbours` names, and how many lists are scanned.
 pub fn simulate<'s>(
-    space: Space,
-    lists: impl Iterator<Item = Simulated<'s>>,
+    (space, norm2): (Space, f32),
+    lists: impl Iterator<Item = Simulated<'s>> + Clone,
     neighbours: &[u32],
     goal: usize,
-    limit: f32,
-) -> (usize, usize) {
-    let (mut found, mut scanned) = (0, 0);
-    let mut stop = limit;
-    // The best distances so far, nearest first.
-    let mut best: Vec<f32> = Vec::with_capacity(goal + 1);
-    for Simulated { list, term, radius, distances, nearest } in lists {
-        let within = if best.len() < goal { f32::INFINITY } else { best[goal - 1] };
-        if needed_cosine(space, term, radius, within) > stop {
-            continue;
+    limits: &[f32],
+) -> Vec<(usize, usize)> {
+    // For each list the neighbours in it.
+    let mut held: Vec<(u32, usize)> = Vec::new();
+    let mut neighbours = neighbours.to_vec();
+    neighbours.sort_unstable();
+    neighbours.chunk_by(|x, y| x == y).for_each(|same| held.push((same[0], same.len())));
+    let held = |list: u32| held.binary_search_by_key(&list, |h| h.0).map_or(0, |at| held[at].1);
+    let lists = lists.map(|list| (held(list.list), list));
+    let run = |limit: f32, best: &mut dyn Best| {
+        let (mut found, mut scanned) = (0, 0);
+        let mut stop = limit;
+        for (held, Simulated { term, radius, distances, nearest, .. }) in lists.clone() {
+            let within = best.farthest();
+            if needed_cosine(space, term, radius, norm2, within) > stop {
+                continue;
+            }
+            found += held;
+            scanned += 1;
+            stop = limit - penalty(scanned as f32);
+            if nearest < within {
+                best.add(distances);
+            }
         }
-        found += neighbours.iter().filter(|&&n| n == list).count();
-        scanned += 1;
-        stop = limit - penalty(scanned as f32);
-        if nearest >= within {
-            continue;
-        }
+        (found, scanned)
+    };
+    if goal <= FEW {
+        let mut best = Sorted { goal, distances: Vec::with_capacity(goal + 1) };
+        let run = |&limit: &f32| {
+            best.distances.clear();
+            run(limit, &mut best)
+        };
+        return limits.iter().map(run).collect();
+    }
+    let mut nearest: Vec<f32> = memory::collected(lists.clone().flat_map(|(_, list)| list.distances).copied());
+    let kept = (STEPS_REACH * goal).min(nearest.len());
+    if kept < nearest.len() {
+        nearest.select_nth_unstable_by(kept, f32::total_cmp);
+        nearest.truncate(kept);
+    }
+    nearest.sort_unstable_by(f32::total_cmp);
+    let steps: Vec<f32> = nearest.chunks(kept.div_ceil(STEPS).max(1)).map(|chunk| chunk[chunk.len() - 1]).collect();
+    let run = |&limit: &f32| run(limit, &mut Counted::new(goal, &steps));
+    limits.iter().map(run).collect()
+}
+
+/// Up to this goal the simulation knows the best distances one by one.
+const FEW: usize = 64;
+/// For a larger one it counts the distances of so many steps, which reach to so many times the goal.
+const STEPS: usize = 2048;
+const STEPS_REACH: usize = 4;
+
+/// The best distances of a simulated search.
+trait Best {
+    /// The farthest of as many as the goal; infinite while there are fewer.
+    fn farthest(&self) -> f32;
+    fn add(&mut self, distances: &[f32]);
+}
+
+/// Nearest first.
+struct Sorted {
+    goal: usize,
+    distances: Vec<f32>,
+}
+
+impl Best for Sorted {
+    fn farthest(&self) -> f32 {
+        if self.distances.len() < self.goal { f32::INFINITY } else { self.distances[self.goal - 1] }
+    }
+
+    fn add(&mut self, distances: &[f32]) {
         for &d in distances {
-            if best.len() < goal || d < best[goal - 1] {
-                let at = best.partition_point(|&b| b < d);
-                best.insert(at, d);
-                best.truncate(goal);
+            if d < self.farthest() {
+                let at = self.distances.partition_point(|&b| b < d);
+                self.distances.insert(at, d);
+                self.distances.truncate(self.goal);
             }
         }
     }
-    (found, scanned)
+}
+
+/// How many there are up to each of some distances.
+struct Counted<'s> {
+    goal: usize,
+    steps: &'s [f32],
+    /// Distances in each step; in all up to `last`, beyond which there are no results.
+    counts: Vec<usize>,
+    last: usize,
+    within: usize,
+}
+
+impl<'s> Counted<'s> {
+    fn new(goal: usize, steps: &'s [f32]) -> Counted<'s> {
+        Counted { goal, steps, counts: vec![0; steps.len()], last: steps.len().saturating_sub(1), within: 0 }
+    }
+}
+
+impl Best for Counted<'_> {
+    fn farthest(&self) -> f32 {
+        if self.within < self.goal { f32::INFINITY } else { self.steps[self.last] }
+    }
+
+    fn add(&mut self, distances: &[f32]) {
+        for &d in distances {
+            if self.steps.get(self.last).is_some_and(|&last| d <= last) {
+                let step = self.steps.partition_point(|&s| s < d);
+                self.counts[step] += 1;
+                self.within += 1;
+                while self.last > 0 && self.within - self.counts[self.last] >= self.goal {
+                    self.within -= self.counts[self.last];
+                    self.last -= 1;
+                }
+            }
+        }
+    }
 }
 
 /// The rows by list.
@@ -225,6 +375,12 @@ struct Group {
     queries: Vec<Measured>,
     /// For each list that one of them looked into, distances of its rows from the first such query, from the second ….
     distances: Vec<Vec<f32>>,
+}
+
+/// A query in the coordinates of the index, and what is added to its inner products.
+struct Placed {
+    vector: Vec<f32>,
+    offset: f32,
 }
 
 /// A query of the calibration.
@@ -269,15 +425,15 @@ impl<'s> Members<'s> {
         &self.sample.rows[row as usize * self.sample.padded..][..self.sample.padded]
     }
 
-    fn distance(&self, query: &[f32], x: &[f32]) -> f32 {
+    fn distance(&self, query: &Placed, x: &[f32]) -> f32 {
         match self.sample.space {
-            Space::L2 => ann::distance::l2_squared(query, x),
-            Space::InnerProduct => -ann::distance::inner_product(query, x),
+            Space::L2 => ann::distance::l2_squared(&query.vector, x),
+            Space::InnerProduct => query.offset - ann::distance::inner_product(&query.vector, x),
         }
     }
 
     /// Takes the rows `at` as queries, and looks into the `depth` lists nearest to each.
-    fn measure(&self, at: &[u32], depth: usize, cancelled: &AtomicBool) -> Group {
+    fn measure(&self, at: &[u32], depth: usize, goal: usize, cancelled: &AtomicBool) -> Group {
         let queries = memory::collected_in_parallel(at.par_iter().map(|&at| self.nearest_lists(at, depth)));
         // List by list, so that its rows are read once for all queries.
         let pairs =
@@ -314,19 +470,21 @@ impl<'s> Members<'s> {
                 (near.block, near.part) = find(near.list, query as u32);
                 near.nearest = nearest(&distances[near.block][near.part.clone()]);
             }
-            self.measured(lists, &distances)
+            self.measured(lists, goal, &distances)
         });
         Group { queries: queries.collect(), distances }
     }
 
     /// The query that a row stands for, and the lists nearest to it.
-    fn nearest_lists(&self, at: u32, depth: usize) -> (Vec<f32>, Vec<Near>) {
+    fn nearest_lists(&self, at: u32, depth: usize) -> (Placed, Vec<Near>) {
         let Sample { space, padded, mean, centroids, .. } = *self.sample;
         let mut query = self.row(at).to_vec();
         if space == Space::InnerProduct {
             query.iter_mut().zip(mean).for_each(|(q, m)| *q += m);
         }
         let norm = ann::distance::norm_squared(&query).sqrt();
+        let offset = if space == Space::InnerProduct { -ann::distance::inner_product(&query, mean) } else { 0.0 };
+        let query = Placed { vector: query, offset };
         let mut lists: Vec<(f32, u32)> =
             memory::collected(centroids.chunks_exact(padded).map(|c| self.distance(&query, c)).zip(0..));
         let order = |x: &(f32, u32), y: &(f32, u32)| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1));
@@ -344,30 +502,36 @@ impl<'s> Members<'s> {
     }
 
     /// A query that has looked into `lists`; None if there are too few rows in them.
-    fn measured(&self, lists: Vec<Near>, distances: &[Vec<f32>]) -> Option<Measured> {
-        let Sample { space, radii, .. } = *self.sample;
+    fn measured(&self, lists: Vec<Near>, goal: usize, distances: &[Vec<f32>]) -> Option<Measured> {
+        let Sample { space, radii, norm2, .. } = *self.sample;
         // The nearest rows are in lists with near rows.
         let mut least: Vec<f32> = lists.iter().map(|near| near.nearest).collect();
-        let enough = FIRST_GOAL.min(least.len()) - 1;
+        let enough = goal.min(least.len()) - 1;
         let bound = *least.select_nth_unstable_by(enough, f32::total_cmp).1;
         let near = lists.iter().enumerate().filter(|(_, near)| near.nearest <= bound);
         let mut near: Vec<(f32, usize)> = memory::collected(
             near.flat_map(|(i, near)| distances[near.block][near.part.clone()].iter().map(move |&d| (d, i))),
         );
+        if near.len() < goal {
+            return None;
+        }
+        near.select_nth_unstable_by(goal - 1, |x, y| x.0.total_cmp(&y.0));
+        near.truncate(goal);
         near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
-        let within = near.get(FIRST_GOAL - 1).map(|near| near.0).filter(|d| d.is_finite())?;
-        let neighbours = near[..RESULTS].iter().map(|&(_, i)| (&lists[i], i));
+        let within = near.last().map(|near| near.0).filter(|d| d.is_finite())?;
+        let near = &near[..results_of(goal)];
+        let neighbours = near.iter().map(|&(_, i)| (&lists[i], i));
         let needed = neighbours
             .clone()
-            .map(|(near, i)| Needed::of(space, near.term, radii[near.list as usize], within, i))
+            .map(|(near, i)| Needed::of(space, near.term, radii[near.list as usize], norm2, within, i))
             .collect();
         let neighbours = neighbours.map(|(near, _)| near.list).collect();
-        let deepest = near[..RESULTS].iter().map(|near| near.1 + 1).max().unwrap_or(0);
+        let deepest = near.iter().map(|near| near.1 + 1).max().unwrap_or(0);
         Some(Measured { lists, neighbours, needed, deepest })
     }
 
-    /// Searches for a query under `limit`, see [`simulate`].
-    fn search(&self, group: &Group, query: &Measured, limit: f32) -> (usize, usize) {
+    /// Searches for a query under each of `limits`, see [`simulate`].
+    fn search(&self, group: &Group, query: &Measured, goal: usize, limits: &[f32]) -> Vec<(usize, usize)> {
         let lists = query.lists.iter().map(|near| Simulated {
             list: near.list,
             term: near.term,
@@ -375,6 +539,6 @@ impl<'s> Members<'s> {
             distances: &group.distances[near.block][near.part.clone()],
             nearest: near.nearest,
         });
-        simulate(self.sample.space, lists, &query.neighbours, FIRST_GOAL, limit)
+        simulate((self.sample.space, self.sample.norm2), lists, &query.neighbours, goal, limits)
     }
 }

@@ -56,7 +56,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             let index = pg_sys::index_open(index_info.indexoid, pg_sys::NoLock as i32);
             let info = Info::of(index);
             let probes = match options::probes() {
-                0 => f64::from(info.meta.rule.probes_for(options::target_recall())),
+                0 => f64::from(info.meta.rule_at(options::target_recall()).probes(FIRST_GOAL as f64)),
                 n => n as f64,
             };
             let found = (f64::from(info.meta.lists).max(1.0), probes, f64::from(info.meta.height));

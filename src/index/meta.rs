@@ -1,7 +1,7 @@
 //! The meta page, read anew for each search and insert, and the data mean, which the relation cache keeps.
 
 use super::metric::{Frame, Operator};
-use super::page::{self, Damage, Layout, META_BLOCK, Meta, NO_BLOCK, RECALLS, StoppingRule};
+use super::page::{self, Damage, GOALS, Layout, Limits, META_BLOCK, Meta, NO_BLOCK, RECALLS, StoppingRule};
 use super::storage::{Buffer, Checked, Stale, corrupted};
 use pgrx::prelude::*;
 
@@ -46,17 +46,65 @@ impl Info {
     }
 }
 
-impl StoppingRule {
-    /// Limit for a recall: linear between the calibrated levels.
-    pub fn limit_for(&self, recall: f32) -> f32 {
-        interpolate(&RECALLS, &self.limit, recall)
+impl Meta {
+    /// What the stopping rule, tuned, says for one recall: linear between the calibrated levels.
+    pub fn rule_at(&self, recall: f32) -> RuleAt {
+        let at = |i: usize, values: fn(&Limits) -> &[f32; RECALLS.len()]| {
+            let of = |limits: &[Limits; GOALS.len()]| interpolate(&RECALLS, values(&limits[i]), recall);
+            (of(&self.rule.of_goal), of(&self.tuning))
+        };
+        let limit = |i| {
+            let (rule, tuning) = at(i, |of| &of.limit);
+            rule + tuning
+        };
+        let probes = |i| {
+            let (rule, tuning) = at(i, |of| &of.probes);
+            (rule * tuning).min(self.lists as f32)
+        };
+        RuleAt { limits: std::array::from_fn(limit), probes: std::array::from_fn(probes) }
     }
 
-    /// Lists that a typical query reads for a recall.
-    pub fn probes_for(&self, recall: f32) -> f32 {
-        interpolate(&RECALLS, &self.probes, recall)
+    /// Lets searches go by `rule`, measured by so many of a user's queries, as far as it differs from the one measured by rows;
+    /// as that changes when the index grows, so will what is gone by.
+    pub fn tune(&mut self, rule: &StoppingRule, queries: u32) {
+        self.tuned_by = queries;
+        for ((tuning, own), tuned) in self.tuning.iter_mut().zip(&self.rule.of_goal).zip(&rule.of_goal) {
+            tuning.limit = std::array::from_fn(|i| tuned.limit[i] - own.limit[i]);
+            tuning.probes = std::array::from_fn(|i| tuned.probes[i] / own.probes[i].max(1.0));
+        }
     }
 }
+
+/// A [`StoppingRule`] for one recall.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleAt {
+    limits: [f32; GOALS.len()],
+    probes: [f32; GOALS.len()],
+}
+
+impl RuleAt {
+    /// The limit for so many rows; linear in the logarithm of their number between [`GOALS`].
+    pub fn limit(&self, goal: f64) -> f32 {
+        interpolate(&LOG_GOALS, &self.limits, (goal as f32).log2())
+    }
+
+    /// Lists that a typical query for so many rows reads.
+    pub fn probes(&self, goal: f64) -> f32 {
+        interpolate(&LOG_GOALS, &self.probes, (goal as f32).log2())
+    }
+}
+
+/// log2 of each of [`GOALS`].
+const LOG_GOALS: [f32; GOALS.len()] = {
+    let mut logs = [0.0; GOALS.len()];
+    let mut i = 0;
+    while i < GOALS.len() {
+        assert!(GOALS[i].is_power_of_two());
+        logs[i] = GOALS[i].ilog2() as f32;
+        i += 1;
+    }
+    logs
+};
 
 /// Linear interpolation of `y` over increasing `x`, constant outside.
 fn interpolate(x: &[f32], y: &[f32], at: f32) -> f32 {

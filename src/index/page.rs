@@ -366,10 +366,23 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
 pub const RECALLS: [f32; 16] =
     [0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995];
 
-/// When a search is to stop, for each level of [`RECALLS`]; see `calibrate.rs`.
+/// Goals (rows that a search is for) that a [`StoppingRule`] is measured for.
+pub const GOALS: [usize; 4] = [16, 128, 1024, 8192];
+
+/// When a search is to stop, for each of [`GOALS`]; see `calibrate.rs`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct StoppingRule {
+    pub of_goal: [Limits; GOALS.len()],
+    /// Mean of the squared norms of the rows, which the inner product's angles are computed with; infinite while unknown.
+    pub norm2: f32,
+    unused: u32,
+}
+
+/// The same for one goal, for each level of [`RECALLS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
     /// A list is worth a probe while the cosine of the angle that a row of it would need, and what is added for the lists
     /// read before, is at most this.
     pub limit: [f32; RECALLS.len()],
@@ -377,10 +390,33 @@ pub struct StoppingRule {
     pub probes: [f32; RECALLS.len()],
 }
 
+impl Limits {
+    /// Unmeasured; so many lists are read.
+    pub const fn of_all(lists: f32) -> Limits {
+        Limits { limit: [1.0; RECALLS.len()], probes: [lists; RECALLS.len()] }
+    }
+
+    /// All lists are due.
+    pub const fn none(lists: f32) -> Limits {
+        Limits { limit: [NO_LIMIT; RECALLS.len()], probes: [lists; RECALLS.len()] }
+    }
+}
+
+/// [`Meta::tuning`] that changes nothing.
+pub const NO_TUNING: [Limits; GOALS.len()] =
+    [Limits { limit: [0.0; RECALLS.len()], probes: [1.0; RECALLS.len()] }; GOALS.len()];
+
+/// A limit that no list exceeds, but one of radius zero.
+pub const NO_LIMIT: f32 = 1e6;
+
 impl StoppingRule {
     /// Unmeasured; so many lists are read.
     pub const fn of_all(lists: f32) -> StoppingRule {
-        StoppingRule { limit: [1.0; RECALLS.len()], probes: [lists; RECALLS.len()] }
+        StoppingRule::new([Limits::of_all(lists); GOALS.len()], f32::INFINITY)
+    }
+
+    pub const fn new(of_goal: [Limits; GOALS.len()], norm2: f32) -> StoppingRule {
+        StoppingRule { of_goal, norm2, unused: 0 }
     }
 }
 
@@ -415,6 +451,8 @@ pub struct Meta {
     /// Rows in the index when it was built.
     pub rows: u64,
     pub rule: StoppingRule,
+    /// What a user's own queries need beyond `rule`, which is measured by rows: what is added to limits, and multiplied with probes.
+    pub tuning: [Limits; GOALS.len()],
     /// Structural changes so far: raised by each record that takes a list out of the tree or moves entries.
     pub epoch: u32,
     /// Epoch at which `mean` was set.
@@ -425,6 +463,9 @@ pub struct Meta {
     pub calibrated: u32,
     /// Queries that it was measured by last.
     pub calibrated_by: u32,
+    /// Queries that `tuning` was measured by; 0 for none.
+    pub tuned_by: u32,
+    unused: u32,
     /// Code pages whose free cells at the end new blocks take, of lists of rows and of lists of lists, or [`NO_BLOCK`].
     pub open_code: [u32; 2],
     /// Mean of the squared residuals of the rows; NaN while that is not known.
@@ -471,11 +512,14 @@ impl Meta {
             lists: 1,
             rows: 0,
             rule: StoppingRule::of_all(1.0),
+            tuning: NO_TUNING,
             epoch: 0,
             mean_epoch: 0,
             target: 0,
             calibrated: 1,
             calibrated_by: 0,
+            tuned_by: 0,
+            unused: 0,
             open_code: [NO_BLOCK; 2],
             spread: f32::NAN,
             pending: [0; PENDING],
@@ -510,6 +554,11 @@ impl Meta {
     /// Raises the epoch.
     pub fn raise_epoch(&mut self) {
         self.epoch = self.epoch.checked_add(1).expect("a reserve of epochs");
+    }
+
+    /// How many rows there are about, as far as the number of lists tells.
+    pub fn likely_rows(&self) -> usize {
+        self.lists as usize * self.target as usize
     }
 
     /// What the entries consist of.

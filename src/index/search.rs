@@ -16,7 +16,7 @@ mod drive;
 pub use drive::{Found, Next};
 
 use super::calibrate;
-use super::meta::Info;
+use super::meta::{Info, RuleAt};
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
@@ -41,10 +41,10 @@ const REACH: f32 = 0.2;
 const COARSE: f32 = 8.0;
 /// The goal grows by this factor.
 const GOAL_GROWTH: usize = 4;
-/// The rank whose distance the stopping rule goes by, and with it the number of lists, grows by these powers of the goal:
-/// measured for LIMITs from 10 to 300, so that recall does not fall.
-const RANK_EXPONENT: f64 = 0.4;
-const LISTS_EXPONENT: f64 = 0.3;
+/// Tables are read whole if their sketches take no more than so many bytes, and so many for each entry besides: that takes less
+/// time than finding out which lists are due.
+const CHEAP_BYTES: usize = 128 << 10;
+const ENTRY_BYTES: usize = 24;
 /// Where the rows that match may be far from the query, no more lists than this many times those expected for all rows count for
 /// the stopping rule: many are scanned before the first such row.
 const MOST_COUNTED: f32 = 0.75;
@@ -53,9 +53,6 @@ const MOST_COUNTED_OF_ALL: f32 = 0.6;
 /// When this part of the rows expected to pass do pass, so many times as many lists count.
 const AS_EXPECTED: f64 = 0.9;
 const COUNTED_AS_EXPECTED: f32 = 2.0;
-/// Under a restriction the best of the rows that pass are so many times as many rows of the index, so their rank is taken to
-/// be that of such a goal; but it is not less than this, as a single row says little.
-const LEAST_RANK: usize = 4;
 /// Least room for candidates, however small `work_mem` is.
 const LEAST_ROOM: usize = 1024;
 /// Candidates that are collected before the first are refined, for each row of the goal.
@@ -137,7 +134,7 @@ impl Eq for Candidate {}
 
 /// f32 with a total order, for heaps.
 #[derive(Clone, Copy, PartialEq)]
-struct Distance(f32);
+pub struct Distance(f32);
 impl Eq for Distance {}
 impl PartialOrd for Distance {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -251,13 +248,10 @@ pub struct Search {
     horizon: f32,
     /// The smallest distance found.
     nearest: f32,
-    /// The best distances found, at most `goal`, farthest on top.
+    /// The best distances found, at most [`Search::rank`], farthest on top. The stopping rule goes by the farthest.
     best: BinaryHeap<Distance>,
     /// Results that the search is for.
     goal: usize,
-    /// The best of `best`, at most `rank`: the stopping rule goes by the farthest.
-    nearer: BinaryHeap<Distance>,
-    rank: usize,
     /// Entries of the lists scanned that pass the restriction, and all of them.
     passing: u64,
     looked_at: u64,
@@ -269,15 +263,16 @@ pub struct Search {
     /// Rows returned before the goal grows, and how many were, without those of which little is known but from the rows.
     enough: usize,
     counted: usize,
-    /// Share of the nearest rows to find.
-    recall: f32,
+    /// The stopping rule for the share of the nearest rows to find.
+    rule: RuleAt,
     /// The stopping rule's limit, before lists have been scanned.
     limit: f32,
     /// Lists scanned that held rows that pass the restriction.
     fruitful: u32,
-    /// So many of them count as one for the stopping rule, as more are scanned for a larger goal; and at most so many count.
-    rank_unit: f32,
+    /// At most so many of them count for the stopping rule.
     most_counted: f32,
+    /// All lists are so little that they are due, whatever the rule says.
+    reads_all: bool,
     /// A list is due up to this needed cosine: the limit, less what the lists scanned so far take away.
     stop: f32,
     /// `ivflsh.probes`: lists to scan for the first goal, or 0 to go by `stop`.
@@ -311,6 +306,7 @@ impl Search {
     pub fn new(rel: pg_sys::Relation, table: Table, info: &Info, frame: &Frame, mut query: Query) -> Search {
         let original = query.vector.clone();
         query.place(frame);
+        query.norm2 = info.meta.rule.norm2;
         let probes = options::probes();
         // SAFETY: a plain setting of the backend, in kB.
         let work_mem = unsafe { pg_sys::work_mem } as usize * 1024;
@@ -341,8 +337,6 @@ impl Search {
             horizon: f32::INFINITY,
             nearest: f32::INFINITY,
             best: BinaryHeap::new(),
-            nearer: BinaryHeap::new(),
-            rank: FIRST_GOAL,
             goal: FIRST_GOAL,
             first_goal: FIRST_GOAL,
             passing: 0,
@@ -351,11 +345,11 @@ impl Search {
             within: None,
             enough: FIRST_GOAL,
             counted: 0,
-            recall: options::target_recall(),
+            rule: info.meta.rule_at(options::target_recall()),
             limit: 1.0,
             fruitful: 0,
-            rank_unit: 1.0,
             most_counted: f32::INFINITY,
+            reads_all: false,
             stop: 1.0,
             probes,
             relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
@@ -392,7 +386,6 @@ impl Search {
         assert!(!self.started);
         self.goal = rows.saturating_mul(5).saturating_div(4).saturating_add(4).max(FIRST_GOAL);
         self.first_goal = self.goal;
-        self.rank = rank_of(self.goal);
         // The executor looks at more rows than it returns where codes leave their order open.
         self.enough = self.goal + self.goal / 2;
     }
@@ -736,9 +729,9 @@ impl Search {
         }
     }
 
-    /// How many times the usual goal the search is for.
-    fn more(&self) -> f64 {
-        (if self.within.is_some() { 1.0 } else { self.goal as f64 / FIRST_GOAL as f64 }) / self.share
+    /// How many rows of the index are as near as those that the search is for.
+    fn rows_as_near(&self) -> f64 {
+        self.rank() as f64 / self.share
     }
 
     /// Reads the meta page again. Damage is reported if what is `stale` is so without a structural change.
@@ -756,6 +749,7 @@ impl Search {
             self.unseen = 0;
         }
         self.meta = info.meta;
+        self.query.norm2 = info.meta.rule.norm2;
     }
 
     /// Asks the tree again, also for more lists, unless it has given all; false then.
@@ -789,10 +783,10 @@ impl Search {
 
     /// Scans the lists for the goal.
     fn scan(&mut self) {
-        let times = self.more().powf(LISTS_EXPONENT);
-        let expected = f64::from(self.meta.rule.probes_for(self.recall));
-        self.limit = self.meta.rule.limit_for(self.recall);
-        self.rank_unit = times as f32;
+        let expected = f64::from(self.rule.probes(self.rows_as_near()));
+        let bytes = self.meta.likely_rows().saturating_mul(self.leaf.padded / 4 + ENTRY_BYTES);
+        self.reads_all = bytes <= CHEAP_BYTES;
+        self.limit = if self.reads_all { f32::INFINITY } else { self.rule.limit(self.rows_as_near()) };
         let of_all =
             !self.restriction.is_some() && self.within.is_none() && self.share == 1.0 && self.goal == self.first_goal;
         let knows_which = self.restriction.is_some() || self.within.is_some();
@@ -801,7 +795,8 @@ impl Search {
         self.adapt_stop();
         let wanted = match self.probes {
             // At least as many as rows, so that this grows whatever is expected.
-            0 => ((expected * times * 3.0) as usize + 16).max(self.goal),
+            0 if self.reads_all => self.goal.max(self.meta.lists as usize),
+            0 => ((expected * 3.0) as usize + 16).max(self.goal),
             // Exactly so many, unless many more rows are asked for than had been expected.
             probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
@@ -839,8 +834,6 @@ impl Search {
         self.widened_at = self.work.returned;
         self.goal = self.goal.saturating_mul(GOAL_GROWTH);
         self.enough = self.goal;
-        // More rows than expected means that some of the nearest are not wanted: then the rank of those that are counts.
-        self.rank = self.goal;
         self.forget();
         self.scan();
         true
@@ -852,7 +845,6 @@ impl Search {
         self.scanned.clear();
         self.heap.clear();
         self.best.clear();
-        self.nearer.clear();
         (self.passing, self.looked_at, self.fruitful) = (0, 0, 0);
         self.nearest = f32::INFINITY;
         self.horizon = f32::INFINITY;
@@ -920,7 +912,7 @@ impl Search {
         let expected = self.share * AS_EXPECTED * self.looked_at as f64;
         let as_expected = self.restriction.is_some() && self.within.is_none() && self.passing as f64 >= expected;
         let most = if as_expected { COUNTED_AS_EXPECTED * self.most_counted } else { self.most_counted };
-        let lists = (self.fruitful as f32 / self.rank_unit).min(most);
+        let lists = (self.fruitful as f32).min(most);
         self.stop = self.limit - calibrate::penalty(lists);
     }
 
@@ -934,7 +926,7 @@ impl Search {
 
     /// Distance that the stopping rule goes by.
     fn stop_distance(&self) -> f32 {
-        self.at_least_within(farthest_of(&self.nearer, self.rank))
+        self.at_least_within(farthest_of(&self.best, self.rank()))
     }
 
     /// In a search within a distance, that one counts when it is farther: a range with fewer rows than the stopping rule
@@ -1038,7 +1030,7 @@ impl Search {
         }
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
         if self.restriction.is_some() {
-            self.adapt_rank();
+            self.adapt_limit();
         }
         if self.passing > passing {
             self.fruitful += 1;
@@ -1046,15 +1038,17 @@ impl Search {
         }
     }
 
-    /// Goes by a smaller rank when few of the rows pass.
-    fn adapt_rank(&mut self) {
-        let share = (self.passing as f64 / self.looked_at.max(1) as f64).max(1e-9);
-        let goal = if self.within.is_some() { FIRST_GOAL } else { self.goal };
-        let rank = (rank_of((goal as f64 / share) as usize) as f64 * share) as usize;
-        self.rank = rank.clamp(LEAST_RANK, rank_of(goal));
-        while self.nearer.len() > self.rank {
-            self.nearer.pop();
+    /// Where few of the rows pass, the best of them are among so many more rows of the index.
+    fn adapt_limit(&mut self) {
+        if !self.reads_all {
+            let share = self.passing.max(1) as f64 / self.looked_at.max(1) as f64;
+            self.limit = self.rule.limit(self.rank() as f64 / share);
         }
+    }
+
+    /// Rows whose farthest the stopping rule goes by.
+    fn rank(&self) -> usize {
+        if self.within.is_some() { FIRST_GOAL } else { self.goal }
     }
 
     /// Refines the candidates that have come to the pool since the last time and are probably among the best, and those
@@ -1085,10 +1079,10 @@ impl Search {
             self.refine(&mut rows);
             batch.append(&mut rows);
         }
+        let rank = self.rank();
         for row in batch.drain(..) {
             self.nearest = self.nearest.min(row.estimate);
-            note(&mut self.best, self.goal, row.estimate);
-            note(&mut self.nearer, self.rank, row.estimate);
+            note(&mut self.best, rank, row.estimate);
             let late = row.lower < self.last && !self.relaxed;
             if !late && !self.returned.contains(&row.tid) {
                 memory::push(&mut self.pool, row);
@@ -1100,7 +1094,7 @@ impl Search {
 
     /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.
     fn likely_near(&mut self) -> f32 {
-        let goal = if self.within.is_some() { FIRST_GOAL } else { self.goal };
+        let goal = self.rank();
         if self.best.len() >= goal || self.pool.len() - self.unseen <= goal {
             return f32::INFINITY;
         }
@@ -1144,13 +1138,8 @@ fn leave_open(rows: &mut [Candidate]) {
     }
 }
 
-/// The rank whose distance the stopping rule goes by.
-fn rank_of(goal: usize) -> usize {
-    (FIRST_GOAL as f64 * (goal as f64 / FIRST_GOAL as f64).powf(RANK_EXPONENT)) as usize
-}
-
 /// Adds a distance to the best `most` found.
-fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
+pub fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
     if best.len() < most {
         memory::room(best, 1);
         best.push(Distance(distance));
@@ -1162,7 +1151,7 @@ fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
 }
 
 /// The farthest of the best `most`, infinite while fewer are known.
-fn farthest_of(best: &BinaryHeap<Distance>, most: usize) -> f32 {
+pub fn farthest_of(best: &BinaryHeap<Distance>, most: usize) -> f32 {
     best.peek().filter(|_| best.len() >= most).map_or(f32::INFINITY, |d| d.0)
 }
 

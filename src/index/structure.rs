@@ -14,7 +14,7 @@ use super::outliers::{self, Middle};
 use super::page::{
     self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting, PostingMut, Tid,
 };
-use super::recalibrate;
+use super::recalibrate::{self, Effort};
 use super::rows::{Row, Rows};
 use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, Uninterrupted, corrupted};
 use super::threads::Pool;
@@ -49,6 +49,18 @@ const CALIBRATION_WEIGHT: f32 = 0.4;
 const CALIBRATED_ANEW: u32 = 64;
 /// Seed of 2-means.
 const SEED: u64 = 0x1F15_4A5E_ED01_0002;
+
+/// Changes the meta page, and returns what it is then.
+pub fn update_meta(index: pg_sys::Relation, change: impl FnOnce(&mut Meta)) -> Meta {
+    let buffer = Buffer::write(index, META_BLOCK);
+    let mut record = Change::begin(index);
+    let page = record.edit(&buffer, false);
+    let mut meta = Meta::read(page).or_corrupted(index, META_BLOCK);
+    change(&mut meta);
+    meta.write(page);
+    record.commit();
+    meta
+}
 
 /// Whether a list of rows has grown so long that it should be split.
 pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta) -> bool {
@@ -308,23 +320,19 @@ impl Structure {
         if f64::from(self.meta.lists) >= f64::from(self.meta.calibrated) * RECALIBRATED_AT {
             let deep = recalibrate::depth(&self.meta).min(self.meta.lists as usize).max(1);
             let queries = (self.meta.lists as usize / 4).clamp(16, 128).min((CALIBRATION_PAGES / deep).max(24));
-            self.recalibrate(queries, CALIBRATION_WEIGHT);
+            self.recalibrate(Effort { queries, in_haste: true }, CALIBRATION_WEIGHT);
         }
     }
 
-    /// Measures the stopping rule by so many queries, and takes it into account by `weight`.
-    pub fn recalibrate(&mut self, queries: usize, weight: f32) {
-        let measured = recalibrate::measure(self.index, &self.meta, &self.frame, &mut self.rows, queries);
+    /// Measures the stopping rule, and takes it into account by `weight`.
+    pub fn recalibrate(&mut self, effort: Effort, weight: f32) {
+        let measured = recalibrate::measure(self.index, &self.meta, &self.frame, &mut self.rows, effort);
         self.update_meta(|meta| {
             let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
-            (meta.calibrated, meta.calibrated_by) = (meta.lists, queries as u32);
+            (meta.calibrated, meta.calibrated_by) = (meta.lists, effort.queries as u32);
             let Some((rule, spread)) = measured else { return };
-            let blend = |old: &mut [f32], new: &[f32]| {
-                old.iter_mut().zip(new).for_each(|(old, new)| *old += weight * (new - *old));
-            };
-            blend(&mut meta.rule.limit, &rule.limit);
-            blend(&mut meta.rule.probes, &rule.probes);
-            blend(std::slice::from_mut(&mut meta.spread), &[spread]);
+            recalibrate::blend(&mut meta.rule, &rule, weight);
+            meta.spread += weight * (spread - meta.spread);
         });
     }
 
@@ -345,13 +353,7 @@ impl Structure {
 
     /// Changes the meta page.
     pub(super) fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
-        let buffer = Buffer::write(self.index, META_BLOCK);
-        let mut record = Change::begin(self.index);
-        let page = record.edit(&buffer, false);
-        self.meta = Meta::read(page).or_corrupted(self.index, META_BLOCK);
-        change(&mut self.meta);
-        self.meta.write(page);
-        record.commit();
+        self.meta = update_meta(self.index, change);
     }
 
     /// Reserves identities for `n` lists, and takes the open code page of one kind of lists; returns the first identity.

@@ -6,6 +6,7 @@ use super::compat;
 use super::merge;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
+use super::recalibrate::Effort;
 use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::Cursor;
@@ -35,8 +36,8 @@ pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
     let meta = Info::of(index).meta;
     let (now, then) = (f64::from(meta.lists), f64::from(meta.calibrated));
     // If that was last done in haste, or with fewer or many more lists.
-    if (meta.calibrated_by as usize) < QUERIES || now >= then * 1.05 || now < then * 0.7 {
-        structure().recalibrate(QUERIES, 1.0);
+    if (meta.calibrated_by as usize) < QUERIES[0] || now >= then * 1.05 || now < then * 0.7 {
+        structure().recalibrate(Effort { queries: QUERIES[0], in_haste: false }, 1.0);
     }
 }
 

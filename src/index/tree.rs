@@ -31,6 +31,8 @@ pub struct Query {
     pub offset: f32,
     /// Norm of the index's mean.
     pub mean_norm: f32,
+    /// [`page::StoppingRule::norm2`].
+    pub norm2: f32,
     pub table: QueryTable,
     /// Rank lists by the L2 distance of their centroid even for the inner product: rows belong to the list whose
     /// centroid is nearest.
@@ -48,6 +50,7 @@ impl Query {
             norm: 0.0,
             offset: 0.0,
             mean_norm: 0.0,
+            norm2: f32::INFINITY,
             table: QueryTable::new(),
             nearest: false,
         }
@@ -163,7 +166,7 @@ impl Query {
     /// typical row of `list` is just at `distance`. Above 1 or so the list can hold nothing so near; the smaller, the
     /// more of its rows are nearer.
     pub fn needed_cosine(&self, list: &List, distance: f32) -> f32 {
-        needed_cosine(self.space, list.term, list.radius, distance)
+        needed_cosine(self.space, list.term, list.radius, self.norm2, distance)
     }
 
     /// Ranks the slots of a block of an inner list by their scores. All slots at once: the compiler turns the loops into
@@ -195,8 +198,8 @@ impl Query {
         mask(match self.space {
             Space::L2 => std::array::from_fn(|i| may_be_due_l2(radius[i], least[i], 2.0 * rank[i] - least[i], due)),
             Space::InnerProduct => {
-                let reach = due.stop * self.norm;
-                std::array::from_fn(|i| may_be_due_ip(radius[i], least[i], due.distance, reach))
+                let (norm, norm2) = (self.norm, self.norm2);
+                std::array::from_fn(|i| may_be_due_ip(radius[i], least[i], 2.0 * rank[i] - least[i], norm, norm2, due))
             }
         })
     }
@@ -206,7 +209,7 @@ impl Query {
         due.distance == f32::INFINITY
             || match self.space {
                 Space::L2 => may_be_due_l2(radius, least, most, due),
-                Space::InnerProduct => may_be_due_ip(radius, least, due.distance, due.stop * self.norm),
+                Space::InnerProduct => may_be_due_ip(radius, least, most, self.norm, self.norm2, due),
             }
     }
 }
@@ -224,11 +227,29 @@ fn may_be_due_l2(radius: f32, least: f32, most: f32, Due { distance, stop }: Due
     !(above | ((stop < 0.0) & (needed * needed < limit)))
 }
 
-/// [`Query::may_be_due`]; `reach`: the limit times the query's norm.
+/// [`Query::may_be_due`]; `norm`: the query's.
 #[inline(always)]
-fn may_be_due_ip(radius: f32, least: f32, distance: f32, reach: f32) -> bool {
-    let not_due = least - distance > reach * radius; // a NaN may be due
+fn may_be_due_ip(radius: f32, least: f32, most: f32, norm: f32, norm2: f32, Due { distance, stop }: Due) -> bool {
+    // The less of the query is along the centroid, the more is across.
+    let small = most.min(0.0).max(least);
+    let large = if least.abs() > most.abs() { least } else { most };
+    let a = if stop < 0.0 { large } else { small };
+    let not_due = least - distance > stop * radius * across(a, norm, radius, norm2); // a NaN may be due
     !not_due
+}
+
+/// The part of a query across a centroid, with which it has the (negative) inner product `a`. What residuals have in common with
+/// the query is there where all rows are about as long: they are across the centroid themselves. So a query in quite
+/// another direction than the rows, as the words beside the pictures that they describe, differs more between the rows of a list
+/// than one like a row. The centroid's squared norm is what the mean row's leaves beside the residual.
+#[inline(always)]
+fn across(a: f32, norm: f32, radius: f32, norm2: f32) -> f32 {
+    /// Share of the squared norm that is taken to be across at least: centroids may be longer than most.
+    const LEAST: f32 = 0.04;
+    let square = norm * norm;
+    let centroid = norm2 - radius * radius;
+    let along = if centroid > 0.0 { a * a / centroid } else { 0.0 };
+    (square - along).max(LEAST * square).sqrt()
 }
 
 /// Bit i: the flag of slot i.
@@ -261,11 +282,10 @@ struct Due {
 }
 
 /// See [`Query::needed_cosine`].
-pub fn needed_cosine(space: Space, term: ListTerm, radius: f32, distance: f32) -> f32 {
-    let reach = radius * term.b;
+pub fn needed_cosine(space: Space, term: ListTerm, radius: f32, norm2: f32, distance: f32) -> f32 {
     match space {
-        Space::L2 => (term.a + radius * radius - distance) / (2.0 * reach),
-        Space::InnerProduct => (term.a - distance) / reach,
+        Space::L2 => (term.a + radius * radius - distance) / (2.0 * (radius * term.b)),
+        Space::InnerProduct => (term.a - distance) / (radius * across(term.a, term.b, radius, norm2)),
     }
 }
 

@@ -3,17 +3,21 @@
 
 mod check;
 mod privilege;
+mod queries;
 mod recall;
 mod stats;
+mod tune;
 mod walk;
 
 use crate::index::identity::AsOwner;
 use crate::index::storage;
 use crate::index::{access_method_oid, search};
+use crate::types::array::ArrayRef;
 use crate::types::error::{Result, SqlError};
 use crate::types::function::{FromArg, IntoReturn, pg_function};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
+use queries::TextRef;
 
 ::pgrx::extension_sql_file!("../../sql/insight.sql", name = "insight", requires = ["index"]);
 
@@ -32,6 +36,8 @@ enum Asks {
     /// To own the table, or else to be trusted with this function: it tells of all rows of a table, whatever policies hide,
     /// holds off VACUUM and splits while it works, or evaluates expressions.
     Trust { function: pg_sys::Oid },
+    /// To own the table.
+    Ownership,
     /// To read the table.
     Select,
 }
@@ -52,6 +58,7 @@ impl Asks {
         let may = unsafe {
             match self {
                 Asks::Trust { function } => privilege::keeps(table) || privilege::is_named(function),
+                Asks::Ownership => privilege::owns(table),
                 Asks::Select => privilege::reads(table),
             }
         };
@@ -68,6 +75,7 @@ impl Asks {
             Asks::Trust { .. } => error.with_detail(
                 "Its owner may call this function, and roles that EXECUTE on the function has been granted to by name.",
             ),
+            Asks::Ownership => error.with_detail("Only its owner may call this function."),
             Asks::Select => error,
         })
     }
@@ -152,14 +160,75 @@ impl Drop for Opened {
 pg_function! {
     /// `ivflsh_recall(index regclass, queries integer, k integer)`
     fn ivflsh_recall(call @ FunctionCallInfo, index: Index, queries: i32, k: i32) -> f64 {
-        for (value, name, most) in [(queries, "queries", 100_000), (k, "k", 10_000)] {
-            if !(1..=most).contains(&value) {
-                return Err(SqlError::parameter(format!("{name} must be between 1 and {most}, not {value}")));
-            }
-        }
+        check_range(queries, "queries", 100_000)?;
+        check_range(k, "k", MOST_NEIGHBOURS)?;
         let opened = Opened::new(index.0, Asks::trust(call))?;
         let owner = AsOwner::of(opened.heap);
-        Ok(recall::recall(opened.heap, opened.index, &owner, queries as usize, k as usize))
+        Ok(recall::recall(opened.heap, opened.index, &owner, recall::Queries::Rows(queries as usize), k as usize))
+    }
+}
+
+const MOST_NEIGHBOURS: i32 = 10_000;
+
+fn check_range(value: i32, name: &str, most: i32) -> Result<()> {
+    match value {
+        1.. if value <= most => Ok(()),
+        _ => Err(SqlError::parameter(format!("{name} must be between 1 and {most}, not {value}"))),
+    }
+}
+
+pg_function! {
+    /// `ivflsh_recall(index regclass, queries vector[] or halfvec[], k integer)`
+    fn ivflsh_recall_of_array(call @ FunctionCallInfo, index: Index, queries: ArrayRef<'_>, k: i32) -> f64 {
+        check_range(k, "k", MOST_NEIGHBOURS)?;
+        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let queries = queries::Wanted::of(opened.index).of_array(&queries)?;
+        let owner = AsOwner::of(opened.heap);
+        Ok(recall::recall(opened.heap, opened.index, &owner, recall::Queries::Given(queries), k as usize))
+    }
+}
+
+pg_function! {
+    /// `ivflsh_recall(index regclass, queries text, k integer)`
+    fn ivflsh_recall_of_select(call @ FunctionCallInfo, index: Index, queries: TextRef<'_>, k: i32) -> f64 {
+        check_range(k, "k", MOST_NEIGHBOURS)?;
+        let opened = Opened::new(index.0, Asks::trust(call))?;
+        // With the caller's rights, not the owner's.
+        let queries = queries::Wanted::of(opened.index).of_select(&queries.c_string()?)?;
+        let owner = AsOwner::of(opened.heap);
+        Ok(recall::recall(opened.heap, opened.index, &owner, recall::Queries::Given(queries), k as usize))
+    }
+}
+
+pg_function! {
+    /// `ivflsh_tune(index regclass, queries vector[] or halfvec[])`
+    fn ivflsh_tune_by_array(index: Index, queries: ArrayRef<'_>) -> f64 {
+        let opened = Opened::new(index.0, Asks::Ownership)?;
+        tune::prepare(opened.index);
+        let queries = queries::Wanted::of(opened.index).of_array(&queries)?;
+        let owner = AsOwner::of(opened.heap);
+        tune::tune(opened.heap, opened.index, &owner, &queries)
+    }
+}
+
+pg_function! {
+    /// `ivflsh_tune(index regclass, queries text)`
+    fn ivflsh_tune_by_select(index: Index, queries: TextRef<'_>) -> f64 {
+        let opened = Opened::new(index.0, Asks::Ownership)?;
+        tune::prepare(opened.index);
+        // With the caller's rights, not the owner's, who may be a role that he is in.
+        let queries = queries::Wanted::of(opened.index).of_select(&queries.c_string()?)?;
+        let owner = AsOwner::of(opened.heap);
+        tune::tune(opened.heap, opened.index, &owner, &queries)
+    }
+}
+
+pg_function! {
+    /// `ivflsh_tune(index regclass)`
+    fn ivflsh_untune(index: Index) -> f64 {
+        let opened = Opened::new(index.0, Asks::Ownership)?;
+        tune::prepare(opened.index);
+        tune::untune(opened.index)
     }
 }
 

@@ -14,6 +14,21 @@ pub unsafe fn reads(table: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether the current user owns a table.
+///
+/// # Safety
+/// The OID of a relation.
+pub unsafe fn owns(table: pg_sys::Oid) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::pg_class_ownercheck(table, user);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, user);
+    }
+}
+
 /// Whether the current user may VACUUM and REINDEX a table: as its owner or, from version 17 on, by the privilege MAINTAIN.
 ///
 /// # Safety

@@ -1,4 +1,4 @@
-//! `ivflsh_recall`: the index against exact search, on rows of the table as queries.
+//! `ivflsh_recall`: the index against exact search, on rows of the table or given vectors as queries.
 
 use crate::index::identity::AsOwner;
 use crate::index::meta::Info;
@@ -117,8 +117,16 @@ unsafe extern "C-unwind" fn visit_row(
     }
 }
 
-/// Recall@k of up to `queries` rows. Each query finds itself, which does not count. 1 when there is nothing to find.
-pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, queries: usize, k: usize) -> f64 {
+/// What is searched for.
+pub enum Queries {
+    /// So many rows of the table at most. Each finds itself, which does not count.
+    Rows(usize),
+    /// These, one after another.
+    Given(Vec<f32>),
+}
+
+/// Recall@k. 1 when there is nothing to find.
+pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, queries: Queries, k: usize) -> f64 {
     let info = Info::of(index);
     let frame = info.frame(index);
     let (operator, dims) = (frame.operator, frame.dims);
@@ -143,18 +151,31 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, 
     };
     let expression = Expression::of_owner(index, owner);
     let judge = expression.as_ref().map(Expression::judge);
+    // One more than k: the query itself.
+    let itself = usize::from(matches!(queries, Queries::Rows(_)));
+    let k = k + itself;
     // As many queries at a time as there is memory for.
-    let of_query = 4 * dims + NEIGHBOUR_BYTES * (k + 1);
+    let of_query = 4 * dims + NEIGHBOUR_BYTES * k;
     // SAFETY: a plain setting of the backend, in kB.
     let most = (unsafe { pg_sys::maintenance_work_mem as usize } * 1024 / of_query).max(1);
-    let parts = queries.div_ceil(most);
+    let count = match &queries {
+        Queries::Rows(count) => *count,
+        Queries::Given(vectors) => vectors.len() / dims,
+    };
+    let parts = count.div_ceil(most);
     let (mut found, mut wanted) = (0, 0);
     for part in 0..parts {
-        let mut reservoir = Reservoir::new(queries.div_ceil(parts), dims, dims, SEED);
-        scan(Step::Sample { reservoir: &mut reservoir, part, parts });
-        let sample = reservoir.into_rows();
-        // One more than k: the query itself.
-        let nearest = sample.chunks_exact(dims).map(|_| Nearest { k: k + 1, rows: Vec::new(), ties: 0 });
+        let sample = match &queries {
+            Queries::Rows(_) => {
+                let mut reservoir = Reservoir::new(count.div_ceil(parts), dims, dims, SEED);
+                scan(Step::Sample { reservoir: &mut reservoir, part, parts });
+                reservoir.into_rows()
+            }
+            Queries::Given(vectors) => {
+                vectors.chunks(count.div_ceil(parts) * dims).nth(part).map_or(Vec::new(), memory::copied)
+            }
+        };
+        let nearest = sample.chunks_exact(dims).map(|_| Nearest { k, rows: Vec::new(), ties: 0 });
         let mut nearest: Vec<Nearest> = memory::collected(nearest);
         scan(Step::Compare { queries: &sample, dims, nearest: &mut nearest });
         let mut hits = memory::zeroed::<usize>(nearest.len());
@@ -167,7 +188,7 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, 
             // SAFETY: a function called from SQL has an active snapshot.
             let table = Table { heap, snapshot: unsafe { pg_sys::GetActiveSnapshot() } };
             let mut search = Search::new(index, table, &info, &frame, query);
-            search.expect(k + 1);
+            search.expect(k);
             if let Some(judge) = judge {
                 search.judge_by(judge);
             }
@@ -200,8 +221,8 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, 
             scan(Step::Judge { queries: &sample, dims, farthest: &farthest, rows: &unsure, hits: &mut hits });
         }
         for (nearest, hits) in nearest.iter().zip(hits).filter(|(nearest, _)| !nearest.rows.is_empty()) {
-            found += hits.min(nearest.rows.len()) - hits.min(1);
-            wanted += nearest.rows.len() - 1;
+            found += hits.min(nearest.rows.len()) - hits.min(itself);
+            wanted += nearest.rows.len() - itself;
         }
     }
     if wanted == 0 { 1.0 } else { found as f64 / wanted as f64 }

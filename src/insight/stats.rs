@@ -4,6 +4,7 @@ use super::walk::{PageCounts, Structure, at_rest};
 use crate::filter::keys::Kind;
 use crate::index::metric::Operator;
 use crate::index::page::{self, RECALLS};
+use crate::index::search::FIRST_GOAL;
 use crate::index::storage;
 use pgrx::prelude::*;
 use serde::Serialize;
@@ -32,7 +33,9 @@ pub struct Stats {
     merges: u64,
     /// Lists that a split or a merge has closed and not replaced: one under way, or one that a crash ended.
     closed_lists: u64,
-    /// Lists that a search reads on average for a target recall, as measured when the index was built.
+    /// Queries by which `ivflsh_tune` has last measured how many lists are read; 0 for none: rows then serve as queries.
+    tuned_by: u32,
+    /// Lists that a search for ten rows reads on average for a target recall, as measured.
     probes: Vec<Probes>,
 }
 
@@ -107,10 +110,13 @@ impl Stats {
             splits: meta.splits,
             merges: meta.merges,
             closed_lists: structure.lists.iter().filter(|l| l.closed).count() as u64,
+            tuned_by: meta.tuned_by,
             probes: RECALLS
                 .into_iter()
-                .zip(meta.rule.probes)
-                .map(|(target_recall, lists)| Probes { target_recall, lists })
+                .map(|target_recall| {
+                    let lists = meta.rule_at(target_recall).probes(FIRST_GOAL as f64);
+                    Probes { target_recall, lists }
+                })
                 .collect(),
         }
     }

@@ -93,6 +93,26 @@ impl ArrayRef<'_> {
         }
     }
 
+    /// The elements of an array of a varlena type that is aligned to 4 bytes; None for NULL. They are valid as long as the array.
+    pub fn varlenas(&self) -> Vec<Option<Datum>> {
+        let (mut elements, mut nulls): (*mut Datum, *mut bool) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let mut count = 0;
+        // SAFETY: a valid array of such a type; both results are as long as `count` says.
+        unsafe {
+            pg_sys::deconstruct_array(
+                self.raw.as_ptr().cast_mut().cast(),
+                self.element_type,
+                -1,
+                false,
+                b'i' as _,
+                &mut elements,
+                &mut nulls,
+                &mut count,
+            );
+            (0..count as usize).map(|i| (!*nulls.add(i)).then_some(*elements.add(i))).collect()
+        }
+    }
+
     fn numerics(&self) -> Datums {
         let mut elements: *mut Datum = std::ptr::null_mut();
         let mut count = 0;

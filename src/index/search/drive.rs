@@ -58,7 +58,6 @@ impl Search {
 
     fn aim(&mut self, goal: usize) {
         self.goal = goal.max(FIRST_GOAL);
-        self.rank = rank_of(self.goal);
     }
 
     /// Whether conditions on filter columns contradict each other.
