@@ -7,15 +7,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-export PG_CONFIG
+export PG_CONFIG FORCE
 KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install demo demo-stop test test-rust test-sql stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: PostgreSQL, headers, cargo-pgrx, Python packages
 	@scripts/setup.sh all
@@ -23,6 +23,12 @@ setup: ## install what is missing: PostgreSQL, headers, cargo-pgrx, Python packa
 install: ## build a release and install it:  make install PG_CONFIG=/path/to/pg_config
 	@scripts/setup.sh build
 	@scripts/install.sh
+
+install-vector: install ## take pgvector's place: an extension named vector (FORCE=1 over a pgvector; docs/migration.md)
+	@scripts/install-vector.sh
+
+uninstall-vector: ## take that extension away again, and put back the pgvector that it replaced
+	@scripts/install-vector.sh --remove
 
 demo: ## find look-alikes among 60,000 images by SQL (KEEP=1 leaves the server running)
 	@scripts/setup.sh all

@@ -7,6 +7,7 @@ import pytest
 from pgvector.psycopg import register_vector
 
 from harness.cluster import Cluster, exit_on_signals
+from harness.installation import Installation
 
 TEMPLATE = "template_vector_ext"
 numbers = itertools.count(1)
@@ -43,6 +44,35 @@ def cluster():
     with Cluster() as cluster:
         cluster.create_database(TEMPLATE, "vector_ext")
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def drop_in(tmp_path_factory):
+    """An installation of PostgreSQL in which the extension named vector is ours."""
+    installation = Installation(tmp_path_factory.mktemp("drop_in"))
+    for pattern in ("vector.*", "vector--*"):
+        installation.remove(pattern)
+    installation.run("install-vector.sh")
+    return installation
+
+
+@pytest.fixture(scope="session")
+def drop_in_cluster(drop_in):
+    """A server of it."""
+    with Cluster(drop_in.pg_config) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def drop_in_database(drop_in_cluster):
+    """A database with that extension."""
+    name = f"drop_in_{next(numbers)}"
+    drop_in_cluster.create_database(name, "vector")
+    database = Database(drop_in_cluster, name)
+    yield database
+    database.close()
+    with drop_in_cluster.connect() as admin:
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 class Database:

@@ -1,7 +1,7 @@
 //! The filter columns of an index, and the keys of its rows.
 
 use super::keys::{Column, Kind};
-use crate::index::metric::SUPPORT_PROC;
+use crate::index::method;
 use crate::index::page::{Damage, MAX_FILTERS, META_BLOCK, Meta};
 use crate::index::storage::corrupted;
 use ann::filter::RowKeys;
@@ -27,9 +27,8 @@ impl Columns {
             }
             (1..n)
                 .map(|i| {
-                    let function = pg_sys::index_getprocinfo(index, i as i16 + 1, SUPPORT_PROC);
-                    let code = pg_sys::FunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32;
-                    let kind = Kind::from_code(code).unwrap_or_else(|| not_a_filter(i));
+                    let meaning = method::meaning(index, i as i16 + 1);
+                    let kind = meaning.and_then(Kind::from_code).unwrap_or_else(|| not_a_filter(i));
                     let attribute = attributes.get(i).expect("a column of the index");
                     Column::new(kind, attribute.atttypid, *(*index).rd_indcollation.add(i))
                 })

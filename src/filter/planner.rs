@@ -6,8 +6,8 @@
 //! So a hook takes the ordered scans that the planner has made, and adds them once more with these conditions.
 
 use crate::hook::Previous;
-use crate::index::access_method_oid;
 use crate::index::cost::elements;
+use crate::index::method;
 use pgrx::prelude::*;
 
 /// What was in the hook before.
@@ -50,14 +50,13 @@ unsafe fn add_paths(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo
         if (*rel).indexlist.is_null() {
             return;
         }
-        let method = access_method_oid();
         // The list changes while paths are added.
         let ordered: Vec<*mut pg_sys::IndexPath> = elements::<pg_sys::IndexPath>((*rel).pathlist)
             .filter(|&path| {
                 (*path).path.pathtype == pg_sys::NodeTag::T_IndexScan
                     && !(*path).indexorderbys.is_null()
                     && (*path).path.param_info.is_null()
-                    && (*(*path).indexinfo).relam == method
+                    && method::is_ours_to_plan((*path).indexinfo)
                     && (*(*path).indexinfo).nkeycolumns > 1
             })
             .collect();

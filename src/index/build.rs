@@ -19,6 +19,7 @@ use super::metric::{Frame, Operator, Placed};
 use super::options;
 use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
+use super::pgvector;
 use super::recalibrate::{self, Effort};
 use super::rows as heap;
 use super::sample::Random;
@@ -129,6 +130,12 @@ pub unsafe extern "C-unwind" fn ambuild(
     index: pg_sys::Relation,
     info: *mut pg_sys::IndexInfo,
 ) -> *mut pg_sys::IndexBuildResult {
+    pgvector::check_options(index);
+    if pgvector::is_idle(index) {
+        pgvector::warn_idle(index);
+        // SAFETY: a result of zeroes, read by the caller before its memory context goes.
+        return unsafe { pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast() };
+    }
     let operator = Operator::of_index(index);
     let filters = Columns::of_index(index);
     let dims = checked_dims(index);
@@ -171,6 +178,9 @@ pub unsafe extern "C-unwind" fn ambuild(
 /// `ambuildempty`: the init fork of an unlogged index.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
+    if pgvector::is_idle(index) {
+        return;
+    }
     let operator = Operator::of_index(index);
     let filters = Columns::of_index(index);
     let dims = checked_dims(index);

@@ -1,8 +1,8 @@
 //! Cost estimate: what the first rows cost, and what all rows would.
 
 use super::meta::Info;
-use super::options;
 use super::search::FIRST_GOAL;
+use super::{options, pgvector};
 use crate::filter::predicate::strategy;
 use pgrx::prelude::*;
 
@@ -34,7 +34,9 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let filter = Filter::of_path(root, path);
         *selectivity = filter.selectivity;
         *pages = f64::from(index_info.pages);
-        if (*path).indexorderbys.is_null() || filter.impossible {
+        // Not one page has an index that pgvector's classes made and the engine cannot fill.
+        let idle = index_info.pages == 0 && !index_info.hypothetical;
+        if (*path).indexorderbys.is_null() || filter.impossible || idle {
             // Without an order there is nothing that this index could do; nor has it rows whose vector is NULL.
             *startup = f64::INFINITY;
             *total = f64::INFINITY;
@@ -49,17 +51,19 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         pg_sys::get_tablespace_page_costs(index_info.reltablespace, &mut random, &mut sequential);
         let rows = index_info.tuples.max(1.0);
         let all_pages = f64::from(index_info.pages).max(1.0);
+        let usual = (rows / 100.0).max(1.0);
         let (lists, probes, height) = if index_info.hypothetical {
-            let lists = (rows / 100.0).max(1.0);
-            (lists, lists.sqrt(), 1.0)
+            (usual, usual.sqrt(), 1.0)
         } else {
             let index = pg_sys::index_open(index_info.indexoid, pg_sys::NoLock as i32);
-            let info = Info::of(index);
-            let probes = match options::probes() {
-                0 => f64::from(info.meta.rule_at(options::target_recall()).probes(FIRST_GOAL as f64)),
-                n => n as f64,
-            };
-            let found = (f64::from(info.meta.lists).max(1.0), probes, f64::from(info.meta.height));
+            // One that pgvector built tells by an ERROR, once it is used, that it wants a REINDEX.
+            let found = Info::to_plan(index).map_or((usual, usual.sqrt(), 1.0), |info| {
+                let probes = match options::probes() {
+                    0 => f64::from(info.meta.rule_at(pgvector::target_recall(index)).probes(FIRST_GOAL as f64)),
+                    n => n as f64,
+                };
+                (f64::from(info.meta.lists).max(1.0), probes, f64::from(info.meta.height))
+            });
             pg_sys::index_close(index, pg_sys::NoLock as i32);
             found
         };

@@ -5,6 +5,7 @@ use super::encode::Encoder;
 use super::meta::Info;
 use super::metric::{Frame, Placed};
 use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Owner, Tid};
+use super::pgvector;
 use super::storage::{Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::{self, CodeReader, Found, Query};
@@ -48,7 +49,7 @@ pub unsafe extern "C-unwind" fn aminsert(
 ) -> bool {
     // SAFETY: PostgreSQL's arguments. ii_AmCache is NULL or what was stored here; it lives in ii_Context.
     unsafe {
-        if *nulls {
+        if *nulls || pgvector::is_idle(index) {
             return false;
         }
         if (*info).ii_AmCache.is_null() {

@@ -1,8 +1,7 @@
 //! Tells an index scan the LIMIT above it, so that it chooses its lists for as many rows at once: PostgreSQL does not.
 
-use super::access_method_oid;
 use super::rows::{self, Judge};
-use super::scan;
+use super::{method, scan};
 use crate::hook::Previous;
 use crate::vector_scan;
 use pgrx::prelude::*;
@@ -139,8 +138,8 @@ unsafe fn our_scan<'n>(state: *mut pg_sys::PlanState) -> Option<&'n mut pg_sys::
             return None;
         }
         let node = &mut *state.cast::<pg_sys::IndexScanState>();
-        let index = node.iss_RelationDesc.as_ref()?;
-        ((*index.rd_rel).relam == access_method_oid() && node.iss_NumOrderByKeys > 0).then_some(node)
+        (!node.iss_RelationDesc.is_null() && method::is_ours(node.iss_RelationDesc) && node.iss_NumOrderByKeys > 0)
+            .then_some(node)
     }
 }
 

@@ -18,6 +18,15 @@ impl Info {
         Info { meta: Meta::read(buffer.page()).or_corrupted(index, META_BLOCK) }
     }
 
+    /// Reads the meta page for a plan, which may be of a query that the index is not needed for; None if pgvector built it.
+    pub fn to_plan(index: pg_sys::Relation) -> Option<Info> {
+        let buffer = Buffer::read(index, META_BLOCK);
+        match Meta::read(buffer.page()) {
+            Err(Damage::Foreign(_)) => None,
+            read => Some(Info { meta: read.or_corrupted(index, META_BLOCK) }),
+        }
+    }
+
     /// Reads the meta page again for a reader who went by the meta data of `epoch` and met what `stale` says. An ERROR if
     /// no structural change explains that.
     pub fn after(index: pg_sys::Relation, stale: Stale, epoch: u32) -> Info {

@@ -1,5 +1,6 @@
 //! What an operator class means to the index, and how rows and queries enter its coordinate system.
 
+use super::{method, pgvector};
 use crate::filter::keys::Kind;
 use crate::types::{halfvec::HalfvecRef, vector::VectorRef};
 use ann::quantize::{Rotation, Space};
@@ -78,14 +79,31 @@ impl Operator {
         Some(Operator { element, metric })
     }
 
+    /// Asks the operator class of an index's first column; None if it is of no vectors that the engine knows.
+    pub fn find(index: pg_sys::Relation) -> Option<Operator> {
+        // SAFETY: `index` is an open index of ours, whose operator classes have support function 1.
+        unsafe {
+            match method::meaning(index, 1) {
+                Some(code) => Operator::from_code(code),
+                None => pgvector::operator_of_family(*(*index).rd_opfamily, *(*index).rd_opcintype),
+            }
+        }
+    }
+
     /// Asks the operator class of an index's first column.
     pub fn of_index(index: pg_sys::Relation) -> Operator {
-        // SAFETY: `index` is an open index of this access method, whose operator classes have support function 1.
-        let code = unsafe {
-            let function = pg_sys::index_getprocinfo(index, 1, SUPPORT_PROC);
-            pg_sys::FunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32
-        };
-        Operator::from_code(code).unwrap_or_else(|| {
+        Operator::find(index).unwrap_or_else(|| {
+            // SAFETY: as above.
+            let code = unsafe { method::meaning(index, 1) }.unwrap_or(0);
+            if code == 0 {
+                pgvector::refuse_built(index);
+                ereport!(
+                    ERROR,
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "this distance is not supported by the index yet",
+                    "Queries by it are answered by sorting."
+                );
+            }
             if Kind::from_code(code).is_some() {
                 refuse_first_column(index);
             }

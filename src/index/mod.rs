@@ -3,6 +3,7 @@
 //!
 //! * [`page`]: the page layout; the only place with offsets.
 //! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
+//! * [`method`]: which indexes are ours. [`pgvector`]: its access methods and settings on this engine.
 //! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
 //! * [`returned`]: the rows that a scan has returned.
 //! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows. [`outliers`]: what does not count.
@@ -24,10 +25,12 @@ pub mod insert;
 pub mod limit;
 pub mod merge;
 pub mod meta;
+pub mod method;
 pub mod metric;
 pub mod options;
 pub mod outliers;
 pub mod page;
+pub mod pgvector;
 pub mod projection;
 pub mod recalibrate;
 pub mod returned;
@@ -69,7 +72,9 @@ macro_rules! sql_callable {
     };
 }
 
-sql_callable!(pg_finfo_ivflsh_handler, ivflsh_handler, handler());
+sql_callable!(pg_finfo_ivflsh_handler, ivflsh_handler, handler(options::amoptions));
+sql_callable!(pg_finfo_ivflsh_hnsw_handler, ivflsh_hnsw_handler, handler(options::amoptions_of_hnsw));
+sql_callable!(pg_finfo_ivflsh_ivfflat_handler, ivflsh_ivfflat_handler, handler(options::amoptions_of_ivfflat));
 
 macro_rules! support_function {
     ($info:ident, $name:ident, $element:ident, $metric:ident) => {
@@ -114,11 +119,17 @@ filter_function!(pg_finfo_ivflsh_filter_inet, ivflsh_filter_inet, Inet);
 filter_function!(pg_finfo_ivflsh_filter_hash, ivflsh_filter_hash, Hash);
 filter_function!(pg_finfo_ivflsh_filter_array, ivflsh_filter_array, Set);
 
-/// What the access method can do, and its callbacks.
-fn handler() -> pg_sys::Datum {
+/// Support functions that pgvector's operator classes have: numbers 1 to 3 for hnsw, 1 to 5 for ivfflat.
+const MOST_PGVECTOR_SUPPORT: u16 = 5;
+
+/// What an access method can do, and its callbacks. Our access methods differ in their options, by which they are known.
+fn handler(amoptions: unsafe extern "C-unwind" fn(pg_sys::Datum, bool) -> *mut pg_sys::bytea) -> pg_sys::Datum {
     // SAFETY: a zeroed node of the right type; all callbacks have PostgreSQL's signatures.
     let mut am = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
-    am.amsupport = SUPPORT_PROC;
+    am.amsupport = match amoptions as *const () == options::amoptions as *const () {
+        true => SUPPORT_PROC,
+        false => MOST_PGVECTOR_SUPPORT,
+    };
     am.amcanorderbyop = true;
     am.amcanmulticol = true;
     am.amoptionalkey = true;
@@ -133,7 +144,7 @@ fn handler() -> pg_sys::Datum {
     am.ambulkdelete = Some(vacuum::ambulkdelete);
     am.amvacuumcleanup = Some(vacuum::amvacuumcleanup);
     am.amcostestimate = Some(cost::amcostestimate);
-    am.amoptions = Some(options::amoptions);
+    am.amoptions = Some(amoptions);
     am.ambuildphasename = Some(build::ambuildphasename);
     am.amvalidate = Some(amvalidate);
     am.ambeginscan = Some(scan::ambeginscan);
@@ -141,12 +152,6 @@ fn handler() -> pg_sys::Datum {
     am.amgettuple = Some(scan::amgettuple);
     am.amendscan = Some(scan::amendscan);
     pg_sys::Datum::from(am.into_pg())
-}
-
-/// The access method's OID.
-pub fn access_method_oid() -> pg_sys::Oid {
-    // SAFETY: a catalog look-up.
-    unsafe { pg_sys::get_am_oid(c"ivflsh".as_ptr(), true) }
 }
 
 /// `amvalidate`: an operator class must have the support function.
@@ -166,6 +171,10 @@ unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
         if function == pg_sys::InvalidOid {
             pgrx::info!("ivflsh operator class \"{name}\" lacks support function {SUPPORT_PROC}");
             return false;
+        }
+        if pg_sys::get_func_nargs(function) != 0 {
+            // Declared as pgvector declares it.
+            return true;
         }
         let code = pg_sys::OidFunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32;
         let Some(kind) = filter::keys::Kind::from_code(code) else {

@@ -1,5 +1,6 @@
 //! Index options (`WITH (…)`) and settings (`SET ivflsh.…`).
 
+use super::pgvector;
 use crate::vector_scan::Strategy;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
@@ -74,6 +75,8 @@ pub fn vector_scan_strategy() -> Option<Strategy> {
 }
 
 static KIND: AtomicU32 = AtomicU32::new(0);
+static HNSW_KIND: AtomicU32 = AtomicU32::new(0);
+static IVFFLAT_KIND: AtomicU32 = AtomicU32::new(0);
 
 /// The parsed options of an index.
 #[repr(C)]
@@ -86,7 +89,14 @@ pub struct Options {
     pub bits: i32,
     /// Another seed, another index of the same rows.
     pub seed: i32,
+    // What pgvector's methods keep beside.
+    m: i32,
+    ef_construction: i32,
+    ivfflat_lists: i32,
 }
+
+const DEFAULT_M: i32 = 16;
+const DEFAULT_EF_CONSTRUCTION: i32 = 64;
 
 /// The bits of codes that a user can choose.
 const BITS: [(&std::ffi::CStr, u32); 3] = [(c"0", 0), (c"4", 4), (c"8", 8)];
@@ -96,40 +106,39 @@ const DEFAULT_BITS: u32 = 8;
 pub fn register() {
     // SAFETY: called once from _PG_init.
     unsafe {
+        let lock = pg_sys::AccessExclusiveLock as i32;
+        let integer = |kind, name: &std::ffi::CStr, text: &std::ffi::CStr, default, least, most| {
+            pg_sys::add_int_reloption(kind, name.as_ptr(), text.as_ptr(), default, least, most, lock);
+        };
         let kind = pg_sys::add_reloption_kind();
-        pg_sys::add_int_reloption(
-            kind,
-            c"lists".as_ptr(),
-            c"Number of lists to build (0 = chosen from the number of rows)".as_ptr(),
-            0,
-            0,
-            MAX_LISTS,
-            pg_sys::AccessExclusiveLock as i32,
-        );
+        integer(kind, c"lists", c"Number of lists to build (0 = chosen from the number of rows)", 0, 0, MAX_LISTS);
+        let hnsw = pg_sys::add_reloption_kind();
+        integer(hnsw, c"m", c"Kept for pgvector's sake", DEFAULT_M, 2, 100);
+        integer(hnsw, c"ef_construction", c"Kept for pgvector's sake", DEFAULT_EF_CONSTRUCTION, 4, 1000);
+        let ivfflat = pg_sys::add_reloption_kind();
+        let (default, most) = (pgvector::DEFAULT_LISTS, pgvector::MAX_LISTS);
+        integer(ivfflat, c"lists", c"Number of lists that ivfflat.probes is a part of", default, 1, most);
         // PostgreSQL keeps the array's address.
         let member = |string_val, symbol_val| pg_sys::relopt_enum_elt_def { string_val, symbol_val };
         let mut members: Vec<_> = BITS.iter().map(|(name, bits)| member(name.as_ptr(), *bits as i32)).collect();
         members.push(member(std::ptr::null(), 0));
-        pg_sys::add_enum_reloption(
-            kind,
-            c"bits".as_ptr(),
-            c"Bits per dimension of the codes that rows are compared by (0 = none, rows are compared by themselves)"
-                .as_ptr(),
-            members.leak().as_mut_ptr(),
-            DEFAULT_BITS as i32,
-            c"Valid values are \"0\", \"4\" and \"8\".".as_ptr(),
-            pg_sys::AccessExclusiveLock as i32,
-        );
-        pg_sys::add_int_reloption(
-            kind,
-            c"seed".as_ptr(),
-            c"Seed of everything random in a build".as_ptr(),
-            0,
-            0,
-            i32::MAX,
-            pg_sys::AccessExclusiveLock as i32,
-        );
+        let members = members.leak().as_mut_ptr();
+        for kind in [kind, hnsw, ivfflat] {
+            pg_sys::add_enum_reloption(
+                kind,
+                c"bits".as_ptr(),
+                c"Bits per dimension of the codes that rows are compared by (0 = none, rows are compared by themselves)"
+                    .as_ptr(),
+                members,
+                DEFAULT_BITS as i32,
+                c"Valid values are \"0\", \"4\" and \"8\".".as_ptr(),
+                lock,
+            );
+            integer(kind, c"seed", c"Seed of everything random in a build", 0, 0, i32::MAX);
+        }
         KIND.store(kind, Ordering::Relaxed);
+        HNSW_KIND.store(hnsw, Ordering::Relaxed);
+        IVFFLAT_KIND.store(ivfflat, Ordering::Relaxed);
     }
     GucRegistry::define_float_guc(
         c"ivflsh.target_recall",
@@ -174,9 +183,40 @@ pub fn register() {
     }
 }
 
-/// `amoptions`
+/// `amoptions` of ivflsh.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
+    // SAFETY: PostgreSQL's arguments.
+    unsafe { parse(options, validate, &KIND, &[(c"lists", std::mem::offset_of!(Options, lists))]) }
+}
+
+/// `amoptions` of hnsw.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amoptions_of_hnsw(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
+    use std::mem::offset_of;
+    let own = [(c"m", offset_of!(Options, m)), (c"ef_construction", offset_of!(Options, ef_construction))];
+    // SAFETY: PostgreSQL's arguments.
+    unsafe { parse(options, validate, &HNSW_KIND, &own) }
+}
+
+/// `amoptions` of ivfflat.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn amoptions_of_ivfflat(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
+    let own = [(c"lists", std::mem::offset_of!(Options, ivfflat_lists))];
+    // SAFETY: PostgreSQL's arguments.
+    unsafe { parse(options, validate, &IVFFLAT_KIND, &own) }
+}
+
+/// Parses the options of a kind: integers of its own, and those of all kinds.
+///
+/// # Safety
+/// PostgreSQL's arguments.
+unsafe fn parse(
+    options: pg_sys::Datum,
+    validate: bool,
+    kind: &AtomicU32,
+    own: &[(&std::ffi::CStr, usize)],
+) -> *mut pg_sys::bytea {
     let element = |name: &std::ffi::CStr, opttype, offset: usize| pg_sys::relopt_parse_elt {
         optname: name.as_ptr(),
         opttype,
@@ -185,17 +225,15 @@ pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool
         isset_offset: 0,
     };
     use pg_sys::relopt_type::{RELOPT_TYPE_ENUM, RELOPT_TYPE_INT};
-    let elements = [
-        element(c"lists", RELOPT_TYPE_INT, std::mem::offset_of!(Options, lists)),
-        element(c"bits", RELOPT_TYPE_ENUM, std::mem::offset_of!(Options, bits)),
-        element(c"seed", RELOPT_TYPE_INT, std::mem::offset_of!(Options, seed)),
-    ];
+    let mut elements: Vec<_> = own.iter().map(|&(name, offset)| element(name, RELOPT_TYPE_INT, offset)).collect();
+    elements.push(element(c"bits", RELOPT_TYPE_ENUM, std::mem::offset_of!(Options, bits)));
+    elements.push(element(c"seed", RELOPT_TYPE_INT, std::mem::offset_of!(Options, seed)));
     // SAFETY: PostgreSQL's arguments; the elements describe `Options`.
     unsafe {
         pg_sys::build_reloptions(
             options,
             validate,
-            KIND.load(Ordering::Relaxed),
+            kind.load(Ordering::Relaxed),
             size_of::<Options>(),
             elements.as_ptr(),
             elements.len() as i32,
@@ -218,6 +256,16 @@ pub fn lists(index: pg_sys::Relation) -> usize {
 /// `bits` of an open index: 0, 4 or 8.
 pub fn bits(index: pg_sys::Relation) -> u32 {
     of(index).map_or(DEFAULT_BITS, |o| o.bits as u32)
+}
+
+/// `m` and `ef_construction` of an open hnsw index.
+pub fn hnsw(index: pg_sys::Relation) -> (i32, i32) {
+    of(index).map_or((DEFAULT_M, DEFAULT_EF_CONSTRUCTION), |o| (o.m, o.ef_construction))
+}
+
+/// `lists` of an open ivfflat index, as the user gave it.
+pub fn ivfflat_lists(index: pg_sys::Relation) -> i32 {
+    of(index).map_or(pgvector::DEFAULT_LISTS, |o| o.ivfflat_lists)
 }
 
 /// `seed` of an open index.

@@ -99,6 +99,8 @@ pub enum Damage {
     Header,
     /// Not a page of an ivflsh index.
     Magic,
+    /// A page that another access method's library has written.
+    Foreign(&'static str),
     /// Another format version.
     Format(u16),
     /// Not the kind of page that the pointer promised.
@@ -128,6 +130,7 @@ impl std::fmt::Display for Damage {
             Damage::New => write!(f, "the page is empty"),
             Damage::Header => write!(f, "the page header is invalid"),
             Damage::Magic => write!(f, "not a page of an ivflsh index"),
+            Damage::Foreign(method) => write!(f, "a page of pgvector's {method}"),
             Damage::Format(v) => write!(f, "format version {v}, expected {FORMAT}"),
             Damage::Kind(k) => write!(f, "unexpected page kind {k}"),
             Damage::List(l) => write!(f, "the page belongs to list {l}"),
@@ -328,13 +331,14 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     if header_field(page, PD_UPPER) == 0 && page.iter().all(|&byte| byte == 0) {
         return Err(Damage::New);
     }
+    let foreign = || super::pgvector::built_page(page).map(Damage::Foreign);
     let same = [(PD_FLAGS, 0), (PD_VERSION, PAGE_VERSION), (PD_PRUNE_XID, 0), (PD_PRUNE_XID + 2, 0)];
     if !can_be_logged(page) || same.iter().any(|&(at, written)| header_field(page, at) != written) {
-        return Err(Damage::Header);
+        return Err(foreign().unwrap_or(Damage::Header));
     }
     let o = opaque(page);
     if o.magic != MAGIC {
-        return Err(Damage::Magic);
+        return Err(foreign().unwrap_or(Damage::Magic));
     }
     if o.format != FORMAT {
         return Err(Damage::Format(o.format));

@@ -5,7 +5,7 @@
 //! read, out of line when it is long. In a plan of just a LIMIT over a scan of our index, or a vector scan, such a column
 //! becomes NULL.
 
-use super::access_method_oid;
+use super::method;
 use crate::hook::Previous;
 use crate::vector_scan;
 use pgrx::prelude::*;
@@ -74,7 +74,7 @@ unsafe fn trim(root: *mut pg_sys::PlannerInfo, limit: &mut pg_sys::LimitPath) {
         let ours = match (*scan).type_ {
             pg_sys::NodeTag::T_IndexPath => {
                 let index = scan.cast::<pg_sys::IndexPath>();
-                !(*index).indexorderbys.is_null() && (*(*index).indexinfo).relam == access_method_oid()
+                !(*index).indexorderbys.is_null() && method::is_ours_to_plan((*index).indexinfo)
             }
             pg_sys::NodeTag::T_CustomPath => vector_scan::is_ordered(scan.cast()),
             _ => false,

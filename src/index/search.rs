@@ -20,6 +20,7 @@ use super::meta::{Info, RuleAt};
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
+use super::pgvector;
 use super::returned::Returned;
 use super::rows::{self, Judge, Rows, Table};
 use super::storage::{self, Stale, corrupted};
@@ -308,8 +309,7 @@ impl Search {
         query.place(frame);
         query.norm2 = info.meta.rule.norm2;
         let probes = options::probes();
-        // SAFETY: a plain setting of the backend, in kB.
-        let work_mem = unsafe { pg_sys::work_mem } as usize * 1024;
+        let work_mem = pgvector::work_mem(rel);
         Search {
             rel,
             table,
@@ -345,14 +345,14 @@ impl Search {
             within: None,
             enough: FIRST_GOAL,
             counted: 0,
-            rule: info.meta.rule_at(options::target_recall()),
+            rule: info.meta.rule_at(pgvector::target_recall(rel)),
             limit: 1.0,
             fruitful: 0,
             most_counted: f32::INFINITY,
             reads_all: false,
             stop: 1.0,
             probes,
-            relaxed: options::iterative_scan() == IterativeScan::relaxed_order,
+            relaxed: pgvector::iterative_scan(rel) == IterativeScan::relaxed_order,
             exact: false,
             last: f32::NEG_INFINITY,
             farthest: f32::NEG_INFINITY,

@@ -13,7 +13,21 @@ pub fn name(rel: pg_sys::Relation) -> String {
 /// Raises `ERRCODE_INDEX_CORRUPTED` for a block of `rel`.
 pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
     let name = name(rel);
+    let mut hint = "Please REINDEX it.".to_string();
     let (code, message) = match damage {
+        Damage::Foreign(method) => {
+            // SAFETY: `rel` is an open relation.
+            let statement = unsafe {
+                let schema = pg_sys::get_namespace_name((*(*rel).rd_rel).relnamespace);
+                let relation = (*(*rel).rd_rel).relname.data.as_ptr();
+                std::ffi::CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, relation)).to_string_lossy()
+            };
+            hint = format!("REINDEX INDEX {statement};");
+            (
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("index \"{name}\" was built by pgvector's {method}"),
+            )
+        }
         Damage::Format(v) => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("index \"{name}\" has format version {v}, this version of vector_ext reads {}", page::FORMAT),
@@ -23,7 +37,7 @@ pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
         }
     };
     pgrx::pg_sys::panic::ErrorReport::new(code, message, pgrx::function_name!())
-        .set_hint("Please REINDEX it.")
+        .set_hint(hint)
         .report(PgLogLevel::ERROR);
     unreachable!()
 }

@@ -3,6 +3,7 @@
 use super::compat;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Posting, PostingMut};
+use super::pgvector;
 use super::storage::{self, Buffer, Change, Checked, StructureLock, corrupted};
 use super::tidy;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -22,6 +23,9 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
             if stats.is_null() { pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast() } else { stats };
         let callback = callback.expect("PostgreSQL passes a callback");
         let index = (*info).index;
+        if pgvector::is_idle(index) {
+            return stats;
+        }
         let leaf = Info::of(index).leaf_layout();
         // No entry moves from a page that is yet to come to one that is done.
         let _structure = StructureLock::wait(index);
@@ -105,6 +109,10 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
             return stats;
         }
         let index = (*info).index;
+        // Nothing to tidy, or nothing that this library could tidy: what pgvector left is to be built anew.
+        if storage::blocks(index) == 0 || Info::to_plan(index).is_none() {
+            return stats;
+        }
         let heap = pg_sys::table_open((*(*index).rd_index).indrelid, pg_sys::AccessShareLock as i32);
         tidy::tidy(index, heap);
         pg_sys::table_close(heap, pg_sys::AccessShareLock as i32);

@@ -11,7 +11,7 @@ mod walk;
 
 use crate::index::identity::AsOwner;
 use crate::index::storage;
-use crate::index::{access_method_oid, search};
+use crate::index::{method, pgvector, search};
 use crate::types::array::ArrayRef;
 use crate::types::error::{Result, SqlError};
 use crate::types::function::{FromArg, IntoReturn, pg_function};
@@ -122,6 +122,12 @@ impl Opened {
                 )
                 .with_detail("Its build has failed or is under way."));
             }
+            if pgvector::is_idle(index) {
+                return Err(SqlError::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("index \"{}\" holds nothing: its distance is not supported yet", name_of(oid)),
+                ));
+            }
             Ok(opened)
         }
     }
@@ -136,7 +142,7 @@ impl Opened {
                 return Err(wrong("not an index".to_owned()));
             }
             if pg_sys::get_rel_relkind(oid) != pg_sys::RELKIND_INDEX as std::ffi::c_char
-                || privilege::access_method_of(oid) != Some(access_method_oid())
+                || !privilege::access_method_of(oid).is_some_and(method::is_ours_by_oid)
             {
                 return Err(wrong(format!("\"{}\" is not an ivflsh index", name_of(oid))));
             }

@@ -76,11 +76,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// Of an index of `rows` rows.
-    pub fn new(info: &Info, rows: f64, toasted: bool) -> Model {
+    /// Of an index of `rows` rows, for searches of such a recall.
+    pub fn new(info: &Info, recall: f32, rows: f64, toasted: bool) -> Model {
         let lists = f64::from(info.meta.lists).max(1.0);
         let probes = match options::probes() {
-            0 => f64::from(info.meta.rule_at(options::target_recall()).probes(FIRST_GOAL as f64)),
+            0 => f64::from(info.meta.rule_at(recall).probes(FIRST_GOAL as f64)),
             n => n as f64,
         };
         Model { rows: rows.max(1.0), lists, dims: f64::from(info.meta.dims), probes: probes.clamp(1.0, lists), toasted }

@@ -10,8 +10,9 @@ use super::rows::{Row, Rows};
 use super::tids::{TidList, TidSet};
 use crate::index::compat;
 use crate::index::meta::Info;
-use crate::index::options::{self, IterativeScan};
+use crate::index::options::IterativeScan;
 use crate::index::page::Tid;
+use crate::index::pgvector;
 use crate::index::returned::Returned;
 use crate::index::rows::{self, Judge};
 use crate::index::scan;
@@ -511,7 +512,7 @@ impl Execution {
                 self.run.as_mut().unwrap().matches.put_back(found);
                 continue;
             }
-            if !behind && self.facts.ordered && options::iterative_scan() == IterativeScan::strict_order {
+            if !behind && self.facts.ordered && pgvector::iterative_scan(self.index) == IterativeScan::strict_order {
                 continue; // it would come too late
             }
             return Some(found);
@@ -611,7 +612,8 @@ impl Execution {
             let lock = (*pg_sys::exec_rt_fetch((*plan).scan.scanrelid, estate)).rellockmode;
             self.index = pg_sys::index_open(self.facts.index, lock);
             let info = Info::of(self.index);
-            self.model = Some(Model::new(&info, self.facts.rows, self.facts.toasted));
+            self.model =
+                Some(Model::new(&info, pgvector::target_recall(self.index), self.facts.rows, self.facts.toasted));
             let (table, snapshot) = (css.ss.ss_currentRelation, (*estate).es_snapshot);
             let (_, expressions, _) = plan::unpack(plan);
             PgMemoryContexts::For((*estate).es_query_cxt).switch_to(|_| {

@@ -6,7 +6,7 @@ use super::plan::{self, Expressions, Facts, nodes};
 use crate::hook::Previous;
 use crate::index::cost::Filter;
 use crate::index::meta::Info;
-use crate::index::{access_method_oid, compat, options};
+use crate::index::{compat, method, options, pgvector};
 use pgrx::prelude::*;
 
 /// The node's name in EXPLAIN.
@@ -54,10 +54,10 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
         {
             return;
         }
-        let access_method = access_method_oid();
         for index in nodes::<pg_sys::IndexOptInfo>((*rel).indexlist) {
-            if (*index).relam != access_method
+            if !method::is_ours_to_plan(index)
                 || (*index).hypothetical
+                || (*index).pages == 0
                 || !(*index).indpred.is_null() && !(*index).predOK
             {
                 continue;
@@ -110,7 +110,11 @@ impl Offer {
                 let ranges: Vec<&Range> =
                     ranges.iter().filter(|r| same(r.distance.expression, distance.expression)).collect();
                 let conditions = self.conditions();
-                if !self.clauses().is_empty() {
+                if self
+                    .clauses()
+                    .into_iter()
+                    .any(|clause| !self.is_null_test(clause, pg_sys::NullTestType::IS_NOT_NULL))
+                {
                     self.offer(distance, &ranges, *pathkeys, conditions);
                 }
             }
@@ -130,13 +134,17 @@ impl Offer {
     /// Whether the WHERE clause asks for rows without a vector, which are not in the index.
     unsafe fn wants_null(&self) -> bool {
         // SAFETY: the planner's nodes.
+        unsafe { self.clauses().into_iter().any(|clause| self.is_null_test(clause, pg_sys::NullTestType::IS_NULL)) }
+    }
+
+    /// Whether a clause asks for vectors that are NULL, or that are not, which all in the index are.
+    unsafe fn is_null_test(&self, clause: *mut pg_sys::RestrictInfo, kind: pg_sys::NullTestType::Type) -> bool {
+        // SAFETY: the planner's nodes.
         unsafe {
-            self.clauses().into_iter().any(|clause| {
-                let test = (*clause).clause.cast::<pg_sys::NullTest>();
-                pgrx::is_a(test.cast(), pg_sys::NodeTag::T_NullTest)
-                    && (*test).nulltesttype == pg_sys::NullTestType::IS_NULL
-                    && pg_sys::match_index_to_operand((*test).arg.cast(), 0, self.index)
-            })
+            let test = (*clause).clause.cast::<pg_sys::NullTest>();
+            pgrx::is_a(test.cast(), pg_sys::NodeTag::T_NullTest)
+                && (*test).nulltesttype == kind
+                && pg_sys::match_index_to_operand((*test).arg.cast(), 0, self.index)
         }
     }
 
@@ -254,7 +262,7 @@ impl Offer {
             let rows = (*self.index).tuples.max(1.0);
             let share = if others.is_empty() { 1.0 } else { self.selectivity(&others) };
             let index_share = conditions.map_or(1.0, |path| (*path).indexselectivity.clamp(share, 1.0));
-            let model = self.model(rows);
+            let Some(model) = self.model(rows) else { return };
             let mut qual = pg_sys::QualCost::default();
             pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
             let qual_micros = qual.per_tuple / UNITS_PER_MICROSECOND;
@@ -473,19 +481,22 @@ impl Offer {
         }
     }
 
-    unsafe fn model(&self, rows: f64) -> Model {
+    /// None if pgvector built the index.
+    unsafe fn model(&self, rows: f64) -> Option<Model> {
         // SAFETY: the planner has the table and its indexes locked.
         unsafe {
             let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
-            let info = Info::of(index);
+            let info = Info::to_plan(index);
+            let recall = pgvector::target_recall(index);
             pg_sys::index_close(index, pg_sys::NoLock as i32);
+            let info = info?;
             // The width of a value that is out of line is that of its pointer.
             let column = *(*self.index).indexkeys;
             let toasted = column > 0 && {
                 let width = pg_sys::get_attavgwidth((*self.rte).relid, column as i16);
                 width > 0 && (width as f64) < f64::from(info.meta.dims)
             };
-            Model::new(&info, rows, toasted)
+            Some(Model::new(&info, recall, rows, toasted))
         }
     }
 

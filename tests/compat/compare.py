@@ -108,11 +108,13 @@ class Comparison:
         return found
 
 
-def read_explained(path=corpus.HERE / "differences.toml"):
-    """{statement id: {reason, diff}}"""
+def read_explained(ext, path=corpus.HERE / "differences.toml"):
+    """{statement id: {reason, diff}} of an extension."""
     entries = tomllib.loads(path.read_text()).get("difference", []) if path.exists() else []
     found = {}
     for entry in entries:
+        if entry.get("of", ext) != ext:
+            continue
         for i in entry.get("statements", [entry.get("statement")]):
             if not entry.get("reason", "").strip():
                 raise ValueError(f"differences.toml: {i}: no reason given")

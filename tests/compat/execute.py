@@ -30,11 +30,11 @@ SETTINGS = {
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
-def new_cluster():
+def new_cluster(pg_config=None):
     """A throwaway server as users have it: with RUST_BACKTRACE set, pgrx adds a backtrace to the detail of errors."""
     for name in ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE"):
         os.environ.pop(name, None)
-    return Cluster()
+    return Cluster(pg_config)
 
 
 class Server:

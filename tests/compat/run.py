@@ -62,7 +62,7 @@ def run(parser, args):
     b = server.run_all(topics, progress)
     # Two servers with the same extension have no differences to explain.
     same = args.what == "compare" and ext == ext_a
-    explained = {} if same else compare.read_explained()
+    explained = {} if same else compare.read_explained(ext)
     if args.only:
         chosen = {s.id for t in topics for s in t.statements}
         explained = {i: e for i, e in explained.items() if i in chosen}

@@ -13,23 +13,26 @@ from compat import compare, corpus, execute, golden
 
 TOPICS = corpus.read_all()
 STATEMENTS = [s for t in TOPICS for s in t.statements]
-EXPLAINED = compare.read_explained()
+EXTENSIONS = ["vector_ext", "vector"]  # the latter in pgvector's place
 
 
-@pytest.fixture(scope="module")
-def dsn():
+@pytest.fixture(scope="module", params=EXTENSIONS)
+def server(request):
     if os.environ.get("COMPAT_DSN"):
-        yield os.environ["COMPAT_DSN"]
+        if request.param != "vector_ext":
+            pytest.skip("COMPAT_DSN names a server with vector_ext")
+        yield execute.Server(os.environ["COMPAT_DSN"], request.param)
     else:
-        with execute.new_cluster() as cluster:
-            yield cluster.url()
+        pg_config = request.getfixturevalue("drop_in").pg_config if request.param == "vector" else None
+        with execute.new_cluster(pg_config) as cluster:
+            yield execute.Server(cluster.url(), request.param)
 
 
 @pytest.fixture(scope="module")
-def result(dsn):
+def result(server):
     expected = golden.read(TOPICS)
-    server = execute.Server(dsn, "vector_ext")
-    comparison = compare.Comparison(TOPICS, expected, server.run_all(TOPICS), EXPLAINED)
+    explained = compare.read_explained(server.ext)
+    comparison = compare.Comparison(TOPICS, expected, server.run_all(TOPICS), explained)
     comparison.same_major = major(server.version_text) == major(golden.recorded()["postgresql"])
     return comparison
 
@@ -41,7 +44,8 @@ def test_golden_outputs_are_of_pgvector():
 
 
 def test_explained_differences_name_statements():
-    assert set(EXPLAINED) <= {s.id for s in STATEMENTS}
+    for ext in EXTENSIONS:
+        assert set(compare.read_explained(ext)) <= {s.id for s in STATEMENTS}
 
 
 def test_numbers_may_differ_in_their_last_digits_only():
