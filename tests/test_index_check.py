@@ -205,7 +205,7 @@ class File:
                     and self.get("<H", page, at + RUNS + 6) == 32)
 
 
-# Offsets on a page: 32 begins the first block (live, slots at 4, constants at 8, scales 136, errors 200, TIDs 264, runs of
+# Offsets on a page: 32 begins the first block (live, dead at 4, constants at 8, scales 136, errors 200, TIDs 264, runs of
 # cells 456, child lists or sketches 480) or the first cell (constant, step at 4, error at 8, checksum at 10, code at 12; on
 # inner levels the child list before the code); -32 begins the special area, before which are the cells of the page's own list.
 BLOCK, RUNS, CELL, FROM_END = 480 + 8 * 24, 456, 12 + 24, 0x8000
@@ -238,7 +238,8 @@ def insert_elsewhere(file):
 def live_beyond_slots(file):
     page = file.pages(POSTING)[0]
     file.put("<I", page, 32, 0xFFFFFFFF)
-    file.put("<B", page, 32 + 4, 5)
+    for run in range(3):
+        file.put("<H", page, 32 + RUNS + 8 * run + 6, 0 if run else 5)
     return "out of bounds"
 
 

@@ -1,8 +1,15 @@
 """VACUUM keeps an index in shape: what was deleted leaves no small lists, no pages, and no trace in later searches."""
 
+import re
+import threading
+import time
+
+import psycopg
 import pytest
 from pgvector import Vector
+from pgvector.psycopg import register_vector
 
+from harness.cluster import Cluster
 from harness.search import (COSINE, METRICS, assert_holds_exactly, assert_recall, by_index, clustered, insert, make_index,
                             make_table, nearest)
 
@@ -124,3 +131,151 @@ def test_a_cursor_open_while_lists_are_merged(database):
         found += [row[0] for row in cursor]
     reader.commit()
     assert sorted(found) == list(range(0, len(ROWS), 9))
+
+
+def in_a_session(database, work):
+    """Calls work(connection), waits until the session is gone: by then it has reported what it has read."""
+    connection = database.connect()
+    process = connection.info.backend_pid
+    work(connection)
+    connection.close()
+    with database.cluster.connect() as watcher:
+        give_up = time.monotonic() + 60
+        while watcher.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (process,)).fetchone()[0]:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+
+def pages_read(database, statement):
+    """Pages of the index that a statement reads, in shared buffers or not."""
+
+    def counted():
+        with database.connect() as reader:
+            return reader.execute("""SELECT idx_blks_read + idx_blks_hit FROM pg_statio_user_indexes
+                                     WHERE indexrelname = 'items_embedding_idx'""").fetchone()[0]
+
+    before = counted()
+    in_a_session(database, lambda connection: connection.execute(statement))
+    return counted() - before
+
+
+def test_vacuum_reads_no_more_of_the_index_than_needed(database):
+    def prepare(db):
+        filled(db, grown=False)
+        db.execute("VACUUM items")
+        sizes.append(db.execute("SELECT pg_relation_size('items_embedding_idx') / 8192").fetchone()[0])
+
+    sizes = []
+    in_a_session(database, prepare)
+    size = sizes[0]
+    assert size > 60
+    # Nothing has changed; nothing but the table's visibility map; and a few rows have come.
+    assert pages_read(database, "VACUUM items") < 10
+    assert pages_read(database, "VACUUM (FREEZE, INDEX_CLEANUP ON) items") < 10
+    in_a_session(database, lambda db: insert(db, OTHERS[:20], first_id=100_000))
+    assert pages_read(database, "VACUUM (INDEX_CLEANUP ON) items") < 10
+    # A single row goes: each page is read for that, and once only.
+    in_a_session(database, lambda db: db.execute("DELETE FROM items WHERE id = 7"))
+    assert size <= pages_read(database, "VACUUM (INDEX_CLEANUP ON) items") < size * 1.2
+    assert check(database.connect())["entries"] == len(ROWS) + 19
+
+
+def test_autovacuum_comes_to_its_end_beside_those_who_look():
+    """Whoever waits for a lock of an autovacuum for `deadlock_timeout` has it cancelled."""
+    settings = {"autovacuum": "on", "autovacuum_naptime": "1s", "deadlock_timeout": "50ms", "log_min_messages": "log"}
+    with Cluster(settings=settings) as server:
+        server.create_database("looked_at", "vector_ext")
+        with server.connect("looked_at") as db:
+            register_vector(db)
+            db.execute("""CREATE TABLE items (id int PRIMARY KEY, label int, embedding vector(16)) WITH (autovacuum_enabled = off,
+                          autovacuum_vacuum_cost_delay = 20, autovacuum_vacuum_cost_limit = 100, autovacuum_vacuum_threshold = 1,
+                          autovacuum_vacuum_scale_factor = 0)""")
+            insert(db, ROWS)
+            make_index(db)
+            db.execute("DELETE FROM items WHERE id % 10 = 0")
+            db.execute("ALTER TABLE items SET (autovacuum_enabled = on)")
+            give_up = time.monotonic() + 120
+            while not db.execute("SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'items'").fetchone()[0]:
+                assert time.monotonic() < give_up, f"autovacuum does not come to its end\n{server.log_tail()}"
+                for _ in range(20):
+                    stats(db)
+            assert check(db)["entries"] == len(ROWS) * 9 // 10
+        assert "canceling autovacuum task" not in server.log.read_text()
+
+
+def close_lists(server, path):
+    """As a change of the structure leaves lists that was broken off: nothing is added to them before they are opened again."""
+    server.stop()
+    file, closed = server.data / path, 0
+    pages = bytearray(file.read_bytes())
+    for at in range(0, len(pages), 8192):
+        special = at + 8192 - 32
+        if pages[special + 18] == 3 and pages[special + 19] == 0:  # a posting page of rows
+            pages[special + 22] |= 1
+            closed += 1
+    with file.open("r+b") as out:
+        out.write(pages)
+    server.start()
+    return closed
+
+
+def test_inserts_do_not_wait_for_the_end_of_a_slow_vacuum():
+    with Cluster() as server:
+        server.create_database("slow", "vector_ext")
+        with server.connect("slow") as db:
+            register_vector(db)
+            make_table(db, ROWS, dimensions=16)
+            make_index(db)
+            db.execute("VACUUM items")  # pages of the table that all see are not read again
+            db.execute("DELETE FROM items WHERE id < 20")
+            path = db.execute("SELECT pg_relation_filepath('items_embedding_idx')").fetchone()[0]
+            db.execute("CHECKPOINT")
+        assert close_lists(server, path) > 50
+
+        def vacuum():
+            with server.connect("slow") as slow:
+                slow.execute("SET vacuum_cost_delay = 100")
+                slow.execute("SET vacuum_cost_limit = 1")
+                slow.execute("SET vacuum_cost_page_dirty = 1")
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    slow.execute("VACUUM (INDEX_CLEANUP ON) items")
+
+        thread = threading.Thread(target=vacuum)
+        thread.start()
+        with server.connect("slow") as db:
+            register_vector(db)
+            progress = "SELECT pid FROM pg_stat_progress_vacuum WHERE phase = 'vacuuming indexes'"
+            give_up = time.monotonic() + 120
+            while not (found := db.execute(progress).fetchone()):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            # Waiting would end in an ERROR; VACUUM needs many times as long.
+            db.execute("SET lock_timeout = '4s'")
+            insert(db, OTHERS[:200], first_id=100_000)
+            assert stats(db)["closed_lists"] > 0
+            assert db.execute(progress).fetchone() == found, "VACUUM has ended before"
+            db.execute("SELECT pg_cancel_backend(%s)", found)
+            thread.join(120)
+            assert not thread.is_alive()
+            db.execute("VACUUM (INDEX_CLEANUP ON) items")
+            assert check(db)["entries"] == len(ROWS) - 20 + 200
+            assert_holds_exactly(db, QUERIES[0])
+
+
+def test_vacuum_counts(db):
+    """What VACUUM says of the index in pg_class, while lists are merged and pages freed."""
+    filled(db, grown=True)
+    db.execute("DELETE FROM items WHERE id % 4 = 0")
+    db.execute("VACUUM items")
+    rows, pages = db.execute("SELECT reltuples, relpages FROM pg_class WHERE relname = 'items_embedding_idx'").fetchone()
+    assert rows == len(ROWS) * 3 // 4
+    assert pages == stats(db)["bytes"] // 8192
+    notices = []
+    db.add_notice_handler(lambda notice: notices.append(notice.message_detail or notice.message_primary))
+    db.execute("DELETE FROM items WHERE id % 4 <> 1")
+    db.execute("VACUUM VERBOSE items")
+    text = "\n".join(notices)
+    line = next(line for line in text.splitlines() if "items_embedding_idx" in line and "newly deleted" in line)
+    total, new, free, reusable = (int(number) for number in re.findall(r"(\d+) (?:in total|newly|currently|reusable)", line))
+    assert total == stats(db)["bytes"] // 8192
+    assert new > 0 and free == reusable == stats(db)["pages"]["free"]

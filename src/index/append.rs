@@ -167,12 +167,11 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
     let mut change = Change::begin(index);
     let mut view = PostingMut::new(change.edit(buffer, false), layout);
     if room == Room::Block {
-        view.add_block(cells.slots, &[]);
+        view.add_block(&[]);
         for (i, &number) in sketch_pages.iter().enumerate() {
             view.set_sketch_page(b, i, number);
         }
     }
-    view.set_slots(b, cells.slots);
     for (i, run) in &cells.runs {
         view.set_run(b, *i, run);
     }
@@ -250,8 +249,6 @@ fn write_sketch(
 
 /// The cells of the block that an entry goes to.
 struct Cells<'r> {
-    /// Slots that can be used: those with a cell.
-    slots: usize,
     /// Runs to be named in the block.
     runs: Vec<(usize, Run)>,
     /// The entry's own.
@@ -280,7 +277,7 @@ struct CodePage<'r> {
 impl<'r> Cells<'r> {
     /// Without codes.
     fn none() -> Cells<'r> {
-        Cells { slots: BLOCK, runs: Vec::new(), cell: Cell::Written, open: None }
+        Cells { runs: Vec::new(), cell: Cell::Written, open: None }
     }
 
     /// Where a cell has one page: blocks take cells from the *open* code page, which the meta page names, up to its end or
@@ -301,7 +298,7 @@ impl<'r> Cells<'r> {
                 page::cell(code.page(), layout, cell).or_corrupted(index, number);
                 Cell::OnCodePage(CodePage { buffer: code, fresh: false, cell, claimed: 0 })
             };
-            return Cells { slots: block(b).slots(), runs: Vec::new(), cell, open: None };
+            return Cells { runs: Vec::new(), cell, open: None };
         }
         let (place, before) = match room {
             Room::More(b, slots) => (block(b).free_run().unwrap_or_else(|| damaged()), slots),
@@ -324,7 +321,6 @@ impl<'r> Cells<'r> {
         let run = Run { page: code.block(), first: cell as u16, count: (claimed - cell) as u16 };
         let now_open = if claimed < layout.cells { code.block() } else { NO_BLOCK };
         Cells {
-            slots: before + claimed - cell,
             runs: vec![(place, run)],
             cell: Cell::OnCodePage(CodePage { buffer: code, fresh, cell: cell as u16, claimed }),
             open: (now_open != open).then_some((meta_buffer, now_open)),
@@ -376,6 +372,6 @@ impl<'r> Cells<'r> {
             change.commit();
             next = code.block();
         }
-        Cells { slots: BLOCK, runs, cell: Cell::Written, open: None }
+        Cells { runs, cell: Cell::Written, open: None }
     }
 }

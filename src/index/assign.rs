@@ -429,14 +429,18 @@ unsafe extern "C-unwind" fn assign_row(
 /// The numbers of rows, in the order of their lists.
 pub fn order_of(lists: &[u32], count: usize) -> Vec<u32> {
     let mut next = memory::zeroed::<u32>(count + 1);
-    for &list in lists {
-        next[list as usize + 1] += 1;
+    for lists in lists.chunks(1 << 16) {
+        crate::memory::check_for_interrupts();
+        lists.iter().for_each(|&list| next[list as usize + 1] += 1);
     }
     for i in 0..count {
         next[i + 1] += next[i];
     }
     let mut order = memory::zeroed(lists.len());
     for (row, &list) in lists.iter().enumerate() {
+        if row % (1 << 16) == 0 {
+            crate::memory::check_for_interrupts();
+        }
         order[next[list as usize] as usize] = row as u32;
         next[list as usize] += 1;
     }

@@ -533,6 +533,7 @@ impl Build {
         self.write_tree(levels, children, &summaries, &mut last_list, &mut meta);
         meta.last_list = last_list;
         meta.mean = self.write_mean(mean);
+        meta.surveyed = storage::blocks(self.index);
         self.write_meta(&meta);
         meta
     }

@@ -149,7 +149,7 @@ const INVALID_SUB: pg_sys::SubTransactionId = 0;
 /// `desc` is a tuple descriptor whose first column is int4.
 pub unsafe fn sort_by_int4(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys::Tuplesortstate {
     // SAFETY: by contract.
-    unsafe { sort_by_first(desc, INT4_LESS, memory) }
+    unsafe { sort_by_first(desc, pg_sys::Int4LessOperator, memory) }
 }
 
 /// As [`sort_by_int4`], by a first column of int8.
@@ -158,7 +158,7 @@ pub unsafe fn sort_by_int4(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys:
 /// `desc` is a tuple descriptor whose first column is int8.
 pub unsafe fn sort_by_int8(desc: pg_sys::TupleDesc, memory: i32) -> *mut pg_sys::Tuplesortstate {
     // SAFETY: by contract.
-    unsafe { sort_by_first(desc, INT8_LESS, memory) }
+    unsafe { sort_by_first(desc, pg_sys::Int8LessOperator, memory) }
 }
 
 /// # Safety
@@ -187,8 +187,3 @@ unsafe fn sort_by_first(desc: pg_sys::TupleDesc, less: u32, memory: i32) -> *mut
         )
     }
 }
-
-/// `<` on int4, as in pg_operator.dat.
-const INT4_LESS: u32 = 97;
-/// `<` on int8.
-const INT8_LESS: u32 = 412;

@@ -136,9 +136,9 @@ impl Inserter {
             info = match refused {
                 Refused::Stale(stale) => Info::after(index, stale, info.meta.epoch),
                 Refused::Closed => {
-                    // Whoever replaces the list holds this lock until that is done. If the list is closed still, that was
+                    // Whoever replaces the list has this lock alone until that is done. If the list is closed still, that was
                     // broken off.
-                    let lock = StructureLock::wait(index);
+                    let lock = StructureLock::shared(index);
                     if closed.0 != 0 {
                         structure::reopen(index, &self.leaf, closed, &lock);
                     } else {

@@ -46,7 +46,7 @@ impl Structure {
         // The first is the one that is replaced: what has most rows.
         olds.sort_by_key(|(_, _, rows)| std::cmp::Reverse(*rows));
 
-        let _hold = Uninterrupted::begin();
+        let hold = Uninterrupted::begin();
         let mut grown = Vec::new();
         if members.len() > 0 || olds.len() == self.meta.lists as usize {
             let (path, old, _) = olds.remove(0);
@@ -62,7 +62,8 @@ impl Structure {
                     meta.pending = [0; PENDING];
                 }
             });
-            self.free(old.pages, &self.leaf);
+            let leaf = self.leaf;
+            self.free(old.pages, &leaf);
             parents.push(path[1..].to_vec());
         }
         parents.sort_by_key(|path| path[0].list.id);
@@ -70,6 +71,8 @@ impl Structure {
         for path in parents {
             self.remove_if_empty(&path);
         }
+        self.finish();
+        drop(hold);
         if !grown.is_empty() {
             self.grow_inner(&grown);
         }
@@ -160,7 +163,8 @@ impl Structure {
             }
         }
         self.swap(parent, &[own.at], &[], None, |_| {});
-        self.free(pages, &self.inner);
+        let inner = self.inner;
+        self.free(pages, &inner);
         self.remove_if_empty(&path[1..]);
     }
 }

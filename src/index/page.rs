@@ -480,6 +480,13 @@ pub struct Meta {
     pub splits: u64,
     /// Lists merged away so far.
     pub merges: u64,
+    /// Rows that VACUUM has removed, and pages of the index, when it has last read all of it (see `tidy.rs`): the former
+    /// since then.
+    pub removed: u64,
+    pub surveyed: u32,
+    /// [`UNFINISHED`] while a change of the structure writes and frees pages, [`BROKEN_OFF`] once one is known not to have come
+    /// to its end: then there may be pages that nothing refers to.
+    pub unfinished: u32,
     /// What the keys of each filter column stand for, see [`crate::filter::keys::Kind`].
     pub kinds: [u8; MAX_FILTERS],
     /// To a multiple of 8: all bytes of the page are known.
@@ -494,6 +501,9 @@ const RESERVE: u32 = 1 << 20;
 /// Limits of what the distance between its rows changes of the number of rows at which a list is split.
 const DENSEST: f32 = 0.6;
 const SPARSEST: f32 = 2.0;
+/// See [`Meta::unfinished`].
+pub const UNFINISHED: u32 = 1;
+pub const BROKEN_OFF: u32 = 2;
 /// Places of [`Meta::pending`].
 pub const PENDING: usize = 8;
 
@@ -529,6 +539,9 @@ impl Meta {
             pending: [0; PENDING],
             splits: 0,
             merges: 0,
+            removed: 0,
+            surveyed: 0,
+            unfinished: 0,
             kinds: [0; MAX_FILTERS],
             padding: [0; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
         };
@@ -667,8 +680,7 @@ pub struct Shape {
 ///
 /// ```text
 /// 0    live          u32        bit i: slot i holds a row
-/// 4    slots         u8         slots that have a cell reserved (fewer than 32 only in blocks that a build made)
-/// 5    -             u8 x 3
+/// 4    dead          u32        bit i: that row is dead to all. A hint: not logged, and not heeded on a standby
 /// 8    constant      f32 x 32   SketchFactors, by column
 /// 136  scale         u16 x 32
 /// 200  error         u16 x 32
@@ -718,7 +730,7 @@ pub struct Layout {
 }
 
 const AT_LIVE: usize = 0;
-const AT_SLOTS: usize = 4;
+const AT_DEAD: usize = 4;
 const AT_CONSTANT: usize = 8;
 const AT_SCALE: usize = AT_CONSTANT + 4 * BLOCK;
 const AT_ERROR: usize = AT_SCALE + 2 * BLOCK;
@@ -898,16 +910,16 @@ impl<'p> Posting<'p> {
     pub fn room(&self, taken: impl Fn(usize, usize) -> bool) -> Option<Room> {
         for b in 0..self.blocks() {
             let block = self.block(b);
-            let mut free = !block.live();
-            while free != 0 && (free.trailing_zeros() as usize) < block.slots() {
+            let (mut free, slots) = (!block.live(), block.slots());
+            while free != 0 && (free.trailing_zeros() as usize) < slots {
                 let slot = free.trailing_zeros() as usize;
                 if !taken(b, slot) {
                     return Some(Room::Slot(b, slot));
                 }
                 free &= free - 1;
             }
-            if block.slots() < BLOCK && block.free_run().is_some() {
-                return Some(Room::More(b, block.slots()));
+            if slots < BLOCK && block.free_run().is_some() {
+                return Some(Room::More(b, slots));
             }
         }
         let cells = usize::from(self.opaque.refs) * self.layout.cell;
@@ -947,16 +959,30 @@ impl<'p> Block<'p> {
         word(self.page, self.at + AT_LIVE)
     }
 
-    /// Slots that can be used.
+    /// Bit i: the row of slot i has been found to be dead to all snapshots (of this server, not of its standbys).
+    pub fn dead(&self) -> u32 {
+        word(self.page, self.at + AT_DEAD)
+    }
+
+    /// Where on the page [`Block::dead`] is.
+    pub fn dead_at(&self) -> usize {
+        self.at + AT_DEAD
+    }
+
+    /// Slots that can be used: where cells have one page each, those that have one (fewer than 32 in blocks that a build made).
     pub fn slots(&self) -> usize {
-        (self.page[self.at + AT_SLOTS] as usize).min(BLOCK)
+        if self.layout.cell_pages == 1 { self.cells().min(BLOCK) } else { BLOCK }
+    }
+
+    /// Cells in the block's runs.
+    fn cells(&self) -> usize {
+        self.runs().map(|run| usize::from(run.count)).sum()
     }
 
     /// Checks the numbers at the block's head.
     pub fn check(&self) -> Result<(), Damage> {
-        let slots = usize::from(self.page[self.at + AT_SLOTS]);
-        let cells: usize = self.runs().map(|run| usize::from(run.count)).sum();
-        let fits = (1..=BLOCK).contains(&slots) && (self.layout.cell_pages != 1 || cells == slots);
+        let slots = if self.layout.cell_pages == 1 { self.cells() } else { BLOCK };
+        let fits = (1..=BLOCK).contains(&slots);
         if fits && self.live().checked_shr(slots as u32).unwrap_or(0) == 0 { Ok(()) } else { Err(Damage::Bounds) }
     }
 
@@ -1166,12 +1192,11 @@ impl<'p> PostingMut<'p> {
         START + b * self.layout.block
     }
 
-    /// Appends an empty block with `slots` usable slots, whose cells are in `runs`; returns its number.
-    pub fn add_block(&mut self, slots: usize, runs: &[Run]) -> usize {
+    /// Appends an empty block whose cells are in `runs`; returns its number.
+    pub fn add_block(&mut self, runs: &[Run]) -> usize {
         let b = opaque(self.page).used as usize;
         let at = self.at(b);
         self.page[at..at + self.layout.block].fill(0);
-        self.page[at + AT_SLOTS] = slots as u8;
         for (i, run) in runs.iter().enumerate() {
             self.set_run(b, i, run);
         }
@@ -1183,19 +1208,14 @@ impl<'p> PostingMut<'p> {
         b
     }
 
-    /// Says how many slots of a block can be used.
-    pub fn set_slots(&mut self, b: usize, slots: usize) {
-        assert!(slots <= BLOCK);
-        let at = self.at(b) + AT_SLOTS;
-        self.page[at] = slots as u8;
-    }
-
-    /// Sets or clears the live bit of a slot.
+    /// Sets or clears the live bit of a slot. Whoever was in it is not there any more, dead or not.
     pub fn set_live_bit(&mut self, b: usize, slot: usize, live: bool) {
         assert!(slot < BLOCK);
-        let at = self.at(b) + AT_LIVE;
+        let (at, dead_at) = (self.at(b) + AT_LIVE, self.at(b) + AT_DEAD);
         let mask = word(self.page, at) & !(1 << slot) | u32::from(live) << slot;
         put_word(self.page, at, mask);
+        let dead = word(self.page, dead_at) & !(1 << slot);
+        put_word(self.page, dead_at, dead);
     }
 
     /// Sets the live mask.

@@ -368,9 +368,9 @@ impl Rows {
     }
 
     /// The distance, in the index's own unit, of the row at `tid` from the judge's query, which is `query` as the user gave
-    /// it. None for a row that cannot be seen.
-    pub fn judge(&mut self, tid: Tid, judge: Judge, query: &[f32]) -> Option<f32> {
-        self.fetch(tid).ok()?;
+    /// it; what the row is if it cannot be seen.
+    pub fn judge(&mut self, tid: Tid, judge: Judge, query: &[f32]) -> Result<f32, Row> {
+        self.fetch(tid)?;
         // SAFETY: there is a row in the slot, and the judge is one of such rows.
         unsafe {
             let value = evaluate(judge.expression, judge.context, self.slot);
@@ -382,13 +382,40 @@ impl Rows {
                     let mut row = Vec::new();
                     self.operator.read(value, &mut row);
                     if row.len() != query.len() {
-                        return None;
+                        return Err(Row::Hidden);
                     }
                     self.operator.index_distance(&row, query)
                 }
             };
             pg_sys::ExecClearTuple(self.slot);
-            Some(distance)
+            Ok(distance)
+        }
+    }
+
+    /// As [`Rows::read`] for a row that it cannot see: reads what is left of it in the table, as far as that is in the row itself.
+    /// (Values out of line may have been removed already.) The TID is not that of another row while there is an entry for it.
+    pub fn read_unseen(&mut self, tid: Tid, out: &mut Vec<f32>) -> Row {
+        out.clear();
+        let (Source::Column(column) | Source::InLine(column)) = self.source else { return Row::Hidden };
+        if tid.block() >= self.blocks {
+            return Row::Hidden;
+        }
+        let mut item = tid.item();
+        let (mut again, mut dead) = (false, false);
+        // SAFETY: as in `read`; the value is looked at while its page is pinned by the slot.
+        unsafe {
+            let any = &raw mut pg_sys::SnapshotAnyData;
+            if !pg_sys::table_index_fetch_tuple(self.fetch, &mut item, any, self.slot, &mut again, &mut dead) {
+                return Row::Hidden;
+            }
+            let mut null = true;
+            let value = pg_sys::slot_getattr(self.slot, i32::from(column), &mut null);
+            let inline = !null && !pgrx::varlena::varatt_is_1b_e(value.cast_mut_ptr());
+            if inline {
+                self.operator.read(value, out);
+            }
+            pg_sys::ExecClearTuple(self.slot);
+            if inline { Row::Read } else { Row::Hidden }
         }
     }
 }

@@ -115,7 +115,7 @@ pub unsafe extern "C-unwind" fn amrescan(
             std::ptr::copy(orderbys, (*scan).orderByData, norderbys as usize);
         }
         let state = &mut *(*scan).opaque.cast::<ScanState>();
-        state.search = None;
+        end_search(state);
         state.null_query = false;
     }
 }
@@ -192,6 +192,9 @@ pub unsafe extern "C-unwind" fn amgettuple(
             start(scan, state);
         }
         let search = state.search.as_mut().unwrap();
+        if (*scan).kill_prior_tuple {
+            search.note_dead();
+        }
         let Some(row) = search.next_row() else {
             return false;
         };
@@ -236,7 +239,14 @@ pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
     // SAFETY: `opaque` is what `ambeginscan` stored; the empty rest goes with the memory context.
     unsafe {
         let state = &mut *(*scan).opaque.cast::<ScanState>();
-        state.search = None;
+        end_search(state);
         state.frame = None;
+    }
+}
+
+/// Ends the search, if there is one.
+fn end_search(state: &mut ScanState) {
+    if let Some(mut search) = state.search.take() {
+        search.mark_dead();
     }
 }

@@ -62,6 +62,8 @@ const FIRST_LOOK: usize = 8;
 const RETURNED_LEAST: usize = 64;
 /// Distances (in the index's unit) whose arithmetic stays away from the ends of f32's range.
 const USUAL_DISTANCES: f32 = 1e30;
+/// Dead rows that are remembered before their entries are marked.
+const MOST_DEAD: usize = 1024;
 /// Codes whose pages are fetched at a time.
 const REFINE_BATCH: usize = 8;
 /// Rows that are read at a time once codes have put them in order.
@@ -175,10 +177,9 @@ impl Restriction {
         self.predicate.is_some() || self.rows.is_some()
     }
 
-    /// The slots of a block that hold a row that is wanted.
+    /// Those of some slots of a block that hold a row that is wanted.
     #[inline]
-    fn wanted(&self, block: &Block<'_>) -> u32 {
-        let mut wanted = block.live();
+    fn wanted(&self, block: &Block<'_>, mut wanted: u32) -> u32 {
         if let Some(predicate) = &self.predicate {
             wanted = predicate.passing(block, wanted);
         }
@@ -297,10 +298,19 @@ pub struct Search {
     /// Size of `returned` at which it is cleared of others.
     returned_most: usize,
     started: bool,
+    /// Where the WAL was when the search began; None: marks of dead entries mean nothing here.
+    begun: Option<u64>,
+    /// The row that was returned last, with head page and identity of its list.
+    latest: Option<DeadRow>,
+    /// Rows that turned out to be dead to all.
+    dead: Vec<DeadRow>,
     pub work: Work,
     /// Who runs it.
     user: pg_sys::Oid,
 }
+
+/// A row with head page and identity of the list where it was found.
+type DeadRow = ((u32, u32), Tid);
 
 impl Search {
     /// A search of `rel`, an index of `table`, for a query whose `vector` is as the user gave it; `frame` belongs to `info`.
@@ -363,6 +373,9 @@ impl Search {
             returned: Returned::default(),
             returned_most: RETURNED_LEAST,
             started: false,
+            begun: storage::wal_position(),
+            latest: None,
+            dead: Vec::new(),
             work: Work::default(),
             // SAFETY: a plain look at the backend's state.
             user: unsafe { pg_sys::GetUserId() },
@@ -403,6 +416,32 @@ impl Search {
         self.restriction.rows = Some(rows);
     }
 
+    /// The row that was returned last is dead to all snapshots.
+    pub fn note_dead(&mut self) {
+        self.dead.extend(self.latest.take());
+        if self.dead.len() >= MOST_DEAD {
+            self.mark_dead();
+        }
+    }
+
+    /// Marks the entries of rows that turned out to be dead to all, so that other searches leave them out. At the latest when
+    /// the search ends, while no page is locked.
+    pub fn mark_dead(&mut self) {
+        let mut dead = std::mem::take(&mut self.dead);
+        let Some(begun) = self.begun.filter(|_| !dead.is_empty() && storage::may_hint(self.rel)) else { return };
+        dead.sort_unstable();
+        for rows in dead.chunk_by(|a, b| a.0 == b.0) {
+            let tids: Vec<Tid> = rows.iter().map(|row| row.1).collect();
+            tree::mark_dead(self.rel, &self.leaf, rows[0].0, &tids, begun);
+        }
+    }
+
+    /// Notes which row is returned.
+    fn note_latest(&mut self, row: &Candidate) {
+        let list = &self.scanned[row.list as usize].0;
+        self.latest = Some(((list.head, list.id), row.tid));
+    }
+
     /// The next row.
     pub fn next_row(&mut self) -> Option<Row> {
         if self.restriction.predicate.as_ref().is_some_and(Predicate::is_nothing) {
@@ -425,6 +464,7 @@ impl Search {
                 Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
                     let row = self.heap.pop().unwrap();
                     if let Some(bound) = self.take(&row) {
+                        self.note_latest(&row);
                         let placed = self.is_placed(&row);
                         self.work.rechecked += u64::from(!placed);
                         // The rows that the executor holds back are nearer than the bound of one in its place: they come first.
@@ -678,12 +718,25 @@ impl Search {
         rows.retain_mut(|row| {
             crate::memory::check_for_interrupts();
             self.work.refined += u64::from(row.stage == Stage::Sketch);
-            let distance = match self.judge {
+            let judged = match self.judge {
                 Some(judge) => reader.judge(row.tid, judge, &self.original),
-                None => (reader.read(row.tid, &mut value) == rows::Row::Read && value.len() == self.original.len())
-                    .then(|| operator.index_distance(&value, &self.original)),
+                None => match reader.read(row.tid, &mut value) {
+                    rows::Row::Read if value.len() == self.original.len() => {
+                        Ok(operator.index_distance(&value, &self.original))
+                    }
+                    row => Err(row),
+                },
             };
-            let Some(distance) = distance else { return false };
+            let distance = match judged {
+                Ok(distance) => distance,
+                Err(found) => {
+                    if found == rows::Row::Dead && self.begun.is_some() {
+                        let list = &self.scanned[row.list as usize].0;
+                        self.dead.push(((list.head, list.id), row.tid));
+                    }
+                    return false;
+                }
+            };
             (row.estimate, row.certain) = match distance {
                 d if d.is_finite() => (d, d),
                 d if d == f32::INFINITY => (d, f32::MAX),
@@ -697,6 +750,9 @@ impl Search {
             true
         });
         self.cold = storage::blocks_read() != reads;
+        if self.dead.len() >= MOST_DEAD {
+            self.mark_dead();
+        }
     }
 
     /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
@@ -981,9 +1037,10 @@ impl Search {
             let limit = self.reach();
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let wanted = self.restriction.wanted(&block);
+                let live = if self.begun.is_some() { block.live() & !block.dead() } else { block.live() };
+                let wanted = self.restriction.wanted(&block, live);
                 self.passing += u64::from(wanted.count_ones());
-                self.looked_at += u64::from(block.live().count_ones());
+                self.looked_at += u64::from(live.count_ones());
                 let table = &self.query.table;
                 let mut near =
                     match tree::scan_block(rel, &leaf, list.id, list.term, &block, wanted, table, limit, &mut scores) {
@@ -993,7 +1050,7 @@ impl Search {
                             break;
                         }
                     };
-                self.work.entries += u64::from(block.live().count_ones());
+                self.work.entries += u64::from(live.count_ones());
                 if near != wanted {
                     self.horizon = self.horizon.min(limit);
                 }

@@ -2,7 +2,9 @@
 
 use super::page::{self, Bytes, Damage, Kind, NO_BLOCK};
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Name of a relation, without its schema.
 pub fn name(rel: pg_sys::Relation) -> String {
@@ -98,6 +100,18 @@ impl Buffer<'_> {
         Self::open(rel, block, pg_sys::BUFFER_LOCK_EXCLUSIVE)
     }
 
+    /// As [`Buffer::read`], for who reads the whole index: by a strategy (or none) that uses few buffers again and again.
+    pub fn read_by<'r>(rel: pg_sys::Relation, block: u32, strategy: pg_sys::BufferAccessStrategy) -> Buffer<'r> {
+        // SAFETY: `rel` is an open relation; a block beyond its end raises an ERROR.
+        let buffer = unsafe {
+            let normal = pg_sys::ReadBufferMode::RBM_NORMAL;
+            let buffer = pg_sys::ReadBufferExtended(rel, pg_sys::ForkNumber::MAIN_FORKNUM, block, normal, strategy);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            buffer
+        };
+        Buffer { buffer, block, exclusive: false, relation: PhantomData }
+    }
+
     fn open<'r>(rel: pg_sys::Relation, block: u32, mode: u32) -> Buffer<'r> {
         if block == NO_BLOCK {
             corrupted(rel, block, Damage::Bounds);
@@ -125,7 +139,10 @@ impl Buffer<'_> {
                     if pg_sys::ConditionalLockBuffer(buffer) {
                         let taken = Buffer { buffer, block, exclusive: true, relation: PhantomData };
                         match page::check(taken.page(), Kind::Free) {
-                            Ok(_) | Err(Damage::New) => return taken,
+                            Ok(_) | Err(Damage::New) => {
+                                TAKEN.set(TAKEN.get() + 1);
+                                return taken;
+                            }
                             Err(_) => drop(taken),
                         }
                     } else {
@@ -164,6 +181,24 @@ impl Buffer<'_> {
     pub fn pointer(&self) -> pg_sys::Page {
         // SAFETY: the buffer is pinned for as long as `self` lives.
         unsafe { pg_sys::BufferGetPage(self.buffer) }
+    }
+
+    /// LSN of the last logged change of the page.
+    pub fn lsn(&self) -> u64 {
+        // SAFETY: the buffer is pinned and locked.
+        unsafe { pg_sys::BufferGetLSNAtomic(self.buffer) }
+    }
+
+    /// Sets bits of the word at an offset of the page, as a hint: it is not logged and may be lost.
+    pub fn set_hint(&self, at: usize, bits: u32) {
+        assert!(at.is_multiple_of(4) && at + 4 <= page::PAGE);
+        // SAFETY: the buffer is pinned and locked, and no reference to the page lives here. Others may set bits of the same word
+        // at the same time, and read it.
+        unsafe {
+            let word = pg_sys::BufferGetPage(self.buffer).cast::<u8>().add(at).cast::<u32>();
+            AtomicU32::from_ptr(word).fetch_or(bits.to_le(), Ordering::Relaxed);
+            pg_sys::MarkBufferDirtyHint(self.buffer, true);
+        }
     }
 
     /// The page, to be changed without WAL: only while nobody else can see the relation (build).
@@ -228,6 +263,32 @@ fn prefetch_line(address: *const u8) {
     let _ = address;
 }
 
+/// Where the next WAL record goes: pages that are changed from now on have a later LSN. None: this transaction began on a standby,
+/// where others decide which rows are dead.
+pub fn wal_position() -> Option<u64> {
+    // SAFETY: asks for the state of the transaction and of the server.
+    unsafe { (!pg_sys::TransactionStartedDuringRecovery()).then(|| pg_sys::GetXLogInsertRecPtr()) }
+}
+
+thread_local! {
+    static TAKEN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Free pages that this backend has taken so far.
+pub fn pages_taken() -> u32 {
+    TAKEN.get()
+}
+
+/// Whether hints may be set on pages of `rel`. Without WAL their LSN does not tell that they have been changed; and where
+/// `wal_consistency_checking` compares pages after replay with those of the primary, hints would be differences.
+pub fn may_hint(rel: pg_sys::Relation) -> bool {
+    // SAFETY: `rel` is an open relation; the setting is an array with an element for each resource manager.
+    unsafe {
+        let checked = pg_sys::wal_consistency_checking;
+        super::compat::needs_wal(rel) && (checked.is_null() || !*checked.add(pg_sys::RmgrIds::RM_GENERIC_ID as usize))
+    }
+}
+
 /// Asks the operating system to read a block that is not in shared buffers yet.
 pub fn read_ahead(rel: pg_sys::Relation, block: u32) {
     // SAFETY: `rel` is an open relation; only a hint.
@@ -262,6 +323,12 @@ mod hints {
         static HINTS: RefCell<(Vec<Hint>, u32)> = const { RefCell::new((Vec::new(), 0)) };
     }
 
+    /// Whether the pages of a relation are in the backend's own buffers.
+    fn is_local(rel: pg_sys::Relation) -> bool {
+        // SAFETY: `rel` is an open relation.
+        unsafe { (*(*rel).rd_rel).relpersistence == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char }
+    }
+
     /// The file of a relation, and where in the table the hint about a block is.
     fn place(rel: pg_sys::Relation, block: u32) -> (u32, usize) {
         // SAFETY: `rel` is an open relation.
@@ -276,6 +343,10 @@ mod hints {
 
     /// Where a block was last found in shared buffers.
     pub fn recent_buffer(rel: pg_sys::Relation, block: u32) -> Option<pg_sys::Buffer> {
+        // A temporary relation is not in shared buffers; its file may have the number of one that is.
+        if is_local(rel) {
+            return None;
+        }
         let (file, at) = place(rel, block);
         HINTS.with_borrow(|(hints, _)| {
             let hint = hints.get(at)?;
@@ -304,6 +375,9 @@ mod hints {
                 return buffer;
             }
             let buffer = pg_sys::ReadBuffer(rel, block);
+            if is_local(rel) {
+                return buffer;
+            }
             HINTS.with_borrow_mut(|(hints, _)| {
                 if hints.is_empty() {
                     hints.resize(ENTRIES, Hint::default());
@@ -388,19 +462,32 @@ pub fn blocks(rel: pg_sys::Relation) -> u32 {
 }
 
 /// Counts the pages of a chain: a damaged one could run in a circle.
-pub struct Steps(Option<u32>);
+#[derive(Default)]
+pub struct Steps {
+    taken: u32,
+    /// As many as the index had pages when that was asked last.
+    most: u32,
+}
 
 impl Steps {
+    /// Pages that a chain may have without the index being asked for its size.
+    const FEW: u32 = 64;
+
     /// None yet.
     pub fn new() -> Steps {
-        Steps(None)
+        Steps::default()
     }
 
     /// Goes on from a page; an ERROR when these are more than the index has.
     #[inline]
     pub fn step(&mut self, rel: pg_sys::Relation, from: u32) {
-        let left = self.0.unwrap_or_else(|| blocks(rel));
-        self.0 = Some(left.checked_sub(1).unwrap_or_else(|| corrupted(rel, from, Damage::Bounds)));
+        self.taken += 1;
+        if self.taken > self.most.max(Steps::FEW) {
+            self.most = blocks(rel);
+            if self.taken > self.most {
+                corrupted(rel, from, Damage::Bounds);
+            }
+        }
     }
 }
 
@@ -416,7 +503,8 @@ pub fn blocks_settled(rel: pg_sys::Relation) -> u32 {
     blocks
 }
 
-/// The right to change the structure of an index (to split, to merge, to add a level): at most one backend has it.
+/// The right to change the structure of an index (to split, to merge, to add a level): at most one backend has it. Others keep
+/// the structure as it is, several at a time.
 ///
 /// It is a tuple lock on a place of the meta page that holds no tuple. A page lock would do but for two things: PostgreSQL
 /// leaves page locks out of its search for deadlocks, and forbids those who hold one to wait for other locks, as reading a
@@ -424,6 +512,7 @@ pub fn blocks_settled(rel: pg_sys::Relation) -> u32 {
 ///
 /// PostgreSQL's locks do not keep a backend from itself. This one does: who holds it may run a function of a user (that of an
 /// index expression, in a check), which may insert into the same table.
+#[clippy::has_significant_drop]
 pub struct StructureLock {
     rel: pg_sys::Relation,
     mode: pg_sys::LOCKMODE,
@@ -440,7 +529,7 @@ impl StructureLock {
         taken.then_some(StructureLock { rel, mode: EXCLUSIVE })
     }
 
-    /// Waits for it. Nobody waits for this lock while holding a buffer lock, so whoever has it comes to an end.
+    /// Waits for it: VACUUM, for a single change. Nobody waits for this lock while holding a buffer lock, so whoever has it comes to an end.
     pub fn wait(rel: pg_sys::Relation) -> StructureLock {
         if Self::is_held(rel, EXCLUSIVE) || Self::is_held(rel, SHARED) {
             in_use();
@@ -450,8 +539,9 @@ impl StructureLock {
         StructureLock { rel, mode: EXCLUSIVE }
     }
 
-    /// Waits until nobody changes the structure, and keeps it as it is: rows can be inserted, but no list is split or merged
-    /// and no page is given back.
+    /// Waits until nobody changes the structure, and keeps it as it is: rows can be inserted and removed, but no list is split
+    /// or merged. Several can have it so. Nobody but VACUUM waits to have it alone, so who keeps it for long keeps nobody
+    /// waiting.
     pub fn shared(rel: pg_sys::Relation) -> StructureLock {
         if Self::is_held(rel, EXCLUSIVE) {
             in_use();

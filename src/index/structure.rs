@@ -12,7 +12,8 @@ use super::meta::Info;
 use super::metric::{Frame, Placed};
 use super::outliers::{self, Middle};
 use super::page::{
-    self, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting, PostingMut, Tid,
+    self, BROKEN_OFF, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting,
+    PostingMut, Tid, UNFINISHED,
 };
 use super::recalibrate::{self, Effort};
 use super::rows::{Row, Rows};
@@ -131,6 +132,30 @@ pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock:
         change.commit();
     }
 }
+
+/// Measures the stopping rule of `index` by some of `rows` of its table as queries, and takes it into account by `weight`. Needs
+/// no lock, as it is a search like others; when the structure changes meanwhile it begins anew, some times.
+pub(super) fn recalibrate(index: pg_sys::Relation, rows: &mut Rows, effort: Effort, weight: f32) {
+    for _ in 0..MEASURED_AGAIN {
+        let info = Info::of(index);
+        let measured = recalibrate::measure(index, &info.meta, &info.frame(index), rows, effort);
+        let now = Info::of(index).meta;
+        if now.mean_epoch != info.meta.mean_epoch || measured.is_none() && now.epoch != info.meta.epoch {
+            continue;
+        }
+        update_meta(index, |meta| {
+            let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
+            (meta.calibrated, meta.calibrated_by) = (info.meta.lists, effort.queries as u32);
+            let Some((rule, spread)) = measured else { return };
+            recalibrate::blend(&mut meta.rule, &rule, weight);
+            meta.spread += weight * (spread - meta.spread);
+        });
+        return;
+    }
+}
+
+/// Times that a rule is measured while the structure changes beside, before that is left to the next time.
+const MEASURED_AGAIN: usize = 4;
 
 /// A list that is being replaced.
 pub(super) struct Old {
@@ -266,6 +291,8 @@ pub struct Structure {
     vacuum: bool,
     /// The row that was read last.
     value: Vec<f32>,
+    /// Pages freed.
+    pub(super) freed: u32,
 }
 
 impl Structure {
@@ -296,6 +323,7 @@ impl Structure {
             inner: info.inner_layout(),
             meta: info.meta,
             value: Vec::new(),
+            freed: 0,
         }
     }
 
@@ -320,20 +348,8 @@ impl Structure {
         if f64::from(self.meta.lists) >= f64::from(self.meta.calibrated) * RECALIBRATED_AT {
             let deep = recalibrate::depth(&self.meta).min(self.meta.lists as usize).max(1);
             let queries = (self.meta.lists as usize / 4).clamp(16, 128).min((CALIBRATION_PAGES / deep).max(24));
-            self.recalibrate(Effort { queries, in_haste: true }, CALIBRATION_WEIGHT);
+            recalibrate(self.index, &mut self.rows, Effort { queries, in_haste: true }, CALIBRATION_WEIGHT);
         }
-    }
-
-    /// Measures the stopping rule, and takes it into account by `weight`.
-    pub fn recalibrate(&mut self, effort: Effort, weight: f32) {
-        let measured = recalibrate::measure(self.index, &self.meta, &self.frame, &mut self.rows, effort);
-        self.update_meta(|meta| {
-            let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
-            (meta.calibrated, meta.calibrated_by) = (meta.lists, effort.queries as u32);
-            let Some((rule, spread)) = measured else { return };
-            recalibrate::blend(&mut meta.rule, &rule, weight);
-            meta.spread += weight * (spread - meta.spread);
-        });
     }
 
     /// Whether each list of the path is where the one after it, its parent, says, up to the root.
@@ -362,9 +378,16 @@ impl Structure {
         self.update_meta(|meta| {
             first = meta.last_list + 1;
             meta.last_list += n;
+            // It begins now to write pages that nothing refers to yet.
+            meta.unfinished = if meta.unfinished == 0 { UNFINISHED } else { BROKEN_OFF };
             open = std::mem::replace(&mut meta.open_code[usize::from(layout.inner)], NO_BLOCK);
         });
         (first, CodeStream::new(self.index, layout, open))
+    }
+
+    /// The change is complete: all its pages are in the tree, or freed.
+    pub(super) fn finish(&mut self) {
+        self.update_meta(|meta| meta.unfinished = if meta.unfinished == UNFINISHED { 0 } else { meta.unfinished });
     }
 
     /// The centroid whose code is in a cell of an inner list.
@@ -410,21 +433,22 @@ impl Structure {
         self.frame.place(vector) == Placed::Usual
     }
 
-    /// Reads the row of an entry of a list, or, where that cannot be, what its code or sketch stands for; nothing for a row
-    /// that is gone.
+    /// Reads the row of an entry of a list, or, where that cannot be, what its code or sketch stands for. A row that is dead
+    /// to all here keeps its entry: it may not be to a snapshot on a standby, and what PostgreSQL needs to cancel that
+    /// is logged when the table is cleaned up, after which VACUUM removes the entry.
     pub(super) fn read_member(&mut self, entry: &OldEntry, (list, centroid): (u32, &[f32]), members: &mut Members) {
         let padded = self.padded();
-        match self.rows.read(entry.tid, &mut self.value) {
-            Row::Dead => return,
-            Row::Read if self.value.len() == self.frame.dims => {
-                self.value.resize(padded, 0.0);
-                let placed = self.frame.place(&mut self.value);
-                if placed != Placed::Nowhere {
-                    members.push(entry, &self.value, placed, 0.0);
-                    return;
-                }
+        let read = match self.rows.read(entry.tid, &mut self.value) {
+            Row::Read => Row::Read,
+            Row::Hidden | Row::Dead => self.rows.read_unseen(entry.tid, &mut self.value),
+        };
+        if read == Row::Read && self.value.len() == self.frame.dims {
+            self.value.resize(padded, 0.0);
+            let placed = self.frame.place(&mut self.value);
+            if placed != Placed::Nowhere {
+                members.push(entry, &self.value, placed, 0.0);
+                return;
             }
-            _ => {}
         }
         self.value.clear();
         self.value.extend_from_slice(centroid);
@@ -551,7 +575,7 @@ impl Structure {
             return;
         };
 
-        let _hold = Uninterrupted::begin();
+        let hold = Uninterrupted::begin();
         let leaf = self.leaf;
         let (first, mut cells) = self.reserve(pieces as u32, &leaf);
         let news: Vec<New> = centroids
@@ -573,6 +597,8 @@ impl Structure {
             self.remove(movers);
             self.update_meta(|meta| meta.pending = [0; PENDING]);
         }
+        self.finish();
+        drop(hold);
         if grown {
             self.grow_inner(&path[1..]);
         }
@@ -833,6 +859,7 @@ impl Structure {
             meta.open_code = [reopened(index, meta, &leaf, &cells), inner_cells.open_page().map_or(NO_BLOCK, |p| p.0)];
         });
         self.free(old.pages, &leaf);
+        self.finish();
     }
 
     /// The mean of the rows of some entries of the root (normalised, under cosine) without outliers, while the index has no other;
@@ -943,7 +970,7 @@ impl Structure {
     }
 
     /// Frees the pages of lists that are no longer in the tree.
-    pub(super) fn free(&self, pages: OldPages, layout: &Layout) {
+    pub(super) fn free(&mut self, pages: OldPages, layout: &Layout) {
         let (index, epoch) = (self.index, self.meta.epoch);
         let mut freed = Vec::new();
         for number in pages.postings.into_iter().chain(pages.sketches) {
@@ -974,6 +1001,7 @@ impl Structure {
             change.commit();
         }
         storage::record_free(index, &freed);
+        self.freed += freed.len() as u32;
     }
 
     /// After an inner list got longer: makes two of it, or puts a level above it if it is the root, if it is too long now.
@@ -1064,6 +1092,7 @@ impl Structure {
         let level = self.meta.height + 1 - path.len() as u32;
         let (pages, centroids, entries) = self.read_inner(old.list.head, old.list.id);
         let halves = cluster::halve(Matrix::new(&centroids, self.padded()), SEED ^ u64::from(self.meta.last_list));
+        let hold = Uninterrupted::begin();
         let inner = self.inner;
         let (first, mut cells) = self.reserve(2, &inner);
         let news: Vec<New> = (0..2)
@@ -1075,6 +1104,8 @@ impl Structure {
             .collect();
         let grown = self.swap(parent, &[old.at], &news, Some((&inner, &cells)), |_| {});
         self.free(pages, &inner);
+        self.finish();
+        drop(hold);
         if grown {
             self.grow_inner(&path[1..]);
         }
@@ -1095,6 +1126,7 @@ impl Structure {
             chosen[parent as usize].push(i);
         }
         chosen.retain(|list| !list.is_empty());
+        let _hold = Uninterrupted::begin();
         let inner = self.inner;
         let level = self.meta.height;
         let (first, mut cells) = self.reserve(chosen.len() as u32 + 1, &inner);
@@ -1111,6 +1143,7 @@ impl Structure {
             meta.open_code[1] = reopened(index, meta, &inner, &cells);
         });
         self.free(pages, &inner);
+        self.finish();
     }
 }
 

@@ -7,6 +7,7 @@ use super::merge;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
 use super::recalibrate::Effort;
+use super::rows::Rows;
 use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::Cursor;
@@ -16,29 +17,92 @@ use std::collections::{HashMap, HashSet};
 
 /// Lists are split by whoever inserts into them, at their limit; by VACUUM only when they have so many times as many rows.
 const NEGLECTED: usize = 2;
+/// All of the index is read when so many rows a list have been removed since that was done last, or when it has grown by a
+/// fifth since, and so many pages.
+const REMOVED: u64 = 1;
+const GROWN_BY: u32 = 64;
 
-/// Tidies up `index` on `heap`; both stay open and locked. The structure lock is held for one step at a time, so that an
-/// inserter who meets a closed list waits no longer than for that.
-pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation) {
-    let structure = || Structure::of_vacuum(index, heap, StructureLock::wait(index));
-    let layout = Info::of(index).leaf_layout();
-    // Not in the head of the loop: there the lock would be held to its end.
-    let leaves = structure().mend();
-    for (list, leaf) in leaves {
-        compat::vacuum_delay();
-        let meta = Info::of(index).meta;
-        if merge::is_small(leaf.rows, &meta) {
-            structure().merge(list, leaf.cell);
-        } else if leaf.rows > NEGLECTED * meta.split_at(leaf.radius) || leaf.wastes(&layout) && !leaf.is_split(&meta) {
-            structure().split_located(list, leaf.cell);
+/// What was found and done.
+#[derive(Default)]
+pub struct Tidied {
+    /// Free pages in the end, if all have been looked at.
+    pub free: Option<u32>,
+    /// Pages freed.
+    pub freed: u32,
+}
+
+/// Tidies up `index` on `heap` as far as that is worth it; both stay open and locked. Nobody is kept waiting but while a single
+/// change is made.
+pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation, strategy: pg_sys::BufferAccessStrategy) -> Tidied {
+    let mut tidied = Tidied::default();
+    if is_worth_it(index) {
+        // Whoever waits for a closed list or wants to look at the structure need not wait for this.
+        let mut free;
+        let leaves = {
+            let mut structure = Structure::of_vacuum(index, heap, StructureLock::shared(index));
+            let (leaves, found) = structure.mend(strategy);
+            (free, tidied.freed) = (found, structure.freed);
+            leaves
+        };
+        let taken = storage::pages_taken();
+        let layout = Info::of(index).leaf_layout();
+        for (list, leaf) in leaves {
+            compat::vacuum_delay();
+            let meta = Info::of(index).meta;
+            let small = merge::is_small(leaf.rows, &meta);
+            let long = leaf.rows > NEGLECTED * meta.split_at(leaf.radius);
+            if !small && !long && (!leaf.wastes(&layout) || leaf.is_split(&meta)) {
+                continue;
+            }
+            let mut structure = Structure::of_vacuum(index, heap, StructureLock::wait(index));
+            if small {
+                structure.merge(list, leaf.cell);
+            } else {
+                structure.split_located(list, leaf.cell);
+            }
+            tidied.freed += structure.freed;
         }
+        free = (free + tidied.freed).saturating_sub(storage::pages_taken() - taken);
+        tidied.free = Some(free);
+        storage::spread_free(index);
+        let blocks = storage::blocks(index);
+        structure::update_meta(index, |meta| (meta.removed, meta.surveyed) = (0, blocks));
     }
     let meta = Info::of(index).meta;
     let (now, then) = (f64::from(meta.lists), f64::from(meta.calibrated));
     // If that was last done in haste, or with fewer or many more lists.
     if (meta.calibrated_by as usize) < QUERIES[0] || now >= then * 1.05 || now < then * 0.7 {
-        structure().recalibrate(Effort { queries: QUERIES[0], in_haste: false }, 1.0);
+        let mut rows = Rows::of_vacuum(index, heap, Info::of(index).frame(index).operator);
+        structure::recalibrate(index, &mut rows, Effort { queries: QUERIES[0], in_haste: false }, 1.0);
     }
+    tidied
+}
+
+/// Whether there is likely something to be done that takes all of the index to be read.
+fn is_worth_it(index: pg_sys::Relation) -> bool {
+    let meta = Info::of(index).meta;
+    meta.pending != [0; PENDING]
+        || meta.unfinished != 0
+        || meta.removed >= REMOVED * u64::from(meta.lists)
+        || storage::blocks(index) >= meta.surveyed.saturating_add(meta.surveyed / 5).saturating_add(GROWN_BY)
+}
+
+/// Counts rows that have been removed.
+pub fn note_removed(index: pg_sys::Relation, rows: u64) {
+    structure::update_meta(index, |meta| meta.removed = meta.removed.saturating_add(rows));
+}
+
+/// Head page and identity of the lists of rows that came after list `last`, and the last that there is. The structure must be
+/// kept as it is.
+pub fn lists_after(index: pg_sys::Relation, last: u32) -> (Vec<(u32, u32)>, u32) {
+    let info = Info::of(index);
+    if info.meta.last_list == last {
+        return (Vec::new(), last);
+    }
+    let mut survey = Survey::default();
+    survey.find_lists(index, &info.meta);
+    let new = survey.leaves.iter().filter(|&(&list, _)| list > last).map(|(&list, leaf)| (leaf.head, list));
+    (new.collect(), info.meta.last_list)
 }
 
 /// A list of rows in the tree.
@@ -89,33 +153,42 @@ struct Survey {
 }
 
 impl Structure {
-    /// Brings broken-off changes to an end and gives back leaked pages; returns the lists of rows.
-    fn mend(&mut self) -> Vec<(u32, Leaf)> {
+    /// Brings broken-off changes to an end and gives back leaked pages; returns the lists of rows, and how many pages were free.
+    /// It is enough that the structure is kept as it is.
+    fn mend(&mut self, strategy: pg_sys::BufferAccessStrategy) -> (Vec<(u32, Leaf)>, u32) {
         self.complete();
         let mut survey = Survey::default();
-        self.survey_lists(&mut survey);
+        survey.find_lists(self.index, &self.meta);
         // Who extends the file locks the new page before this lock is released: from now on, a page of zeroes up to here is
         // either locked or left over.
         let blocks = storage::blocks_settled(self.index);
-        let open = self.survey_pages(&mut survey, META_BLOCK..blocks, false);
+        let open = self.survey_pages(&mut survey, META_BLOCK..blocks, strategy, false);
         if survey.leaks(open) {
             // An insert may have made pages that it was just about to name. It has had the posting page locked that is to
             // name them; so this pass meets the names of all pages that the first has met.
             survey.pages.iter_mut().for_each(|page| page.named = 0);
             survey.leaves.values_mut().for_each(|leaf| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
-            let open = self.survey_pages(&mut survey, META_BLOCK..blocks, true);
+            let open = self.survey_pages(&mut survey, META_BLOCK..blocks, strategy, true);
             self.give_back(&survey, open);
         }
+        let mut free = 0;
         for (number, page) in (0..).zip(&survey.pages) {
             if page.kind == 0 || page.is(Kind::Free) {
+                crate::memory::check_for_interrupts();
                 storage::note_free(self.index, number);
+                free += 1;
             }
         }
         storage::spread_free(self.index);
+        // Nobody has the structure lock alone: what was begun before has come to its end, or never will.
+        self.update_meta(|meta| meta.unfinished = 0);
         for (&id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
             structure::reopen(self.index, &self.leaf, (leaf.head, id), &self.lock);
         }
-        survey.leaves.into_iter().collect()
+        let mut leaves: Vec<(u32, Leaf)> = survey.leaves.into_iter().collect();
+        // Not in the order of a hash table, which is another one each time.
+        leaves.sort_unstable_by_key(|(list, _)| *list);
+        (leaves, free)
     }
 
     /// Completes the change that left lists `pending`: their rows are taken out of all other lists.
@@ -125,11 +198,11 @@ impl Structure {
             return;
         }
         let mut survey = Survey::default();
-        self.survey_lists(&mut survey);
+        survey.find_lists(self.index, &self.meta);
         let mut rows: HashSet<Tid> = HashSet::new();
         for (&id, leaf) in survey.leaves.iter().filter(|(id, _)| pending.contains(id)) {
             let mut cursor = Cursor::of(self.index, &self.leaf, leaf.head, id);
-            while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| self.damaged(stale)) {
+            while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(self.index, stale)) {
                 rows.extend(entries(&cursor.posting(&buffer)).map(|entry| entry.2));
             }
         }
@@ -151,47 +224,15 @@ impl Structure {
         self.update_meta(|meta| meta.pending = [0; PENDING]);
     }
 
-    fn damaged(&self, stale: Stale) -> ! {
-        corrupted(self.index, stale.block, stale.damage)
-    }
-
-    /// Finds all lists of the tree.
-    fn survey_lists(&self, survey: &mut Survey) {
-        let Meta { height, root, root_list, .. } = self.meta;
-        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
-        if height == 0 {
-            survey.leaves.insert(root_list, unknown);
-            return;
-        }
-        survey.inner.insert(root_list);
-        let mut level = vec![(root, root_list)];
-        for height in (0..height).rev() {
-            let mut children = Vec::new();
-            for (head, list) in level {
-                let mut cursor = Cursor::of(self.index, &self.inner, head, list);
-                while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| self.damaged(stale)) {
-                    let posting = cursor.posting(&buffer);
-                    for (b, slot, _) in entries(&posting) {
-                        let (block, child) = (posting.block(b), posting.block(b).child(slot));
-                        let cell =
-                            block.cell(slot).unwrap_or_else(|| corrupted(self.index, buffer.block(), Damage::Bounds));
-                        if height == 0 {
-                            let leaf = Leaf { head: child.head, cell, radius: child.radius, ..unknown };
-                            survey.leaves.insert(child.list, leaf);
-                        } else {
-                            survey.inner.insert(child.list);
-                            children.push((child.head, child.list));
-                        }
-                    }
-                }
-            }
-            level = children;
-        }
-    }
-
     /// Reads all pages, or `again` those on which posting blocks may be by now, and what the blocks refer to; returns the
     /// code pages that were open before.
-    fn survey_pages(&self, survey: &mut Survey, blocks: std::ops::Range<u32>, again: bool) -> [u32; 2] {
+    fn survey_pages(
+        &self,
+        survey: &mut Survey,
+        blocks: std::ops::Range<u32>,
+        strategy: pg_sys::BufferAccessStrategy,
+        again: bool,
+    ) -> [u32; 2] {
         let index = self.index;
         let meta = Info::of(index).meta;
         let mut mean = meta.mean;
@@ -216,7 +257,7 @@ impl Structure {
                 continue;
             }
             compat::vacuum_delay();
-            let buffer = Buffer::read(index, block);
+            let buffer = Buffer::read_by(index, block, strategy);
             let opaque = match page::check_any(buffer.page()) {
                 Ok(opaque) => opaque,
                 Err(Damage::New) => continue,
@@ -260,7 +301,7 @@ impl Structure {
 
     /// Frees the pages that nothing refers to, and corrects how many blocks code pages think refer to them. `open`: code pages
     /// that blocks took cells from meanwhile.
-    fn give_back(&self, survey: &Survey, open: [u32; 2]) {
+    fn give_back(&mut self, survey: &Survey, open: [u32; 2]) {
         let (index, epoch) = (self.index, self.meta.epoch);
         for (number, seen) in (0..).zip(&survey.pages).filter(|(number, seen)| seen.leaks() && !open.contains(number)) {
             compat::vacuum_delay();
@@ -271,6 +312,7 @@ impl Structure {
             } else {
                 page::free(change.edit(&buffer, true), epoch);
                 storage::note_free(index, number);
+                self.freed += 1;
             }
             change.commit();
         }
@@ -292,7 +334,45 @@ impl Seen {
     }
 }
 
+fn damaged(index: pg_sys::Relation, stale: Stale) -> ! {
+    corrupted(index, stale.block, stale.damage)
+}
+
 impl Survey {
+    /// Finds all lists of the tree.
+    fn find_lists(&mut self, index: pg_sys::Relation, meta: &Meta) {
+        let inner = Layout::new(meta.shape(), true);
+        let Meta { height, root, root_list, .. } = *meta;
+        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
+        if height == 0 {
+            self.leaves.insert(root_list, unknown);
+            return;
+        }
+        self.inner.insert(root_list);
+        let mut level = vec![(root, root_list)];
+        for height in (0..height).rev() {
+            let mut children = Vec::new();
+            for (head, list) in level {
+                let mut cursor = Cursor::of(index, &inner, head, list);
+                while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(index, stale)) {
+                    let posting = cursor.posting(&buffer);
+                    for (b, slot, _) in entries(&posting) {
+                        let (block, child) = (posting.block(b), posting.block(b).child(slot));
+                        let cell = block.cell(slot).unwrap_or_else(|| corrupted(index, buffer.block(), Damage::Bounds));
+                        if height == 0 {
+                            let leaf = Leaf { head: child.head, cell, radius: child.radius, ..unknown };
+                            self.leaves.insert(child.list, leaf);
+                        } else {
+                            self.inner.insert(child.list);
+                            children.push((child.head, child.list));
+                        }
+                    }
+                }
+            }
+            level = children;
+        }
+    }
+
     /// Whether there are pages that nothing refers to.
     fn leaks(&self, open: [u32; 2]) -> bool {
         (0..).zip(&self.pages).any(|(number, seen)| seen.leaks() && !open.contains(&number))
@@ -300,7 +380,7 @@ impl Survey {
 }
 
 /// Block, slot and TID of the live entries of a page.
-fn entries<'p>(posting: &Posting<'p>) -> impl Iterator<Item = (usize, usize, Tid)> + use<'p> {
+pub fn entries<'p>(posting: &Posting<'p>) -> impl Iterator<Item = (usize, usize, Tid)> + use<'p> {
     let posting = *posting;
     (0..posting.blocks()).flat_map(move |b| {
         let block = posting.block(b);

@@ -625,6 +625,31 @@ pub fn cell_of_row(rel: pg_sys::Relation, layout: &Layout, (head, list): (u32, u
     None
 }
 
+/// Marks the entries of rows (in order) of a list as dead to all, on the pages that have not been changed since a position
+/// of the WAL: a TID may belong to another row by now.
+pub fn mark_dead(rel: pg_sys::Relation, layout: &Layout, (head, list): (u32, u32), rows: &[Tid], since: u64) {
+    let mut cursor = Cursor::of(rel, layout, head, list);
+    while let Ok(Some(buffer)) = cursor.next_page() {
+        if buffer.lsn() > since {
+            continue;
+        }
+        let marks: Vec<(usize, u32)> = {
+            let posting = cursor.posting(&buffer);
+            let mark = |b| {
+                let block = posting.block(b);
+                let dead = slots(block.live() & !block.dead())
+                    .filter(|&slot| rows.binary_search(&block.tid(slot)).is_ok())
+                    .fold(0, |mask, slot| mask | 1 << slot);
+                (block.dead_at(), dead)
+            };
+            (0..posting.blocks()).map(mark).filter(|&(_, dead)| dead != 0).collect()
+        };
+        for (at, dead) in marks {
+            buffer.set_hint(at, dead);
+        }
+    }
+}
+
 /// Where an entry is: page, block on it, slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {

@@ -1,11 +1,16 @@
 //! `VACUUM`: clears the live bits of dead rows, page by page in physical order. Codes are not read.
+//!
+//! Lists are split meanwhile. Rows only ever move to lists that are written anew, and these have identities that were never
+//! used before. So the pass leaves lists out that came after it began; at its end it goes through those, and through what
+//! came meanwhile, until nothing new is left.
 
 use super::compat;
 use super::meta::Info;
-use super::page::{self, Damage, Kind, Layout, META_BLOCK, Posting, PostingMut};
+use super::page::{self, Kind, Layout, META_BLOCK, Posting, PostingMut, Tid};
 use super::pgvector;
-use super::storage::{self, Buffer, Change, Checked, StructureLock, corrupted};
-use super::tidy;
+use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, corrupted};
+use super::tidy::{self, Tidied};
+use super::tree::Cursor;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
@@ -21,63 +26,177 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
     unsafe {
         let stats =
             if stats.is_null() { pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast() } else { stats };
-        let callback = callback.expect("PostgreSQL passes a callback");
         let index = (*info).index;
         if pgvector::is_idle(index) {
             return stats;
         }
         let leaf = Info::of(index).leaf_layout();
-        // No entry moves from a page that is yet to come to one that is done.
-        let _structure = StructureLock::wait(index);
-        (*stats).num_index_tuples = 0.0;
-        let mut number = META_BLOCK + 1;
-        // Pages that are added meanwhile hold only rows that this vacuum does not remove, but are counted if met.
-        while number < storage::blocks(index) {
+        let mut pass = Pass {
+            index,
+            leaf,
+            strategy: (*info).strategy,
+            dead: callback.expect("PostgreSQL passes a callback"),
+            state: callback_state,
+            entries: Vec::new(),
+            rows: 0,
+            removed: 0,
+            free: 0,
+        };
+        let estimated = pass.run();
+        if pass.removed > 0 {
+            tidy::note_removed(index, pass.removed);
+        }
+        (*stats).num_index_tuples = pass.rows as f64;
+        (*stats).estimated_count = estimated;
+        (*stats).tuples_removed += pass.removed as f64;
+        (*stats).num_pages = storage::blocks(index);
+        ((*stats).pages_deleted, (*stats).pages_free) = (pass.free, pass.free);
+        stats
+    }
+}
+
+/// A bulk delete.
+struct Pass {
+    index: pg_sys::Relation,
+    leaf: Layout,
+    strategy: pg_sys::BufferAccessStrategy,
+    /// Whether a row is to be removed.
+    dead: unsafe extern "C-unwind" fn(pg_sys::ItemPointer, *mut std::ffi::c_void) -> bool,
+    state: *mut std::ffi::c_void,
+    /// Block, slot and TID of the live entries of a page.
+    entries: Vec<(usize, usize, Tid)>,
+    /// Entries that stay.
+    rows: u64,
+    removed: u64,
+    /// Empty pages.
+    free: u32,
+}
+
+/// New lists that are gone through while the structure is kept as it is; and how often others are before.
+const FEW_LISTS: usize = 32;
+const ROUNDS: usize = 8;
+
+impl Pass {
+    /// Goes through the whole index; returns whether rows that moved meanwhile may have been counted twice.
+    fn run(&mut self) -> bool {
+        // Lists up to this identity are done by the pages in physical order.
+        let first = Info::of(self.index).meta.last_list;
+        let (mut number, mut blocks) = (META_BLOCK + 1, storage::blocks(self.index));
+        // Pages that are added meanwhile hold new rows, which are not to be removed, but are counted if met.
+        while number < blocks {
             compat::vacuum_delay();
-            let buffer = Buffer::write(index, number);
-            let opaque = match page::check(buffer.page(), Kind::Posting) {
-                Ok(o) => o,
-                // Another kind of page, or one that a crash left unwritten.
-                Err(Damage::Kind(_) | Damage::New) => {
-                    number += 1;
-                    continue;
+            self.page(number, first);
+            number += 1;
+            if number == blocks {
+                blocks = storage::blocks(self.index);
+            }
+        }
+        let mut done = first;
+        for round in 0.. {
+            // No list is on its way into the tree while this is held.
+            let kept = StructureLock::shared(self.index);
+            let (lists, last) = tidy::lists_after(self.index, done);
+            done = last;
+            if lists.len() <= FEW_LISTS || round == ROUNDS {
+                lists.into_iter().for_each(|list| self.list(list, |_| {}));
+                break;
+            }
+            drop(kept);
+            for list in lists {
+                // It may be gone by now: then its rows are in lists that came later still.
+                self.list(list, |_| compat::vacuum_delay());
+            }
+        }
+        done != first
+    }
+
+    /// Does a page unless it is one of a list that came after `last`.
+    fn page(&mut self, number: u32, last: u32) {
+        let index = self.index;
+        let (list, head) = {
+            let buffer = Buffer::read_by(index, number, self.strategy);
+            let opaque = match page::check_any(buffer.page()) {
+                Ok(opaque) => opaque,
+                // Left by a crash, or about to be written.
+                Err(page::Damage::New) => {
+                    self.free += 1;
+                    return;
                 }
                 Err(damage) => corrupted(index, number, damage),
             };
-            if opaque.level == 0 {
-                let posting = Posting::open(buffer.page(), &leaf, 0).or_corrupted(index, number);
-                let mut masks = Vec::with_capacity(posting.blocks());
-                let mut removed = 0;
-                for b in 0..posting.blocks() {
-                    let block = posting.block(b);
-                    let (mut live, mut rest) = (block.live(), block.live());
-                    while rest != 0 {
-                        let slot = rest.trailing_zeros();
-                        rest &= rest - 1;
-                        let mut tid = block.tid(slot as usize).item();
-                        if pg_guard_ffi_boundary(|| callback(&mut tid, callback_state)) {
-                            live &= !(1 << slot);
-                            removed += 1;
-                        }
-                    }
-                    (*stats).num_index_tuples += f64::from(live.count_ones());
-                    masks.push(live);
-                }
-                if removed > 0 {
-                    let mut change = Change::begin(index);
-                    let mut view = PostingMut::new(change.edit(&buffer, false), &leaf);
-                    for (b, &live) in masks.iter().enumerate() {
-                        view.set_live(b, live);
-                    }
-                    change.commit();
-                    (*stats).tuples_removed += f64::from(removed);
-                    drop(buffer);
-                    note_room(index, opaque.list, opaque.head, &leaf);
-                }
+            self.free += u32::from(opaque.kind == Kind::Free as u8);
+            if opaque.kind != Kind::Posting as u8 || opaque.level > 0 || opaque.list > last {
+                return;
             }
-            number += 1;
+            let posting = Posting::open(buffer.page(), &self.leaf, opaque.list).or_corrupted(index, number);
+            self.entries.clear();
+            self.entries.extend(tidy::entries(&posting));
+            (opaque.list, opaque.head)
+        };
+        self.clean(number, (head, list));
+    }
+
+    /// Does a list, from its head page on. `before`: called before each page, while none is locked.
+    fn list(&mut self, (head, list): (u32, u32), before: impl Fn(u32)) {
+        let leaf = self.leaf;
+        let mut cursor = Cursor::of(self.index, &leaf, head, list);
+        loop {
+            before(list);
+            let number = match cursor.next_page() {
+                Ok(Some(buffer)) => {
+                    self.entries.clear();
+                    self.entries.extend(tidy::entries(&cursor.posting(&buffer)));
+                    buffer.block()
+                }
+                Ok(None) | Err(Stale { .. }) => return,
+            };
+            self.clean(number, (head, list));
         }
-        stats
+    }
+
+    /// Removes the dead ones of `entries`, which are those of a page.
+    fn clean(&mut self, number: u32, (head, list): (u32, u32)) {
+        let index = self.index;
+        let (is_dead, state, entries) = (self.dead, self.state, &mut self.entries[..]);
+        // SAFETY: PostgreSQL's callback. No page is locked, and no Rust value lives inside the guard that needs dropping.
+        let dead = unsafe {
+            pg_guard_ffi_boundary(|| {
+                let mut dead = 0;
+                for i in 0..entries.len() {
+                    if is_dead(&mut entries[i].2.item(), state) {
+                        entries[dead] = entries[i];
+                        dead += 1;
+                    }
+                }
+                dead
+            })
+        };
+        self.rows += (self.entries.len() - dead) as u64;
+        self.entries.truncate(dead);
+        if self.entries.is_empty() {
+            return;
+        }
+        // Whoever moves entries counts on finding them where he has seen them.
+        let _kept = StructureLock::shared(index);
+        let buffer = Buffer::write(index, number);
+        let Ok(posting) = Posting::open(buffer.page(), &self.leaf, list) else { return };
+        // Moved since: then it is met there.
+        let is_there = |&(b, slot, tid): &(usize, usize, Tid)| {
+            b < posting.blocks() && posting.block(b).live() >> slot & 1 == 1 && posting.block(b).tid(slot) == tid
+        };
+        self.entries.retain(is_there);
+        if self.entries.is_empty() {
+            return;
+        }
+        let mut change = Change::begin(index);
+        let mut view = PostingMut::new(change.edit(&buffer, false), &self.leaf);
+        for &(b, slot, _) in &self.entries {
+            view.set_live_bit(b, slot, false);
+        }
+        change.commit();
+        self.removed += self.entries.len() as u64;
+        drop(buffer);
+        note_room(index, list, head, &self.leaf);
     }
 }
 
@@ -86,10 +205,15 @@ fn note_room(index: pg_sys::Relation, list: u32, head: u32, leaf: &Layout) {
     if head >= storage::blocks(index) {
         return;
     }
+    let is_noted = |buffer: &Buffer<'_>| {
+        // A list that a crash kept from being finished has no head: it is written last. Nobody inserts into such a list.
+        Posting::open(buffer.page(), leaf, list).map_or(true, |posting| posting.opaque.insert_at == head)
+    };
+    if is_noted(&Buffer::read(index, head)) {
+        return;
+    }
     let buffer = Buffer::write(index, head);
-    // A list that a crash kept from being finished has no head: it is written last. Nobody inserts into such a list.
-    let Ok(Posting { opaque, .. }) = Posting::open(buffer.page(), leaf, list) else { return };
-    if opaque.insert_at != head {
+    if !is_noted(&buffer) {
         let mut change = Change::begin(index);
         page::edit_opaque(change.edit(&buffer, false), |o| o.insert_at = head);
         change.commit();
@@ -114,11 +238,13 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
             return stats;
         }
         let heap = pg_sys::table_open((*(*index).rd_index).indrelid, pg_sys::AccessShareLock as i32);
-        tidy::tidy(index, heap);
+        let Tidied { free, freed } = tidy::tidy(index, heap, (*info).strategy);
         pg_sys::table_close(heap, pg_sys::AccessShareLock as i32);
-        storage::spread_free(index);
-        if !stats.is_null() {
-            (*stats).num_pages = storage::blocks(index);
+        if let Some(stats) = stats.as_mut() {
+            stats.num_pages = storage::blocks(index);
+            stats.pages_newly_deleted += freed;
+            stats.pages_free = free.unwrap_or(stats.pages_free);
+            stats.pages_deleted = stats.pages_free;
         }
         stats
     }

@@ -99,7 +99,7 @@ impl Entries {
     /// Adds the entries of `range` (at most 32) to a posting page as a block. `groups`: their sketches, interleaved.
     fn write_block(&self, page: &mut page::Bytes, layout: &Layout, range: Range<usize>, parts: &Parts, groups: &[u8]) {
         let mut view = PostingMut::new(page, layout);
-        let b = view.add_block(parts.slots, &parts.runs);
+        let b = view.add_block(&parts.runs);
         for (i, &block) in parts.sketch_pages.iter().enumerate() {
             view.set_sketch_page(b, i, block);
         }

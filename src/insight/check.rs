@@ -201,6 +201,8 @@ impl Drop for Entries {
 struct Stored {
     tid: Tid,
     live: bool,
+    /// Marked as dead to all.
+    dead: bool,
     /// Index of its list in [`Structure::lists`].
     list: usize,
     cell: (u32, u16),
@@ -263,6 +265,7 @@ impl<'s> Checker<'s> {
         Ok(Stored {
             tid: block.tid(slot),
             live: block.live() >> slot & 1 == 1,
+            dead: block.dead() >> slot & 1 == 1,
             list: list.unwrap_or_default(),
             cell: cell_of(&block, slot),
             sketch: block.sketch(slot),
@@ -408,6 +411,9 @@ impl<'s> Checker<'s> {
         let stored = self.read(place, &leaf)?;
         let what = format!("The entry of row {} in block {}", shown(tid), place.block);
         ensure!(stored.live && stored.tid == tid, "{what} has gone.");
+        // SAFETY: asks for this server's state: on a standby the marks say nothing.
+        let heeded = !unsafe { pg_sys::RecoveryInProgress() };
+        ensure!(!(stored.dead && heeded), "{what} is marked as that of a dead row.");
         self.check_keys(&what, &stored, keys)?;
         self.decode_centroid(stored.list)?;
         let mut row = std::mem::take(&mut self.row);

@@ -43,28 +43,26 @@ impl From<Stale> for Wrong {
     }
 }
 
-/// Times that a standby tries to read a structure that its primary keeps changing.
+/// Times that a structure is read that keeps changing.
 const TRIES: u32 = 20;
 
-/// Calls `read` while the structure of the index stands still; raises what it finds wrong. (A standby has no lock against
-/// the changes of its primary: there what is wrong only counts if nothing changed meanwhile.)
+/// Calls `read` while the structure of the index stands still; raises what it finds wrong. (What is wrong only counts if nothing
+/// changed meanwhile: a standby has no lock against the changes of its primary, and VACUUM takes copies of rows out of lists.)
 pub fn at_rest<T>(index: pg_sys::Relation, mut read: impl FnMut() -> Result<T, Wrong>) -> T {
-    // SAFETY: asks for this server's state.
-    let standby = unsafe { pg_sys::RecoveryInProgress() };
     let mut tries = 0;
     let wrong = loop {
         let _lock = StructureLock::shared(index);
         let epoch = Info::of(index).meta.epoch;
         match read() {
             Ok(value) => return value,
-            Err(wrong) if !standby || Info::of(index).meta.epoch == epoch => break wrong,
+            Err(wrong) if Info::of(index).meta.epoch == epoch => break wrong,
             Err(_) => tries += 1,
         }
         if tries == TRIES {
             ereport!(
                 ERROR,
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                "the primary changes the structure of the index too often for it to be read here"
+                "the structure of the index changes too often for it to be read"
             );
         }
     };
@@ -505,11 +503,28 @@ impl Structure {
         Ok(())
     }
 
+    /// Whether the chain of a list reaches a page by now: an insert may have appended it after the list was walked.
+    fn leads_to(&self, at: usize, number: u32) -> Result<bool, Wrong> {
+        let mut next = self.lists[at].head;
+        let mut steps = storage::Steps::new();
+        while next != NO_BLOCK && next != number {
+            crate::memory::check_for_interrupts();
+            steps.step(self.rel, next);
+            let buffer = Buffer::read(self.rel, next);
+            next = page::check(buffer.page(), Kind::Posting).map_err(|damage| Wrong::page(next, damage))?.next;
+        }
+        Ok(next == number)
+    }
+
     /// What can only be said at the end: of pages that nothing refers to, and of how many blocks refer to a code page.
     fn check_references(&mut self) -> Result<(), Wrong> {
         for number in 0..self.pages.len() as u32 {
+            crate::memory::check_for_interrupts();
             let page = self.pages[number as usize];
-            if page.kind == Kind::Posting as u8 && !page.reached && self.by_id.contains_key(&page.list) {
+            let list = self.by_id.get(&page.list).filter(|_| page.kind == Kind::Posting as u8 && !page.reached);
+            if let Some(&at) = list
+                && !self.leads_to(at, number)?
+            {
                 return Err(Wrong(format!(
                     "Block {number} belongs to list {}, whose chain does not reach it.",
                     page.list

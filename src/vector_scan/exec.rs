@@ -770,6 +770,7 @@ impl Execution {
         run.fetched += 1;
         match self.rows.check(found.tid, found.upper < run.radius) {
             Row::Invisible => {}
+            Row::Dead => self.search().note_dead(),
             Row::Removed => self.count_removed(1),
             Row::Passed(tid) => {
                 run.passed += 1;
@@ -944,7 +945,7 @@ impl Execution {
             match rows.check(tid, false) {
                 Row::Passed(tid) => run.offer(&rows, &mut nearby, tid),
                 Row::Removed => removed += 1,
-                Row::Invisible => {}
+                Row::Invisible | Row::Dead => {}
             }
         }
         run.finish_with(nearby);

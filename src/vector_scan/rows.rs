@@ -31,6 +31,8 @@ pub struct Rows {
 pub enum Row {
     /// No row that the query can see.
     Invisible,
+    /// Nor anybody else.
+    Dead,
     /// It does not pass the WHERE clause.
     Removed,
     /// It does; under this TID.
@@ -47,8 +49,9 @@ impl Rows {
                 let scan = &mut *self.scan;
                 scan.xs_heaptid = tid.item();
                 scan.xs_heap_continue = false;
+                scan.kill_prior_tuple = false;
                 if !unguarded::index_fetch_heap(scan, self.slot) {
-                    return Row::Invisible;
+                    return if scan.kill_prior_tuple { Row::Dead } else { Row::Invisible };
                 }
                 let qual = if in_range { self.qual_in_range } else { self.qual };
                 if self.passes(qual) { Row::Passed(Tid::from_item(&(*self.slot).tts_tid)) } else { Row::Removed }

@@ -115,6 +115,7 @@ impl Search {
     pub fn next_found(&mut self) -> Option<Found> {
         let row = self.heap.pop()?;
         self.returned.insert(row.tid);
+        self.note_latest(&row);
         self.work.returned += 1;
         let (operator, underflow) = (self.query.operator, self.query.underflow);
         let lower = operator.order_value(row.lower, underflow);
