@@ -6,7 +6,7 @@ use super::encode::{self, Encoder};
 use super::gather;
 use super::metric::{Frame, Placed};
 use super::outliers;
-use super::page::{Layout, Tid};
+use super::page::{LEFT_OUT_NOWHERE, LEFT_OUT_NULL, Layout, Tid};
 use super::sort::Sort;
 use super::threads::Pending;
 use ann::cluster::{Assigner, Centroids, Matrix};
@@ -371,6 +371,9 @@ impl<'b> Scan<'b> {
     fn collect(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         let Done { heads, records, data } = pending.wait();
+        if heads.contains(&None) {
+            self.build.leave_out(LEFT_OUT_NOWHERE);
+        }
         match &mut self.purpose {
             Purpose::Entries(sort, residuals) => {
                 let records = records.chunks_exact(encode::record_bytes(&self.build.leaf));
@@ -410,6 +413,7 @@ unsafe extern "C-unwind" fn assign_row(
     unsafe {
         let state = &mut *state.cast::<Scan>();
         if *nulls {
+            state.build.leave_out(LEFT_OUT_NULL);
             return;
         }
         build::read_vector(state.build, *values, &mut state.value);

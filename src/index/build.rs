@@ -32,6 +32,7 @@ use ann::filter::{RowKeys, Summary};
 use ann::memory;
 use pgrx::prelude::*;
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -111,6 +112,8 @@ pub struct Build {
     pub memory: usize,
     /// Whether that is all of `maintenance_work_mem`.
     pub has_all_memory: bool,
+    /// [`Meta::left_out`], as far as rows have been read.
+    pub left_out: Cell<u32>,
 }
 
 /// Lists of one level while the tree is made.
@@ -160,6 +163,7 @@ pub unsafe extern "C-unwind" fn ambuild(
         pool,
         memory,
         has_all_memory,
+        left_out: Cell::new(0),
     };
     let (heap_rows, index_rows) = build.run();
     // SAFETY: `index` is open; the result is read by the caller before its memory context goes.
@@ -266,6 +270,9 @@ impl Build {
         let frame = Arc::new(Frame::new(self.operator, self.dims, self.seed, mean.clone()));
         let lists = self.wanted_lists(table_rows).min(data.len() / self.padded / 4);
         let rows = self.place(&frame, data, gathered.whole, gather::training_rows(lists));
+        if rows.nowhere {
+            self.leave_out(page::LEFT_OUT_NOWHERE);
+        }
 
         let mut meta = Meta::new(self.dims as u32, self.operator.code(), self.seed, self.bits, &self.filters.stored());
         let trained = (lists > 1).then(|| self.train(&rows, lists));
@@ -314,6 +321,11 @@ impl Build {
         let records = InMemory::new(&self, frame, lists, Arc::new(table));
         self.write(records, &residuals, levels, &mean, meta);
         (heap_rows, index_rows)
+    }
+
+    /// Notes that some rows are not in the index.
+    pub fn leave_out(&self, what: u32) {
+        self.left_out.set(self.left_out.get() | what);
     }
 
     /// Lists for a table of `rows` rows.
@@ -530,6 +542,7 @@ impl Build {
             meta.target = ((index_rows / f64::from(meta.lists)) as u32).max(page::LEAST_TARGET);
         }
         meta.rows = index_rows as u64;
+        meta.left_out = self.left_out.get();
         self.write_tree(levels, children, &summaries, &mut last_list, &mut meta);
         meta.last_list = last_list;
         meta.mean = self.write_mean(mean);
@@ -636,6 +649,8 @@ struct Rows {
     placed: Vec<Placed>,
     /// In the same order.
     whole: Option<Whole>,
+    /// There were rows without direction.
+    nowhere: bool,
 }
 
 impl Rows {
@@ -645,6 +660,7 @@ impl Rows {
         let placed: Vec<(Placed, f32)> = memory::collected_in_parallel(
             data.par_chunks_exact_mut(padded).map(|x| (frame.place(x), ann::distance::norm_squared(x))),
         );
+        let nowhere = placed.iter().any(|row| row.0 == Placed::Nowhere);
         let usual_at = |i: &usize| placed[*i].0 == Placed::Usual;
         let with_place: Vec<usize> = memory::collected((0..placed.len()).filter(usual_at));
         let mut sample: Vec<f32> = outliers::steps(with_place.len()).map(|i| placed[with_place[i]].1).collect();
@@ -661,7 +677,7 @@ impl Rows {
         let apart = with_place.len() - usable;
         if usable == placed.len() {
             let placed = memory::filled(Placed::Usual, usable);
-            return Rows { data: Arc::new(data), usable, apart, training: usable, usual, placed, whole };
+            return Rows { data: Arc::new(data), usable, apart, training: usable, usual, placed, whole, nowhere };
         }
         let mut order: Vec<usize> = memory::collected((0..placed.len()).filter(|&i| class(&placed[i]) != DROPPED));
         order.sort_unstable_by_key(|&i| (class(&placed[i]), i));
@@ -680,7 +696,7 @@ impl Rows {
             }
         }
         let placed = memory::collected(order.iter().map(|&i| placed[i].0));
-        Rows { data: Arc::new(data), usable, apart, training: usable, usual, placed, whole }
+        Rows { data: Arc::new(data), usable, apart, training: usable, usual, placed, whole, nowhere }
     }
 
     /// Draws `count` of the usable rows at random and puts them first.

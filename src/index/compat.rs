@@ -52,10 +52,6 @@ pub unsafe fn count_index_tuples(index: pg_sys::Relation, n: u64) {
     }
 }
 
-/// From version 17 on PostgreSQL's index scan forgets the `ctid` of rows that it puts in order itself (seen on 17.11 and 18.6,
-/// of GiST indexes as well: `SELECT … ORDER BY polygon <-> point LIMIT 3 FOR UPDATE` fails).
-pub const REORDERING_LOSES_CTID: bool = cfg!(any(feature = "pg17", feature = "pg18"));
-
 /// Whether a sort key is ascending.
 ///
 /// # Safety

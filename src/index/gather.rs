@@ -1,7 +1,7 @@
 //! Reads the table for a build: all rows when memory holds them, else a sample.
 
 use super::build::{self, Build, progress};
-use super::page::Tid;
+use super::page::{LEFT_OUT_NULL, Tid};
 use super::sample::Reservoir;
 use super::storage;
 use crate::memory::is_to_be_had;
@@ -274,6 +274,7 @@ unsafe extern "C-unwind" fn read_row(
     unsafe {
         let reader = &mut *state.cast::<Reader>();
         if *nulls {
+            reader.build.leave_out(LEFT_OUT_NULL);
             return;
         }
         build::read_vector(reader.build, *values, &mut reader.value);

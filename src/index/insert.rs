@@ -49,7 +49,11 @@ pub unsafe extern "C-unwind" fn aminsert(
 ) -> bool {
     // SAFETY: PostgreSQL's arguments. ii_AmCache is NULL or what was stored here; it lives in ii_Context.
     unsafe {
-        if *nulls || pgvector::is_idle(index) {
+        if pgvector::is_idle(index) {
+            return false;
+        }
+        if *nulls {
+            note_left_out(index, heap, page::LEFT_OUT_NULL);
             return false;
         }
         if (*info).ii_AmCache.is_null() {
@@ -70,6 +74,23 @@ pub unsafe extern "C-unwind" fn aminsert(
         inserter.insert(index, heap, Tid::from_item(&*tid));
         false
     }
+}
+
+/// Notes on the meta page, the first time, that a row of the table is not in the index. Plans that count on the contrary are made
+/// anew.
+fn note_left_out(index: pg_sys::Relation, heap: pg_sys::Relation, what: u32) {
+    if Info::of(index).meta.left_out & what != 0 {
+        return;
+    }
+    let buffer = Buffer::write(index, META_BLOCK);
+    let mut meta = page::Meta::read(buffer.page()).or_corrupted(index, META_BLOCK);
+    meta.left_out |= what;
+    let mut change = Change::begin(index);
+    meta.write(change.edit(&buffer, false));
+    change.commit();
+    drop(buffer);
+    // SAFETY: an open table.
+    unsafe { pg_sys::CacheInvalidateRelcache(heap) };
 }
 
 impl Inserter {
@@ -103,6 +124,7 @@ impl Inserter {
             }
             let placed = *placed.get_or_insert_with(|| self.place());
             if placed == Placed::Nowhere {
+                note_left_out(index, heap, page::LEFT_OUT_NOWHERE);
                 return;
             }
             let mut closed = (0, 0);

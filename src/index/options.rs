@@ -13,9 +13,9 @@ pub const MAX_LISTS: i32 = 10_000_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
 #[allow(non_camel_case_types, reason = "the names are the values that users write")]
 pub enum IterativeScan {
-    /// Leave it out: the order stays exact.
+    /// Return it at the end of the scan, which a LIMIT that is filled does not reach: the order stays exact.
     strict_order,
-    /// Return it late.
+    /// Return it at once, late.
     relaxed_order,
 }
 
@@ -163,7 +163,7 @@ pub fn register() {
     GucRegistry::define_enum_guc(
         c"ivflsh.iterative_scan",
         c"What an ivflsh index scan does with a row that turns up after farther rows have been returned.",
-        c"strict_order leaves it out, relaxed_order returns it late.",
+        c"strict_order returns it at the end of the scan, relaxed_order at once.",
         &ITERATIVE_SCAN,
         GucContext::Userset,
         GucFlags::default(),

@@ -469,7 +469,8 @@ pub struct Meta {
     pub calibrated_by: u32,
     /// Queries that `tuning` was measured by; 0 for none.
     pub tuned_by: u32,
-    unused: u32,
+    /// What rows of the table may not be in the index: [`LEFT_OUT_NULL`], [`LEFT_OUT_NOWHERE`].
+    pub left_out: u32,
     /// Code pages whose free cells at the end new blocks take, of lists of rows and of lists of lists, or [`NO_BLOCK`].
     pub open_code: [u32; 2],
     /// Mean of the squared residuals of the rows; NaN while that is not known.
@@ -504,6 +505,9 @@ const SPARSEST: f32 = 2.0;
 /// See [`Meta::unfinished`].
 pub const UNFINISHED: u32 = 1;
 pub const BROKEN_OFF: u32 = 2;
+/// Flags of [`Meta::left_out`]: rows whose vector is NULL, and rows whose vector has no direction, under cosine distance.
+pub const LEFT_OUT_NULL: u32 = 1;
+pub const LEFT_OUT_NOWHERE: u32 = 2;
 /// Places of [`Meta::pending`].
 pub const PENDING: usize = 8;
 
@@ -533,7 +537,7 @@ impl Meta {
             calibrated: 1,
             calibrated_by: 0,
             tuned_by: 0,
-            unused: 0,
+            left_out: 0,
             open_code: [NO_BLOCK; 2],
             spread: f32::NAN,
             pending: [0; PENDING],

@@ -5,7 +5,7 @@ use super::page::Tid;
 use ann::memory;
 use pgrx::prelude::*;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Bytes that a row takes in the hash table, with the room for its growth.
 const ROW_BYTES: usize = 32;
@@ -14,8 +14,7 @@ const LEAST: usize = 1024;
 
 /// The set.
 pub struct Returned {
-    /// With an upper bound of the distance of each.
-    few: HashMap<Tid, f32>,
+    few: HashSet<Tid>,
     most: usize,
     /// All rows, once they were too many.
     many: Option<RefCell<Pages>>,
@@ -25,29 +24,24 @@ impl Default for Returned {
     fn default() -> Returned {
         // SAFETY: a plain setting of the backend, in kB.
         let bytes = unsafe { pg_sys::work_mem } as usize * 1024 / 4;
-        Returned { few: HashMap::new(), most: (bytes / ROW_BYTES).max(LEAST), many: None }
+        Returned { few: HashSet::new(), most: (bytes / ROW_BYTES).max(LEAST), many: None }
     }
 }
 
 impl Returned {
-    /// Adds a row, to stay; false when it was in.
+    /// Adds a row; false when it was in.
     pub fn insert(&mut self, tid: Tid) -> bool {
-        self.insert_until(tid, f32::INFINITY)
-    }
-
-    /// Adds a row; false when it was in. `upper`: see [`Returned::forget_below`].
-    pub fn insert_until(&mut self, tid: Tid, upper: f32) -> bool {
         if let Some(many) = &mut self.many {
             return many.get_mut().insert(tid);
         }
         memory::room(&mut self.few, 1);
-        let is_new = self.few.insert(tid, upper).is_none();
+        let is_new = self.few.insert(tid);
         if self.few.len() > self.most {
             let mut many = Pages::new();
-            for (tid, _) in self.few.drain() {
+            for tid in self.few.drain() {
                 many.insert(tid);
             }
-            self.few = HashMap::new();
+            self.few = HashSet::new();
             self.many = Some(RefCell::new(many));
         }
         is_new
@@ -57,18 +51,8 @@ impl Returned {
     pub fn contains(&self, tid: &Tid) -> bool {
         match &self.many {
             Some(many) => many.borrow_mut().contains(*tid),
-            None => self.few.contains_key(tid),
+            None => self.few.contains(tid),
         }
-    }
-
-    /// Rows in the hash table.
-    pub fn kept(&self) -> usize {
-        self.few.len()
-    }
-
-    /// Forgets rows, of those in the hash table, whose upper bound is below this: they cannot come up again.
-    pub fn forget_below(&mut self, bound: f32) {
-        self.few.retain(|_, upper| *upper >= bound);
     }
 }
 

@@ -233,6 +233,27 @@ pub unsafe fn driven_search<'s>(scan: pg_sys::IndexScanDesc) -> &'s mut Search {
     }
 }
 
+/// About which share of an index's rows is within a distance: None if the query is of other dimensions. Reads the centroids of all lists.
+///
+/// # Safety
+/// `index` is open and of this access method, `query` a non-NULL value of its column's type.
+pub unsafe fn share_within(index: pg_sys::Relation, query: pg_sys::Datum, distance: f64) -> Option<f64> {
+    // SAFETY: by contract.
+    unsafe {
+        let operator = Operator::of_index(index);
+        let mut search = Query::new(operator);
+        operator.read(query, &mut search.vector);
+        let info = Info::of(index);
+        if search.vector.len() != info.meta.dims as usize {
+            return None;
+        }
+        let table = Table { heap: std::ptr::null_mut(), snapshot: std::ptr::null_mut() };
+        let mut search = Search::new(index, table, &info, &info.frame(index), search);
+        search.go_through(distance, false);
+        Some(search.share_within())
+    }
+}
+
 /// `amendscan`
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {

@@ -13,6 +13,7 @@
 
 mod drive;
 
+use drive::Through;
 pub use drive::{Found, Next};
 
 use super::calibrate;
@@ -58,8 +59,6 @@ const COUNTED_AS_EXPECTED: f32 = 2.0;
 const LEAST_ROOM: usize = 1024;
 /// Candidates that are collected before the first are refined, for each row of the goal.
 const FIRST_LOOK: usize = 8;
-/// Rows remembered as returned before those that cannot come up again are forgotten.
-const RETURNED_LEAST: usize = 64;
 /// Distances (in the index's unit) whose arithmetic stays away from the ends of f32's range.
 const USUAL_DISTANCES: f32 = 1e30;
 /// Dead rows that are remembered before their entries are marked.
@@ -260,8 +259,8 @@ pub struct Search {
     first_goal: usize,
     /// Share of the rows that are expected to pass the restriction.
     share: f64,
-    /// A driven search for all rows within a distance: that.
-    within: Option<f32>,
+    /// The search goes through the lists for all rows within a distance.
+    through: Option<Through>,
     /// Rows returned before the goal grows, and how many were, without those of which little is known but from the rows.
     enough: usize,
     counted: usize,
@@ -292,11 +291,11 @@ pub struct Search {
     spreads: Vec<f32>,
     least_spread: f32,
     most_spread: f32,
-    /// Rows returned, with an upper bound of the distance. strict: those at or over `last`. Others cannot come up again, not
-    /// even from another list, to which they were moved: the lower bound there is another one, but not over the upper one.
+    /// Rows returned.
     returned: Returned,
-    /// Size of `returned` at which it is cleared of others.
-    returned_most: usize,
+    /// Rows that turned up after farther ones had been returned. They come at the end, the nearest last here.
+    late: Vec<Candidate>,
+    ended: bool,
     started: bool,
     /// Where the WAL was when the search began; None: marks of dead entries mean nothing here.
     begun: Option<u64>,
@@ -352,7 +351,7 @@ impl Search {
             passing: 0,
             looked_at: 0,
             share: 1.0,
-            within: None,
+            through: None,
             enough: FIRST_GOAL,
             counted: 0,
             rule: info.meta.rule_at(pgvector::target_recall(rel)),
@@ -371,7 +370,8 @@ impl Search {
             least_spread: f32::INFINITY,
             most_spread: 0.0,
             returned: Returned::default(),
-            returned_most: RETURNED_LEAST,
+            late: Vec::new(),
+            ended: false,
             started: false,
             begun: storage::wal_position(),
             latest: None,
@@ -474,29 +474,43 @@ impl Search {
                 }
                 _ => {
                     if !self.widen() {
-                        return None;
+                        return self.next_late();
                     }
                 }
             }
         }
     }
 
+    /// At the end: the next of the rows that turned up too late for the order.
+    fn next_late(&mut self) -> Option<Row> {
+        if !self.ended {
+            self.ended = true;
+            self.late.sort_unstable_by(|a, b| b.estimate.total_cmp(&a.estimate).then_with(|| b.tid.cmp(&a.tid)));
+        }
+        while let Some(row) = self.late.pop() {
+            if self.returned.insert(row.tid) {
+                self.work.returned += 1;
+                self.work.rechecked += u64::from(!self.exact);
+                let bound = if self.exact { row.lower } else { row.certain };
+                return Some(Row { tid: row.tid, bound, placed: self.exact });
+            }
+        }
+        None
+    }
+
     /// Records a row as returned, and tells the bound to report for it: a lower bound of its true distance that those of
     /// the rows to come will not be below either, if their codes are no worse than those seen so far. None when the row
-    /// has been returned before, or would come too late for the order.
+    /// has been returned before, or comes too late for the order: then it is kept for the end.
     fn take(&mut self, row: &Candidate) -> Option<f32> {
         if !self.relaxed && row.lower < self.last {
+            memory::push(&mut self.late, *row);
             return None;
         }
-        if !self.returned.insert_until(row.tid, self.upper_bound(row)) {
+        if !self.returned.insert(row.tid) {
             return None;
         }
         let bound = row.certain.min(self.deflated(row.estimate));
         self.last = self.last.max(bound);
-        if !self.relaxed && self.returned.kept() >= self.returned_most {
-            self.returned.forget_below(self.last);
-            self.returned_most = (2 * self.returned.kept()).max(RETURNED_LEAST);
-        }
         self.work.returned += 1;
         self.counted += usize::from(row.estimate == row.key);
         Some(bound)
@@ -758,8 +772,9 @@ impl Search {
     /// Asks the tree, as it is by `meta` or later, for `wanted` lists.
     fn find_lists(&mut self) {
         self.lists.clear();
+        let at_once = self.probes > 0 || self.through.is_some();
         loop {
-            match Nearest::find(self.rel, &self.meta, &self.inner, &self.query, self.wanted, self.probes > 0) {
+            match Nearest::find(self.rel, &self.meta, &self.inner, &self.query, self.wanted, at_once) {
                 Ok(coming) => {
                     self.coming = coming;
                     return;
@@ -787,7 +802,7 @@ impl Search {
 
     /// How many rows of the index are as near as those that the search is for.
     fn rows_as_near(&self) -> f64 {
-        self.rank() as f64 / self.share
+        self.goal as f64 / self.share
     }
 
     /// Reads the meta page again. Damage is reported if what is `stale` is so without a structural change.
@@ -843,10 +858,8 @@ impl Search {
         let bytes = self.meta.likely_rows().saturating_mul(self.leaf.padded / 4 + ENTRY_BYTES);
         self.reads_all = bytes <= CHEAP_BYTES;
         self.limit = if self.reads_all { f32::INFINITY } else { self.rule.limit(self.rows_as_near()) };
-        let of_all =
-            !self.restriction.is_some() && self.within.is_none() && self.share == 1.0 && self.goal == self.first_goal;
-        let knows_which = self.restriction.is_some() || self.within.is_some();
-        let most = if knows_which { MOST_COUNTED } else { MOST_COUNTED_OF_ALL };
+        let of_all = !self.restriction.is_some() && self.share == 1.0 && self.goal == self.first_goal;
+        let most = if self.restriction.is_some() { MOST_COUNTED } else { MOST_COUNTED_OF_ALL };
         self.most_counted = if of_all { f32::INFINITY } else { most * expected as f32 };
         self.adapt_stop();
         let wanted = match self.probes {
@@ -854,7 +867,6 @@ impl Search {
             0 if self.reads_all => self.goal.max(self.meta.lists as usize),
             0 => ((expected * 3.0) as usize + 16).max(self.goal),
             // Exactly so many, unless many more rows are asked for than had been expected.
-            probes if self.within.is_some() => probes,
             probes => probes.saturating_mul((self.goal / GOAL_GROWTH / self.first_goal).max(1)),
         };
         if wanted > self.wanted {
@@ -899,6 +911,7 @@ impl Search {
     fn forget(&mut self) {
         self.seen.clear();
         self.scanned.clear();
+        self.late.clear();
         self.heap.clear();
         self.best.clear();
         (self.passing, self.looked_at, self.fruitful) = (0, 0, 0);
@@ -966,7 +979,7 @@ impl Search {
     fn adapt_stop(&mut self) {
         // While about as many rows pass as had been expected, those that pass are where all rows are.
         let expected = self.share * AS_EXPECTED * self.looked_at as f64;
-        let as_expected = self.restriction.is_some() && self.within.is_none() && self.passing as f64 >= expected;
+        let as_expected = self.restriction.is_some() && self.passing as f64 >= expected;
         let most = if as_expected { COUNTED_AS_EXPECTED * self.most_counted } else { self.most_counted };
         let lists = (self.fruitful as f32).min(most);
         self.stop = self.limit - calibrate::penalty(lists);
@@ -982,27 +995,17 @@ impl Search {
 
     /// Distance that the stopping rule goes by.
     fn stop_distance(&self) -> f32 {
-        self.at_least_within(farthest_of(&self.best, self.rank()))
-    }
-
-    /// In a search within a distance, that one counts when it is farther: a range with fewer rows than the stopping rule
-    /// goes by has the lists read that hold so many.
-    fn at_least_within(&self, distance: f32) -> f32 {
-        self.within.map_or(distance, |within| within.max(distance))
+        farthest_of(&self.best, self.goal)
     }
 
     /// Distance that a row must beat to be among the best `goal`.
     fn near(&self) -> f32 {
-        match self.within {
-            Some(_) => self.stop_distance(),
-            None => farthest_of(&self.best, self.goal),
-        }
+        farthest_of(&self.best, self.goal)
     }
 
     /// Beyond this candidates are dropped: a little farther than `near`, for the rows that the executor looks at in addition.
     fn reach(&self) -> f32 {
         match self.near() {
-            near if self.within.is_some() => near,
             f32::INFINITY => f32::INFINITY,
             // By the inner product the nearest may be an outlier. What the rows of a list lie apart is enough.
             near if self.query.space == Space::InnerProduct && self.meta.spread > 0.0 => {
@@ -1082,7 +1085,7 @@ impl Search {
         }
         // While little is known, the best of many tell more than the best of each list.
         let first_look = self.goal.saturating_mul(FIRST_LOOK);
-        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= first_look || self.within.is_some() {
+        if self.best.len() >= self.goal || self.pool.len() - self.unseen >= first_look {
             self.refine_near();
         }
         self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
@@ -1099,13 +1102,8 @@ impl Search {
     fn adapt_limit(&mut self) {
         if !self.reads_all {
             let share = self.passing.max(1) as f64 / self.looked_at.max(1) as f64;
-            self.limit = self.rule.limit(self.rank() as f64 / share);
+            self.limit = self.rule.limit(self.goal as f64 / share);
         }
-    }
-
-    /// Rows whose farthest the stopping rule goes by.
-    fn rank(&self) -> usize {
-        if self.within.is_some() { FIRST_GOAL } else { self.goal }
     }
 
     /// Refines the candidates that have come to the pool since the last time and are probably among the best, and those
@@ -1136,14 +1134,14 @@ impl Search {
             self.refine(&mut rows);
             batch.append(&mut rows);
         }
-        let rank = self.rank();
         for row in batch.drain(..) {
             self.nearest = self.nearest.min(row.estimate);
-            note(&mut self.best, rank, row.estimate);
-            let late = row.lower < self.last && !self.relaxed;
-            if !late && !self.returned.contains(&row.tid) {
-                memory::push(&mut self.pool, row);
+            note(&mut self.best, self.goal, row.estimate);
+            if self.returned.contains(&row.tid) {
+                continue;
             }
+            let late = row.lower < self.last && !self.relaxed;
+            memory::push(if late { &mut self.late } else { &mut self.pool }, row);
         }
         self.batch = batch;
         self.unseen = self.pool.len();
@@ -1151,13 +1149,12 @@ impl Search {
 
     /// While fewer than `goal` distances are known: the estimate that so many of the new candidates are within.
     fn likely_near(&mut self) -> f32 {
-        let goal = self.rank();
+        let goal = self.goal;
         if self.best.len() >= goal || self.pool.len() - self.unseen <= goal {
             return f32::INFINITY;
         }
         let mut estimates: Vec<f32> = memory::collected(self.pool[self.unseen..].iter().map(|c| c.estimate));
-        let likely = *estimates.select_nth_unstable_by(goal, f32::total_cmp).1;
-        self.within.map_or(likely, |within| likely.max(within))
+        *estimates.select_nth_unstable_by(goal, f32::total_cmp).1
     }
 
     /// Keeps half the room's candidates, those with the smallest bounds, when the room is full.

@@ -169,6 +169,21 @@ impl Query {
         needed_cosine(self.space, list.term, list.radius, self.norm2, distance)
     }
 
+    /// About which share of a list's rows is within a distance, as the SQL operator returns it.
+    pub fn share_within(&self, list: &List, distance: f64) -> f64 {
+        let within = f64::from(self.operator.in_index_unit(distance));
+        let (a, radius) = (f64::from(list.term.a), f64::from(list.radius));
+        let (middle, reach) = match self.space {
+            Space::L2 => (a + radius * radius, 2.0 * radius * f64::from(list.term.b)),
+            Space::InnerProduct => (a, radius * f64::from(self.norm)),
+        };
+        // Residuals as in so many dimensions, about; and the tails are left out.
+        const DIMENSIONS: f64 = 16.0;
+        let deviation = (reach / DIMENSIONS.sqrt()).max(f64::MIN_POSITIVE);
+        let share = 0.5 + (within - middle) / deviation / 4.0;
+        if share.is_nan() { 1.0 } else { share.clamp(0.0, 1.0) }
+    }
+
     /// Ranks the slots of a block of an inner list by their scores. All slots at once: the compiler turns the loops into
     /// vector instructions.
     fn ranks(&self, block: &Block<'_>, scores: &Scores) -> Ranks {

@@ -35,6 +35,8 @@ const REFINE_DIMENSION: f64 = 0.000_2;
 /// Reading a row of the table by its TID, and seeing whether it matches: in the order of distance, and of the table.
 const FETCH: f64 = 1.4;
 const READ: f64 = 0.8;
+/// Reading a row in the order of the table.
+const ROW: f64 = 0.08;
 /// Computing a distance, and per dimension.
 const DISTANCE: f64 = 0.1;
 const DISTANCE_DIMENSION: f64 = 0.000_25;
@@ -73,6 +75,8 @@ pub struct Model {
     pub probes: f64,
     /// Vectors are stored out of line.
     pub toasted: bool,
+    /// The index has codes.
+    pub codes: bool,
 }
 
 impl Model {
@@ -83,7 +87,14 @@ impl Model {
             0 => f64::from(info.meta.rule_at(recall).probes(FIRST_GOAL as f64)),
             n => n as f64,
         };
-        Model { rows: rows.max(1.0), lists, dims: f64::from(info.meta.dims), probes: probes.clamp(1.0, lists), toasted }
+        Model {
+            rows: rows.max(1.0),
+            lists,
+            dims: f64::from(info.meta.dims),
+            probes: probes.clamp(1.0, lists),
+            toasted,
+            codes: info.meta.bits > 0,
+        }
     }
 
     /// Candidates to search for when `k` are wanted.
@@ -224,6 +235,17 @@ impl Model {
             + wanted * (FETCH + qual)
             + k * self.result();
         Cost { micros, pages: read + refined * CODE_PAGES + wanted }
+    }
+
+    /// Going through all lists for the rows within a distance, of which there are `within`.
+    pub fn through(&self, within: f64, qual: f64) -> f64 {
+        let look = self.rows * if self.codes { self.refine() } else { READ + self.distance() };
+        START + self.tree(self.lists) + self.lists * LIST + look + within * (READ + qual.min(NOTE))
+    }
+
+    /// Reading the whole table, and computing the distance of each row.
+    pub fn table(&self, qual: f64) -> f64 {
+        self.rows * (ROW + qual.min(ROW) + self.distance())
     }
 
     /// Reading all of `matching` rows, known by TID, and sorting them.

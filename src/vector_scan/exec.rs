@@ -10,16 +10,18 @@ use super::rows::{Row, Rows};
 use super::tids::{TidList, TidSet};
 use crate::index::compat;
 use crate::index::meta::Info;
-use crate::index::options::IterativeScan;
-use crate::index::page::Tid;
+use crate::index::options::{self, IterativeScan};
+use crate::index::page::{self, Tid};
 use crate::index::pgvector;
 use crate::index::returned::Returned;
 use crate::index::rows::{self, Judge};
 use crate::index::scan;
 use crate::index::search::{Found, Next, Search, Work};
+use ann::memory;
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// Rows collected at a time when the planner knows no LIMIT.
@@ -76,15 +78,29 @@ pub unsafe fn execution<'e>(node: *mut pg_sys::CustomScanState) -> &'e mut Execu
     unsafe { &mut *(*node.cast::<NodeState>()).execution }
 }
 
-/// Tells a node of ours, before it runs, how many rows the LIMIT right above it takes.
+/// Tells a node of ours, before it runs, how many rows the LIMIT right above it takes, and how many before these it leaves out.
 ///
 /// # Safety
 /// `node` is a custom scan's state that has been initialised.
-pub unsafe fn expect(node: *mut pg_sys::CustomScanState, rows: usize) {
+pub unsafe fn expect(node: *mut pg_sys::CustomScanState, rows: usize, offset: usize) {
     // SAFETY: by contract; nodes of others have other methods.
     unsafe {
         if std::ptr::eq((*node).methods, &EXEC_METHODS.0) && rows > 0 {
-            execution(node).facts.limit = Some(rows as f64);
+            let execution = execution(node);
+            (execution.facts.limit, execution.offset) = (Some(rows as f64), offset);
+        }
+    }
+}
+
+/// Tells a node of ours, before it runs, that all of its rows will be asked for.
+///
+/// # Safety
+/// As [`expect`].
+pub unsafe fn expect_all(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: by contract; nodes of others have other methods.
+    unsafe {
+        if std::ptr::eq((*node).methods, &EXEC_METHODS.0) {
+            execution(node).all = true;
         }
     }
 }
@@ -143,6 +159,8 @@ unsafe extern "C-unwind" fn begin(
             query: std::ptr::null_mut(),
             model: None,
             found: None,
+            offset: 0,
+            all: false,
             run: None,
             totals: Totals::default(),
         };
@@ -241,6 +259,7 @@ pub struct Totals {
     pub read_all: u64,
     pub restricted_by_pass: u64,
     pub pass: u64,
+    pub range: u64,
 }
 
 impl Totals {
@@ -251,6 +270,7 @@ impl Totals {
             Mode::RestrictedByPass => &mut self.restricted_by_pass,
             Mode::ReadAll => &mut self.read_all,
             Mode::Pass => &mut self.pass,
+            Mode::Range => &mut self.range,
         };
         *runs += 1;
     }
@@ -272,6 +292,10 @@ pub struct Execution {
     model: Option<Model>,
     /// What the bitmap has found, until its parameters change, or a pass in this run.
     found: Option<Known>,
+    /// Rows that an OFFSET leaves out.
+    offset: usize,
+    /// All rows will be asked for.
+    all: bool,
     run: Option<Run>,
     pub totals: Totals,
 }
@@ -380,6 +404,8 @@ enum Mode {
     ReadAll,
     /// The distances of all rows of the table that match have been computed.
     Pass,
+    /// By going through all lists for the rows within the radius.
+    Range,
 }
 
 /// The scan with one set of parameters.
@@ -409,14 +435,34 @@ struct Run {
     searches: bool,
     /// The work of its search that is in the totals.
     counted: Work,
-    /// Rows returned, when a change of strategy may bring them up again.
+    /// Rows returned or kept for the end, when a change of strategy may bring them up again.
     emitted: Returned,
+    /// The first rows of a search without conditions, in order.
+    first: VecDeque<Match>,
+    /// Rows that turned up after farther ones had been returned, by strict order. They come at the end, the nearest last here.
+    late: Vec<Match>,
+    /// Rows were found whose distance is not a number.
+    undefined: bool,
+    /// At the end, rows without a distance, the last one first.
+    rest: Option<Vec<Match>>,
+    /// The rows behind an OFFSET, in order.
+    page: Option<VecDeque<Match>>,
+    /// Where rows within the radius come from, when the index is not searched for the nearest.
+    range: Option<Range>,
+}
+
+/// How rows within a radius are found.
+enum Range {
+    /// In the lists of the index; those found there and not looked at yet.
+    Lists(Vec<Found>),
+    /// By reading the table.
+    Table(pg_sys::TableScanDesc),
 }
 
 impl Mode {
     /// There is no more than what has been collected.
     fn has_read_all(self) -> bool {
-        matches!(self, Mode::ReadAll | Mode::Pass)
+        matches!(self, Mode::ReadAll | Mode::Pass | Mode::Range)
     }
 }
 
@@ -430,15 +476,23 @@ impl Run {
     }
 
     /// Takes the row in the slot, which passes the WHERE clause but perhaps for its distance ranges.
-    fn offer(&self, rows: &Rows, nearby: &mut Nearby, tid: Tid) {
+    /// `strict`: one that is nearer than the last returned has to wait.
+    fn offer(&mut self, rows: &Rows, nearby: &mut Nearby, tid: Tid, strict: bool) {
         if self.emitted.contains(&tid) || self.radius < f64::INFINITY && !rows.check_slot() {
             return;
         }
-        if let Some(distance) = rows.distance()
-            && is_behind(distance, self.last)
-        {
-            nearby.offer(Match::exact(distance, tid));
+        match rows.distance() {
+            None => self.undefined = true,
+            Some(distance) if strict && !is_behind(distance, self.last) => {
+                self.keep_for_the_end(Match::exact(distance, tid))
+            }
+            Some(distance) => nearby.offer(Match::exact(distance, tid)),
         }
+    }
+
+    fn keep_for_the_end(&mut self, found: Match) {
+        self.emitted.insert(found.tid);
+        memory::push(&mut self.late, found);
     }
 
     /// What was nearby is all that there is.
@@ -456,12 +510,11 @@ impl Execution {
         if self.run.is_none() && !self.start() {
             return false;
         }
+        if self.run.as_ref().unwrap().range.is_some() && !self.facts.ordered {
+            return self.next_in_range();
+        }
         loop {
-            let Some(found) = self.next_match() else { return false };
-            let run = self.run.as_mut().unwrap();
-            run.returned += 1;
-            run.last = run.last.max(found.upper);
-            run.emitted.insert(found.tid);
+            let Some(found) = self.next_of_page() else { return false };
             // The snapshot keeps the version.
             if self.rows.load(found.tid) {
                 return true;
@@ -469,24 +522,69 @@ impl Execution {
         }
     }
 
+    /// The next row to be returned. Which rows come before an OFFSET and which behind it does not depend on the OFFSET: a larger one goes
+    /// on from where a smaller one ends. Among the rows behind it are such that turned up late; so these rows are put in order here.
+    fn next_of_page(&mut self) -> Option<Match> {
+        let (offset, limit) = (self.offset, self.first_goal());
+        let run = self.run.as_mut().unwrap();
+        if offset == 0 || !self.facts.ordered || run.null_query {
+            return self.next_row();
+        }
+        if let Some(found) = run.page.as_mut().and_then(VecDeque::pop_front) {
+            return Some(found);
+        }
+        if run.returned < offset || run.page.is_some() {
+            return self.next_row();
+        }
+        let mut page = Vec::new();
+        while page.len() < limit
+            && let Some(found) = self.next_row()
+        {
+            let exact = found.exact || !self.rows.load(found.tid);
+            let row = if exact { found } else { Match::of(self.rows.value(), found.tid) };
+            memory::push(&mut page, row);
+        }
+        page.sort_unstable_by(Match::order);
+        let mut page = VecDeque::from(page);
+        let first = page.pop_front();
+        self.run.as_mut().unwrap().page = Some(page);
+        first
+    }
+
+    /// The next row as they are found.
+    fn next_row(&mut self) -> Option<Match> {
+        let found = self.next_match()?;
+        let run = self.run.as_mut().unwrap();
+        run.returned += 1;
+        run.last = run.last.max(found.upper);
+        run.emitted.insert(found.tid);
+        Some(found)
+    }
+
+    /// Whether a row that turns up after farther ones has to wait until the end.
+    fn is_strict(&self) -> bool {
+        self.offset == 0 && pgvector::iterative_scan(self.index) == IterativeScan::strict_order
+    }
+
     /// The next row in order.
     fn next_match(&mut self) -> Option<Match> {
+        let strict = self.is_strict();
         loop {
             let run = self.run.as_mut().unwrap();
+            if let Some(found) = run.first.pop_front() {
+                return Some(found);
+            }
             if run.returned >= run.goal && !run.exhausted {
-                let goal = run.goal.saturating_mul(2);
-                self.settle(goal);
+                self.grow();
                 continue;
             }
             let Some((mut found, next)) = run.matches.take() else {
-                if run.exhausted && !run.overflowed {
-                    return None;
-                }
                 if run.overflowed {
                     self.read_all_again();
+                } else if run.exhausted {
+                    return self.next_left_over();
                 } else {
-                    let goal = run.goal.saturating_mul(2);
-                    self.settle(goal);
+                    self.grow();
                 }
                 continue;
             };
@@ -506,17 +604,95 @@ impl Execution {
                 if !self.rows.load(found.tid) {
                     continue;
                 }
-                // Not in the index are rows without a distance.
-                let Some(distance) = self.rows.distance() else { continue };
-                found = Match::exact(distance, found.tid);
-                self.run.as_mut().unwrap().matches.put_back(found);
+                let run = self.run.as_mut().unwrap();
+                match self.rows.distance() {
+                    Some(distance) => found = Match::exact(distance, found.tid),
+                    None => {
+                        run.undefined = true;
+                        continue;
+                    }
+                }
+                run.matches.put_back(found);
                 continue;
             }
-            if !behind && self.facts.ordered && pgvector::iterative_scan(self.index) == IterativeScan::strict_order {
-                continue; // it would come too late
+            if !behind && self.facts.ordered && strict {
+                run.keep_for_the_end(found);
+                continue;
             }
             return Some(found);
         }
+    }
+
+    /// When the search has come to its end: rows that turned up too late for the order, then those whose distance is not a number, then
+    /// those without one.
+    fn next_left_over(&mut self) -> Option<Match> {
+        let run = self.run.as_mut().unwrap();
+        if run.rest.is_none() {
+            run.late.sort_unstable_by(|a, b| b.order(a));
+            let rest = self.without_distance();
+            self.run.as_mut().unwrap().rest = Some(rest);
+        }
+        let run = self.run.as_mut().unwrap();
+        run.late.pop().or_else(|| run.rest.as_mut().and_then(Vec::pop))
+    }
+
+    /// Rows that match and have no distance, or none that is a number: the index does not lead to them, or does not tell. The last one first.
+    fn without_distance(&mut self) -> Vec<Match> {
+        let run = self.run.as_ref().unwrap();
+        if !self.facts.ordered || run.radius < f64::INFINITY || !run.undefined && !self.leaves_out() {
+            return Vec::new();
+        }
+        self.count_work();
+        if self.bitmap.is_some() && self.found.is_none() {
+            self.find_by_bitmap();
+        }
+        let (rows, run) = (self.rows, self.run.as_ref().unwrap());
+        let mut found = Vec::new();
+        let mut add = || {
+            // SAFETY: a row of the table is in the slot.
+            let tid = unsafe { slot_tid(&rows) };
+            if !run.emitted.contains(&tid) {
+                let row = Match::of(rows.value(), tid);
+                if run.null_query || row.lower.is_nan() {
+                    memory::push(&mut found, row);
+                }
+            }
+        };
+        match self.found.as_ref().filter(|found| !found.by_pass).and_then(|found| found.list.clone()) {
+            Some(list) => {
+                for (i, tid) in list.iter().enumerate() {
+                    if i % 256 == 0 {
+                        crate::memory::check_for_interrupts();
+                    }
+                    if matches!(rows.check(tid, false), Row::Passed(_)) {
+                        add();
+                    }
+                }
+            }
+            None => {
+                rows.all(add);
+            }
+        }
+        found.sort_unstable_by(|a, b| b.order(a));
+        found
+    }
+
+    /// Whether there may be rows that match and are not in the index.
+    fn leaves_out(&self) -> bool {
+        let left_out = Info::of(self.index).meta.left_out;
+        left_out & !if self.facts.has_vector { page::LEFT_OUT_NULL } else { 0 } != 0
+    }
+
+    /// Looks for more rows than those returned.
+    fn grow(&mut self) {
+        let run = self.run.as_mut().unwrap();
+        let goal = run.goal.saturating_mul(if self.offset > 0 { PAGES_GROWTH } else { 2 });
+        if !run.searches && !run.mode.has_read_all() {
+            run.goal = goal;
+            self.search_anew();
+            self.begin_search();
+        }
+        self.settle(goal);
     }
 
     /// Starts a run: evaluates the query, looks for the first rows. False when there can be none.
@@ -572,13 +748,34 @@ impl Execution {
                 searches: false,
                 counted: Work::default(),
                 emitted: Returned::default(),
+                first: VecDeque::new(),
+                late: Vec::new(),
+                undefined: false,
+                rest: None,
+                page: None,
+                range: None,
             });
-            if self.facts.strategy == Strategy::Bitmap {
+            let plain = self.rows.qual.is_null() && self.facts.ordered && self.facts.limit.is_some();
+            let in_range = !self.expressions.radii.is_empty() && radius < f64::INFINITY;
+            if in_range
+                && self.facts.strategy != Strategy::Bitmap
+                && (self.all || self.facts.limit.is_none() || !self.facts.ordered)
+            {
+                self.begin_range(false);
+                if self.facts.ordered {
+                    self.take_range();
+                }
+            } else if self.all && self.facts.ordered && !query_null {
+                self.take_all();
+            } else if self.facts.strategy == Strategy::Bitmap {
                 self.use_bitmap();
+                self.settle(k);
+            } else if plain && !query_null {
+                self.first_rows(k);
             } else {
                 self.begin_search();
+                self.settle(k);
             }
-            self.settle(k);
         }
         true
     }
@@ -662,6 +859,150 @@ impl Execution {
         self.model.expect("open")
     }
 
+    /// Prepares to find the rows within the radius, all of them: in the lists of the index, or by reading the table if that is expected to be
+    /// quicker. `likely`: see [`Search::go_through`].
+    fn begin_range(&mut self, likely: bool) {
+        let (model, qual) = (self.model(), self.facts.qual_micros);
+        let run = self.run.as_mut().unwrap();
+        run.searches = true;
+        let radius = run.radius;
+        let search = self.search();
+        search.go_through(radius, likely);
+        let within = search.share_within() * self.facts.rows;
+        let forced = options::vector_scan_strategy().is_some();
+        let by_lists = likely || forced || model.through(within, qual) <= model.table(qual);
+        let range = if by_lists { Range::Lists(Vec::new()) } else { Range::Table(self.rows.begin_all()) };
+        let run = self.run.as_mut().unwrap();
+        run.mode = if by_lists { Mode::Range } else { Mode::Pass };
+        run.range = Some(range);
+    }
+
+    /// Puts the next row within the radius into the slot, in no order.
+    fn next_in_range(&mut self) -> bool {
+        loop {
+            let run = self.run.as_mut().unwrap();
+            match run.range.as_mut().expect("a range") {
+                Range::Table(scan) => {
+                    let (mut seen, mut removed) = (0, 0);
+                    let found = self.rows.next_of_all(*scan, &mut seen, &mut removed);
+                    run.fetched += seen;
+                    self.count_removed(removed);
+                    return found;
+                }
+                Range::Lists(found) => {
+                    let Some(row) = found.pop() else {
+                        let mut found = std::mem::take(found);
+                        let more = self.search().next_within(&mut found);
+                        // In the order of the table: neighbours share pages.
+                        found.sort_unstable_by_key(|row| std::cmp::Reverse(row.tid));
+                        self.run.as_mut().unwrap().range = Some(Range::Lists(found));
+                        if !more {
+                            return false;
+                        }
+                        continue;
+                    };
+                    run.fetched += 1;
+                    match self.rows.check(row.tid, row.upper < run.radius) {
+                        Row::Passed(tid) if run.emitted.insert(tid) => return true,
+                        Row::Removed => self.count_removed(1),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Collects all rows within the radius.
+    fn take_range(&mut self) {
+        while self.next_in_range() {
+            // SAFETY: a row of the table is in the slot.
+            let tid = unsafe { slot_tid(&self.rows) };
+            let value = self.rows.value();
+            self.run.as_mut().unwrap().matches.add(Match::of(value, tid));
+        }
+        let run = self.run.as_mut().unwrap();
+        (run.exhausted, run.goal) = (true, UNKNOWN_LIMIT as usize);
+    }
+
+    /// Fewer rows than wanted have been found within the radius: looks at all lists.
+    fn complete_range(&mut self) {
+        self.search_anew();
+        self.run.as_mut().unwrap().matches.clear();
+        self.begin_range(true);
+        self.take_range();
+    }
+
+    /// All rows that match, in order.
+    fn take_all(&mut self) {
+        let (model, facts) = (self.model(), self.facts);
+        let run = self.run.as_mut().unwrap();
+        run.goal = UNKNOWN_LIMIT as usize;
+        let rest = (facts.share * facts.rows / facts.matching.max(1.0)).min(1.0);
+        let by_bitmap = facts.bitmap_micros + model.read_all(facts.matching, rest, facts.qual_micros).micros;
+        if self.bitmap.is_some() && by_bitmap < facts.pass_micros {
+            self.find_by_bitmap();
+            self.read_all();
+        } else {
+            self.pass(true);
+        }
+    }
+
+    /// The first `k` rows of a search without conditions: just those that a plain scan of the index would give, which the pages of the
+    /// same order may have begun with. So this does what PostgreSQL's node for index scans does (`IndexNextWithReorder`), with
+    /// its queue, on which the order of equal distances depends.
+    fn first_rows(&mut self, k: usize) {
+        self.run.as_mut().unwrap().goal = k;
+        let search = self.search();
+        search.expect(k);
+        let mut queue = Queue::new();
+        let mut first = VecDeque::new();
+        let mut bound = f64::NEG_INFINITY;
+        let (mut ended, mut fetched) = (false, 0);
+        while first.len() < k {
+            if let Some(nearest) = queue.first() {
+                if ended || !is_above(nearest, bound) {
+                    first.push_back(queue.pop());
+                    continue;
+                }
+            } else if ended {
+                break;
+            }
+            let Some(row) = search.next_row() else {
+                ended = true;
+                continue;
+            };
+            fetched += 1;
+            let Row::Passed(tid) = self.rows.check(row.tid, true) else { continue };
+            bound = search.query.operator.order_value(row.bound, search.query.underflow);
+            let distance = if row.placed { Some(bound) } else { self.rows.distance() };
+            let Some(distance) = distance else {
+                self.run.as_mut().unwrap().undefined = true;
+                continue;
+            };
+            let found = Match { lower: distance, upper: distance, exact: !row.placed, tid };
+            if distance != bound || queue.first().is_some_and(|nearest| is_above(distance, nearest)) {
+                queue.push(found);
+            } else {
+                first.push_back(found);
+            }
+        }
+        let run = self.run.as_mut().unwrap();
+        (run.first, run.fetched, run.searches) = (first, fetched, true);
+        self.count_work();
+        self.run.as_mut().unwrap().searches = false;
+    }
+
+    /// Makes room for another search.
+    fn search_anew(&mut self) {
+        self.count_work();
+        // SAFETY: the same keys as before: the query has been copied into them.
+        unsafe {
+            let key = (*self.rows.scan).orderByData;
+            pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
+        }
+        self.run.as_mut().unwrap().counted = Work::default();
+    }
+
     /// Starts a new search.
     fn begin_search(&mut self) {
         // Of all rows those that the search is restricted to, and of these those that match.
@@ -672,17 +1013,14 @@ impl Execution {
             Mode::RestrictedByPass => (self.matching() / self.facts.rows, 1.0),
             _ => (self.facts.index_share, self.facts.share / self.facts.index_share),
         };
-        let k = self.first_goal() as f64;
+        let k = self.first_goal().max(self.run.as_ref().unwrap().goal) as f64;
         let (model, facts, other) = (self.model(), self.facts, self.alternative());
         let search = self.search();
         search.expect_share(restricted);
         let run = self.run.as_mut().unwrap();
         run.searches = true;
         (run.looked_at, run.fetched, run.passed) = (0, 0, 0);
-        if run.radius < f64::INFINITY && self.facts.limit.is_none() {
-            search.drive_within(run.radius);
-            run.aimed = u64::MAX;
-        } else {
+        {
             let mut goal = Model::goal(k / share.clamp(1e-9, 1.0)).min(self.facts.rows.max(1.0)).min(MOST_FIRST);
             // A search that is not expected to pay goes no farther at first than it may.
             if run.mode == Mode::Inline && !run.null_query {
@@ -717,7 +1055,11 @@ impl Execution {
                     return;
                 }
                 Next::Row(rest) | Next::Farther(rest) if rest > run.radius => {
-                    run.exhausted = true;
+                    if (run.returned + run.matches.found()) < goal {
+                        self.complete_range();
+                    } else {
+                        run.exhausted = true;
+                    }
                     return;
                 }
                 Next::Row(rest) | Next::Farther(rest) if reach < f64::INFINITY && rest >= reach => return,
@@ -835,7 +1177,7 @@ impl Execution {
                 }
                 false
             }
-            Mode::ReadAll | Mode::Pass => true,
+            Mode::ReadAll | Mode::Pass | Mode::Range => true,
         }
     }
 
@@ -872,11 +1214,20 @@ impl Execution {
 
     /// Has the other indexes find the rows, unless they have; then searches among these, or reads them all if they are few.
     fn use_bitmap(&mut self) {
-        let Some(bitmap) = self.bitmap else {
+        if self.bitmap.is_none() {
             self.begin_search();
             return;
-        };
-        if self.found.is_none() {
+        }
+        self.find_by_bitmap();
+        let rest = (self.facts.share * self.facts.rows / self.matching()).min(1.0);
+        self.search_or_read_all(Mode::Restricted, rest);
+    }
+
+    /// Has the other indexes find the rows, unless something has.
+    fn find_by_bitmap(&mut self) {
+        if let Some(bitmap) = self.bitmap
+            && self.found.is_none()
+        {
             // SAFETY: a bitmap's plan node, which returns a TIDBitmap.
             let list = unsafe {
                 let tids = pg_sys::MultiExecProcNode(bitmap).cast::<pg_sys::TIDBitmap>();
@@ -886,8 +1237,6 @@ impl Execution {
             };
             self.found = Some(Known { rows: list.rows, list: Some(Rc::new(list)), set: None, by_pass: false });
         }
-        let rest = (self.facts.share * self.facts.rows / self.matching()).min(1.0);
-        self.search_or_read_all(Mode::Restricted, rest);
     }
 
     /// Goes on with what has been found, of which a share of `rest` passes: reads all, if that costs less than a search.
@@ -899,7 +1248,8 @@ impl Execution {
         let search = model.restricted(k, matching, rest, qual).micros;
         let all = model.read_all(matching, rest, qual).micros;
         let found = self.found.as_ref().unwrap();
-        if all <= search && found.list.is_some() && !run.null_query {
+        // A range is to be complete.
+        if (all <= search || run.radius < f64::INFINITY) && found.list.is_some() && !run.null_query {
             self.read_all();
         } else {
             self.search_among(mode);
@@ -913,15 +1263,9 @@ impl Execution {
         let list = &found.list;
         let set =
             found.set.get_or_insert_with(|| Rc::new(list.as_ref().expect("a list or a set").to_set(pages))).clone();
-        self.count_work();
-        // SAFETY: the same keys as before: the query has been copied into them.
-        unsafe {
-            let key = (*self.rows.scan).orderByData;
-            pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
-        }
+        self.search_anew();
         self.search().restrict_rows(Box::new(move |block, slots| set.among(block, slots)));
         let run = self.run.as_mut().unwrap();
-        run.counted = Work::default();
         run.mode = mode;
         run.matches.clear();
         run.matches.want(run.goal.saturating_sub(run.returned));
@@ -933,6 +1277,7 @@ impl Execution {
         self.count_work();
         let rows = self.rows;
         let list = self.found.as_ref().and_then(|found| found.list.clone()).expect("a list");
+        let strict = self.is_strict();
         let run = self.run.as_mut().unwrap();
         run.mode = Mode::ReadAll;
         let mut nearby = run.nearby();
@@ -943,7 +1288,7 @@ impl Execution {
             }
             run.fetched += 1;
             match rows.check(tid, false) {
-                Row::Passed(tid) => run.offer(&rows, &mut nearby, tid),
+                Row::Passed(tid) => run.offer(&rows, &mut nearby, tid, strict),
                 Row::Removed => removed += 1,
                 Row::Invisible | Row::Dead => {}
             }
@@ -971,6 +1316,7 @@ impl Execution {
         let mut set = TidSet::for_table(if all { 0 } else { blocks });
         let mut list = Some(TidList::default());
         let mut passed = 0_u64;
+        let strict = self.is_strict();
         let run = self.run.as_mut().unwrap();
         run.mode = Mode::Pass;
         let mut nearby = run.nearby();
@@ -979,7 +1325,7 @@ impl Execution {
             // SAFETY: a row of the table is in the slot.
             let (tid, in_index) = unsafe { (Tid::from_item(&(*rows.slot).tts_tid), rows.tid_in_index()) };
             if at_once {
-                run.offer(&rows, &mut nearby, tid);
+                run.offer(&rows, &mut nearby, tid, strict);
                 at_once = all || passed as f64 <= 2.0 * few;
             }
             if all {
@@ -1017,7 +1363,7 @@ impl Execution {
     fn count_work(&mut self) {
         let Some(run) = &mut self.run else { return };
         self.totals.fetched += std::mem::take(&mut run.fetched);
-        if run.searches && !run.mode.has_read_all() {
+        if run.searches && (!run.mode.has_read_all() || run.mode == Mode::Range) {
             // SAFETY: the scan is open while there is a run.
             let work = unsafe { scan::driven_search(self.rows.scan).work };
             let counted = std::mem::replace(&mut run.counted, work);
@@ -1032,6 +1378,10 @@ impl Execution {
     /// Ends the run.
     fn finish_run(&mut self) {
         self.count_work();
+        if let Some(Run { range: Some(Range::Table(scan)), .. }) = &self.run {
+            // SAFETY: begun by this run.
+            unsafe { pg_sys::table_endscan(*scan) };
+        }
         if let Some(run) = self.run.take() {
             self.totals.count(run.mode);
         }
@@ -1053,6 +1403,86 @@ impl Execution {
     }
 }
 
+/// The TID of the row in the slot.
+///
+/// # Safety
+/// There is one.
+unsafe fn slot_tid(rows: &Rows) -> Tid {
+    // SAFETY: by contract.
+    unsafe { Tid::from_item(&(*rows.slot).tts_tid) }
+}
+
+/// Whether one distance is greater than another, as PostgreSQL compares them: NaN is the greatest.
+fn is_above(a: f64, b: f64) -> bool {
+    a > b || a.is_nan() && !b.is_nan()
+}
+
+/// Rows that wait until none can come that is nearer: PostgreSQL's heap, as its own index scans have it.
+struct Queue {
+    heap: *mut pg_sys::pairingheap,
+    /// They stay where they are.
+    #[allow(clippy::vec_box, reason = "the heap points to them")]
+    waiting: Vec<Box<Waiting>>,
+}
+
+#[repr(C)]
+struct Waiting {
+    node: pg_sys::pairingheap_node,
+    row: Match,
+}
+
+impl Queue {
+    fn new() -> Queue {
+        // SAFETY: allocates in the current memory context.
+        let heap = unsafe { pg_sys::pairingheap_allocate(Some(nearer_first), std::ptr::null_mut()) };
+        Queue { heap, waiting: Vec::new() }
+    }
+
+    fn push(&mut self, row: Match) {
+        let mut waiting = Box::new(Waiting { node: pg_sys::pairingheap_node::default(), row });
+        // SAFETY: the heap refers to the node, which stays in its place as long as the heap is used.
+        unsafe { pg_sys::pairingheap_add(self.heap, &mut waiting.node) };
+        memory::push(&mut self.waiting, waiting);
+    }
+
+    /// The distance of the nearest.
+    fn first(&self) -> Option<f64> {
+        // SAFETY: nodes are the beginnings of what `push` has added.
+        unsafe {
+            let root = (*self.heap).ph_root;
+            (!root.is_null()).then(|| (*root.cast::<Waiting>()).row.lower)
+        }
+    }
+
+    /// Takes the nearest; there is one.
+    fn pop(&mut self) -> Match {
+        // SAFETY: as in `first`.
+        unsafe { (*pg_sys::pairingheap_remove_first(self.heap).cast::<Waiting>()).row }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: made by `new`.
+            unsafe { pg_sys::pairingheap_free(self.heap) };
+        }
+    }
+}
+
+/// Compares two nodes of a [`Queue`]: the nearer is the greater.
+unsafe extern "C-unwind" fn nearer_first(
+    a: *const pg_sys::pairingheap_node,
+    b: *const pg_sys::pairingheap_node,
+    _arg: *mut std::ffi::c_void,
+) -> std::ffi::c_int {
+    // SAFETY: nodes of the heap, which are the beginnings of what `push` has added.
+    let (a, b) = unsafe { ((*a.cast::<Waiting>()).row.lower, (*b.cast::<Waiting>()).row.lower) };
+    i32::from(is_above(b, a)) - i32::from(is_above(a, b))
+}
+
+/// The search for the page behind an OFFSET goes on for so many times as many rows as the search before.
+const PAGES_GROWTH: usize = 4;
 /// Rows of a pass whose distances are computed at least.
 const MIN_FEW: f64 = 32.0;
 /// Candidates that the first lists are chosen for at most.

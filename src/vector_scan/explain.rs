@@ -62,6 +62,7 @@ fn searches(totals: &Totals) -> String {
         ("all rows of the bitmap", totals.read_all),
         ("restricted to what a pass over the table found", totals.restricted_by_pass),
         ("all rows of the table", totals.pass),
+        ("all lists, for a range", totals.range),
     ];
     let parts: Vec<String> = kinds.iter().filter(|k| k.1 > 0).map(|(name, n)| format!("{n} {name}")).collect();
     if parts.is_empty() { "0".into() } else { parts.join(", ") }

@@ -17,7 +17,7 @@ mod plan;
 mod rows;
 mod tids;
 
-pub use exec::expect;
+pub use exec::{expect, expect_all};
 pub use path::is_ordered;
 use pgrx::prelude::*;
 

@@ -1,11 +1,13 @@
 //! The planner's hook: finds scans that a vector scan could answer, and offers it with its cost.
 
 use super::Strategy;
-use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, with_chance, with_try};
+use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, WORTH, with_chance, with_try};
 use super::plan::{self, Expressions, Facts, nodes};
 use crate::hook::Previous;
 use crate::index::cost::Filter;
 use crate::index::meta::Info;
+use crate::index::page;
+use crate::index::scan;
 use crate::index::{compat, method, options, pgvector};
 use pgrx::prelude::*;
 
@@ -19,6 +21,9 @@ const SHARE_IN_RANGE: f64 = 0.0005;
 const A_LITTLE: f64 = 1.02;
 /// Rows expected to be wanted when there is no LIMIT that the planner knows.
 pub const UNKNOWN_LIMIT: f64 = 10.0;
+
+/// Share of the rows that is expected in a range that is not known yet.
+const UNKNOWN_RANGE: f64 = 0.01;
 
 static PREVIOUS: Previous<SetRelPathlist> = Previous::new();
 
@@ -46,40 +51,44 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
     // SAFETY: PostgreSQL's arguments.
     unsafe {
         PREVIOUS.call(|previous| previous(root, rel, rti, rte));
-        if (*rel).indexlist.is_null()
-            || !options::vector_scan()
-            || !pg_sys::enable_indexscan
-            || !is_plain_table(rel, rte)
-            || pg_sys::is_dummy_rel(rel)
-        {
+        if (*rel).indexlist.is_null() || !is_table(rel, rte) || pg_sys::is_dummy_rel(rel) {
             return;
         }
+        let mut ours = false;
         for index in nodes::<pg_sys::IndexOptInfo>((*rel).indexlist) {
-            if !method::is_ours_to_plan(index)
-                || (*index).hypothetical
-                || (*index).pages == 0
-                || !(*index).indpred.is_null() && !(*index).predOK
-            {
+            if !method::is_ours_to_plan(index) || (*index).hypothetical || (*index).pages == 0 {
                 continue;
             }
+            ours = true;
             let offer = Offer { root, rel, rte, index };
-            if !offer.wants_null() {
+            let can = options::vector_scan()
+                && pg_sys::enable_indexscan
+                && (*rte).tablesample.is_null()
+                && (*rel).lateral_relids.is_null()
+                && ((*index).indpred.is_null() || (*index).predOK);
+            if can && !offer.wants_null() {
                 offer.all();
             }
+            if !offer.plain_scan_is_right() {
+                offer.remove_plain_scans();
+            }
+        }
+        // PostgreSQL drops paths that cost more than one which was removed here.
+        if ours && !nodes::<pg_sys::Path>((*rel).pathlist).iter().any(|path| (**path).param_info.is_null()) {
+            let scan = pg_sys::create_seqscan_path(root, rel, (*rel).lateral_relids, 0);
+            pg_sys::add_path(rel, scan);
         }
     }
 }
 
 /// A table or a partition (or materialized view) that is scanned by itself.
-unsafe fn is_plain_table(rel: *mut pg_sys::RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> bool {
+unsafe fn is_table(rel: *mut pg_sys::RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> bool {
     // SAFETY: the planner's nodes.
     unsafe {
         ((*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
             || (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_OTHER_MEMBER_REL)
             && (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
             && !(*rte).inh
-            && (*rte).tablesample.is_null()
-            && (*rel).lateral_relids.is_null()
     }
 }
 
@@ -105,16 +114,14 @@ impl Offer {
         // SAFETY: the planner's nodes.
         unsafe {
             let ranges: Vec<Range> = self.clauses().into_iter().filter_map(|clause| self.range(clause)).collect();
-            let ordered = self.order();
+            let ordered = if self.order_is_the_statements() { self.order() } else { None };
             if let Some((distance, pathkeys)) = &ordered {
                 let ranges: Vec<&Range> =
                     ranges.iter().filter(|r| same(r.distance.expression, distance.expression)).collect();
                 let conditions = self.conditions();
-                if self
-                    .clauses()
-                    .into_iter()
-                    .any(|clause| !self.is_null_test(clause, pg_sys::NullTestType::IS_NOT_NULL))
-                {
+                // Without other conditions a plain scan does as well, where it may be taken.
+                let is_other = |clause| !self.is_null_test(clause, pg_sys::NullTestType::IS_NOT_NULL);
+                if self.clauses().into_iter().any(is_other) || !self.plain_scan_is_right() {
                     self.offer(distance, &ranges, *pathkeys, conditions);
                 }
             }
@@ -131,21 +138,101 @@ impl Offer {
         }
     }
 
+    /// Whether a plain scan of the index in order gives the right answer. It gives the rows of the index, as many as a LIMIT asks for: so
+    /// there must be one, and no row that is not in the index. Pages of an order (LIMIT with OFFSET) have to fit together, and some of
+    /// PostgreSQL's versions forget the system columns of rows that an index scan puts in order.
+    unsafe fn plain_scan_is_right(&self) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let (root, parse) = (&*self.root, &*(*self.root).parse);
+            root.limit_tuples > 0.0
+                && parse.limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
+                && constant(parse.limitOffset).is_some_and(|offset| offset.unwrap_or(0) == 0)
+                && !self.needs_system_columns()
+                && self.left_out() == 0
+        }
+    }
+
+    /// Whether the order that is asked for is that of ORDER BY. What steps that group or join make of rows that turn up late would be
+    /// wrong; and WITH TIES asks for all ties.
+    unsafe fn order_is_the_statements(&self) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let (root, parse) = (&*self.root, &*(*self.root).parse);
+            let has_limit = root.tuple_fraction >= 1.0;
+            parse.limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
+                && parse.groupClause.is_null()
+                && parse.groupingSets.is_null()
+                && !parse.hasAggs
+                && (has_limit || parse.distinctClause.is_null() && !parse.hasWindowFuncs)
+        }
+    }
+
+    /// Whether something above the scan needs `ctid` (row locks do) or another system column.
+    unsafe fn needs_system_columns(&self) -> bool {
+        // SAFETY: `attr_needed` has a place for each column from `min_attr` on.
+        unsafe {
+            let rel = &*self.rel;
+            (rel.min_attr..0).any(|column| !(*rel.attr_needed.add((column - rel.min_attr) as usize)).is_null())
+        }
+    }
+
+    /// Rows that the WHERE clause does not exclude and that may not be in the index: flags of [`page::Meta::left_out`].
+    unsafe fn left_out(&self) -> u32 {
+        // SAFETY: the planner has the table and its indexes locked.
+        unsafe {
+            let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
+            let left_out = Info::to_plan(index).map_or(u32::MAX, |info| info.meta.left_out);
+            pg_sys::index_close(index, pg_sys::NoLock as i32);
+            if self.excludes_null() { left_out & !page::LEFT_OUT_NULL } else { left_out }
+        }
+    }
+
+    /// Whether the WHERE clause excludes rows without a vector.
+    unsafe fn excludes_null(&self) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let clauses = nodes::<pg_sys::RestrictInfo>((*self.rel).baserestrictinfo);
+            clauses.into_iter().any(|clause| self.tests_null((*clause).clause, pg_sys::NullTestType::IS_NOT_NULL))
+        }
+    }
+
+    /// Whether an expression is such a test of the index's column.
+    unsafe fn tests_null(&self, expression: *mut pg_sys::Expr, kind: pg_sys::NullTestType::Type) -> bool {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let test = expression.cast::<pg_sys::NullTest>();
+            pgrx::is_a(test.cast(), pg_sys::NodeTag::T_NullTest)
+                && (*test).nulltesttype == kind
+                && pg_sys::match_index_to_operand((*test).arg.cast(), 0, self.index)
+        }
+    }
+
+    /// Rows that the statement's LIMIT asks for, its OFFSET left out: so all pages of an order are planned alike.
+    unsafe fn limit(&self) -> Option<f64> {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let root = &*self.root;
+            let count = constant((*root.parse).limitCount).flatten().filter(|&count| count > 0);
+            match count {
+                Some(count) if root.limit_tuples > 0.0 => Some(count as f64),
+                _ if root.limit_tuples > 0.0 => Some(root.limit_tuples),
+                _ if root.tuple_fraction >= 1.0 => Some(root.tuple_fraction),
+                _ => None,
+            }
+        }
+    }
+
     /// Whether the WHERE clause asks for rows without a vector, which are not in the index.
     unsafe fn wants_null(&self) -> bool {
         // SAFETY: the planner's nodes.
         unsafe { self.clauses().into_iter().any(|clause| self.is_null_test(clause, pg_sys::NullTestType::IS_NULL)) }
     }
 
-    /// Whether a clause asks for vectors that are NULL, or that are not, which all in the index are.
+    /// Whether a clause is such a test of the index's column, see [`Offer::tests_null`].
     unsafe fn is_null_test(&self, clause: *mut pg_sys::RestrictInfo, kind: pg_sys::NullTestType::Type) -> bool {
         // SAFETY: the planner's nodes.
-        unsafe {
-            let test = (*clause).clause.cast::<pg_sys::NullTest>();
-            pgrx::is_a(test.cast(), pg_sys::NodeTag::T_NullTest)
-                && (*test).nulltesttype == kind
-                && pg_sys::match_index_to_operand((*test).arg.cast(), 0, self.index)
-        }
+        unsafe { self.tests_null((*clause).clause, kind) }
     }
 
     /// WHERE clauses that have to be evaluated for each row: not those that a partial index implies.
@@ -256,6 +343,11 @@ impl Offer {
         unsafe {
             let (root, rel) = (self.root, self.rel);
             let ordered = !pathkeys.is_null();
+            let is_cut_short = ordered && self.limit().is_some();
+            if !(ranges.is_empty() || is_cut_short) {
+                self.offer_range(distance, ranges, pathkeys);
+                return;
+            }
             let range_clauses: Vec<*mut pg_sys::RestrictInfo> = ranges.iter().map(|r| r.clause).collect();
             let others: Vec<*mut pg_sys::RestrictInfo> =
                 self.clauses().into_iter().filter(|c| !range_clauses.contains(c)).collect();
@@ -267,8 +359,7 @@ impl Offer {
             pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
             let qual_micros = qual.per_tuple / UNITS_PER_MICROSECOND;
             let in_range = (!ranges.is_empty()).then(|| LEAST_IN_RANGE.max(rows * SHARE_IN_RANGE).min(rows));
-            let limit = ((*root).limit_tuples > 0.0 && (ordered || (*root).query_pathkeys.is_null()))
-                .then_some((*root).limit_tuples);
+            let limit = if ordered || (*root).query_pathkeys.is_null() { self.limit() } else { None };
             let within = in_range.map(|n| (n * share).max(1.0));
             let k = match (limit, within) {
                 (Some(k), Some(n)) => k.min(n),
@@ -310,6 +401,7 @@ impl Offer {
                 ordered,
                 in_range,
                 index_share,
+                has_vector: self.excludes_null() || !ranges.is_empty(),
                 lists_read: conditions.map_or(1.0, |path| Filter::of_path(root, path).lists_read(rows / model.lists)),
             };
             // What the caches hold costs no more than processor time.
@@ -413,6 +505,114 @@ impl Offer {
                 self.remove_plain_scans();
             }
             pg_sys::add_path(rel, path.into_pg().cast());
+        }
+    }
+
+    /// Adds a path for all rows within a distance, where that is expected to be quicker than PostgreSQL's own plan.
+    unsafe fn offer_range(&self, distance: &Distance, ranges: &[&Range], pathkeys: *mut pg_sys::List) {
+        // SAFETY: the planner's nodes; what is made here lives in the planner's memory.
+        unsafe {
+            let (root, rel) = (self.root, self.rel);
+            let rows = (*self.index).tuples.max(1.0);
+            let Some(model) = self.model(rows) else { return };
+            let Some(Sorted { path: cheapest, rows: found, .. }) = self.sorted(1.0, 0.0) else { return };
+            let mut qual = pg_sys::QualCost::default();
+            pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
+            let qual_micros = qual.per_tuple / UNITS_PER_MICROSECOND;
+            // What the planner cannot know, the node finds out before it begins; then it reads the table if that is better.
+            let within = rows * self.share_within(distance, ranges).unwrap_or(UNKNOWN_RANGE);
+            let ours = model.through(within, qual_micros);
+            let theirs = match (*cheapest).type_ {
+                pg_sys::NodeTag::T_IndexPath | pg_sys::NodeTag::T_BitmapHeapPath => {
+                    sorted_by(&model, cheapest, qual_micros)
+                }
+                _ => model.table(qual_micros),
+            };
+            let forced = options::vector_scan_strategy().is_some();
+            if ours > WORTH * theirs && !forced {
+                return;
+            }
+            let range_clauses: Vec<*mut pg_sys::RestrictInfo> = ranges.iter().map(|r| r.clause).collect();
+            let facts = Facts {
+                index: (*self.index).indexoid,
+                strategy: Strategy::Inline,
+                limit: None,
+                share: 1.0,
+                matching: rows,
+                bitmap_micros: 0.0,
+                qual_micros,
+                pass_micros: model.table(qual_micros),
+                rows,
+                pages: f64::from((*rel).pages),
+                toasted: model.toasted,
+                ordered: !pathkeys.is_null(),
+                in_range: Some(within.max(1.0)),
+                index_share: 1.0,
+                has_vector: true,
+                lists_read: 1.0,
+            };
+            let expressions = Expressions {
+                distance: distance.expression,
+                query: distance.query,
+                radii: ranges.iter().map(|r| r.radius).collect(),
+                conditions: std::ptr::null_mut(),
+                conditions_written: std::ptr::null_mut(),
+                all: std::ptr::null_mut(),
+            };
+            // In PostgreSQL's own measure of what it takes for its plan, so that parallel plans are weighed by it as well.
+            let mut total = (*cheapest).total_cost * (ours / theirs).min(1.0);
+            if !pathkeys.is_null() {
+                let n = (*rel).rows.max(2.0);
+                total += 2.0 * pg_sys::cpu_operator_cost * n * n.log2();
+            }
+            let mut path = pgrx::PgBox::<pg_sys::CustomPath>::alloc_node(pg_sys::NodeTag::T_CustomPath);
+            path.path.pathtype = pg_sys::NodeTag::T_CustomScan;
+            path.path.parent = rel;
+            path.path.pathtarget = (*rel).reltarget;
+            path.path.parallel_safe = (*rel).consider_parallel;
+            path.path.rows = (*cheapest).rows.max(found.min(1.0));
+            let startup = if pathkeys.is_null() { units_of(model.least()) } else { total };
+            (path.path.startup_cost, path.path.total_cost) =
+                if forced { (0.0, 0.0) } else { (startup.min(total), total) };
+            path.path.pathkeys = pathkeys;
+            #[cfg(not(feature = "pg14"))]
+            {
+                path.flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+            }
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
+            path.methods = &PATH_METHODS.0;
+            pg_sys::add_path(rel, path.into_pg().cast());
+        }
+    }
+
+    /// About which share of the rows is within distance ranges, by the index; None where the query or all of the radii are not known yet.
+    unsafe fn share_within(&self, distance: &Distance, ranges: &[&Range]) -> Option<f64> {
+        // SAFETY: the planner's nodes; the index is locked, a value is of the type that its operator takes.
+        unsafe {
+            let query = self.known(distance.query)?;
+            let radius = ranges
+                .iter()
+                .filter_map(|range| self.known(range.radius))
+                .map(|radius| f64::from_bits(radius.value() as u64))
+                .filter(|radius| !radius.is_nan())
+                .min_by(f64::total_cmp)?;
+            let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
+            let share = scan::share_within(index, query, radius);
+            pg_sys::index_close(index, pg_sys::NoLock as i32);
+            share
+        }
+    }
+
+    /// The value of an expression, if the planner knows it and it is not NULL.
+    unsafe fn known(&self, expression: *mut pg_sys::Expr) -> Option<pg_sys::Datum> {
+        // SAFETY: the planner's nodes.
+        unsafe {
+            let value = pg_sys::estimate_expression_value(self.root, expression.cast());
+            if !pgrx::is_a(value, pg_sys::NodeTag::T_Const) {
+                return None;
+            }
+            let value = &*value.cast::<pg_sys::Const>();
+            (!value.constisnull).then_some(value.constvalue)
         }
     }
 
@@ -538,6 +738,11 @@ impl Offer {
     }
 }
 
+/// Microseconds in the planner's unit.
+fn units_of(micros: f64) -> f64 {
+    micros * UNITS_PER_MICROSECOND
+}
+
 /// PostgreSQL's own plan: rows in no order, and a sort above.
 struct Sorted {
     path: *mut pg_sys::Path,
@@ -583,6 +788,24 @@ unsafe fn copy<T>(node: *mut T) -> *mut T {
         let new: *mut T = pg_sys::palloc(size_of::<T>()).cast();
         std::ptr::copy_nonoverlapping(node, new, 1);
         new
+    }
+}
+
+/// The value of a constant int8, or of none; None for another expression.
+///
+/// # Safety
+/// An expression, or null.
+unsafe fn constant(expression: *mut pg_sys::Node) -> Option<Option<i64>> {
+    // SAFETY: by contract; a node is what its tag says.
+    unsafe {
+        match expression.as_ref() {
+            None => Some(None),
+            Some(node) if node.type_ == pg_sys::NodeTag::T_Const => {
+                let value = &*expression.cast::<pg_sys::Const>();
+                Some((!value.constisnull).then(|| value.constvalue.value() as i64))
+            }
+            Some(_) => None,
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Facts {
     pub index_share: f64,
     /// Share of the lists that these conditions do not exclude.
     pub lists_read: f64,
+    /// The WHERE clause excludes rows without a vector.
+    pub has_vector: bool,
 }
 
 impl Facts {
@@ -69,7 +71,7 @@ impl Facts {
 }
 
 /// How many numbers [`Facts`] are.
-const FACTS: usize = 15;
+const FACTS: usize = 16;
 
 impl Facts {
     fn to_numbers(self) -> [f64; FACTS] {
@@ -89,6 +91,7 @@ impl Facts {
             self.in_range.unwrap_or(-1.0),
             self.index_share,
             self.lists_read,
+            f64::from(u8::from(self.has_vector)),
         ]
     }
 
@@ -110,6 +113,7 @@ impl Facts {
             in_range: optional(n[12]),
             index_share: n[13],
             lists_read: n[14],
+            has_vector: n[15] != 0.0,
         }
     }
 

@@ -96,6 +96,11 @@ impl Rows {
     /// Distance of the row in the slot. None: NULL. What is not a number is the positive NaN, which `total_cmp` puts last, as
     /// PostgreSQL does.
     pub fn distance(&self) -> Option<f64> {
+        self.value()
+    }
+
+    /// Value of the ORDER BY operator for the row in the slot. None: NULL.
+    pub fn value(&self) -> Option<f64> {
         // SAFETY: a row is in the slot by the caller's order of calls; else the expression meets an empty slot, and
         // PostgreSQL raises an error.
         unsafe {
@@ -142,6 +147,42 @@ impl Rows {
                 let fetch = (*(*table).rd_tableam).tuple_fetch_row_version.unwrap_unchecked();
                 fetch(table, &mut item, (*self.scan).xs_snapshot, self.slot)
             })
+        }
+    }
+
+    /// Begins to read the whole table, row by row.
+    pub fn begin_all(&self) -> pg_sys::TableScanDesc {
+        // SAFETY: the index scan has the table open; after an ERROR the transaction's abort releases the new scan.
+        unsafe { pg_sys::table_beginscan((*self.scan).heapRelation, (*self.scan).xs_snapshot, 0, std::ptr::null_mut()) }
+    }
+
+    /// Puts the next row that passes the WHERE clause into the slot; false at the end. Counts those that do not pass.
+    pub fn next_of_all(&self, scan: pg_sys::TableScanDesc, seen: &mut u64, removed: &mut u64) -> bool {
+        // SAFETY: as in `check`; `begin_all` has made the scan.
+        unsafe {
+            let table = (*self.scan).heapRelation;
+            let next = (*(*table).rd_tableam).scan_getnextslot.expect("a table access method has it");
+            loop {
+                crate::memory::check_for_interrupts();
+                let found = pg_guard_ffi_boundary(|| {
+                    for _ in 0..ROWS_IN_GUARD {
+                        if !next(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                            return Pass::End;
+                        }
+                        *seen += 1;
+                        if self.passes(self.qual) {
+                            return Pass::Row;
+                        }
+                        *removed += 1;
+                    }
+                    Pass::Nothing
+                });
+                match found {
+                    Pass::Row => return true,
+                    Pass::Nothing => {}
+                    Pass::End => return false,
+                }
+            }
         }
     }
 

@@ -14,7 +14,8 @@ import numpy as np
 import psycopg
 from pgvector.psycopg import register_vector
 
-from harness.search import COSINE, IP, L2, Metric, as_type, assert_in_order, clustered, make_index, make_table
+from harness.search import (COSINE, IP, L2, TO_THE_END, Metric, as_type, assert_in_order, clustered, make_index,
+                            make_table)
 
 POOL, POOL_SEED = 4, 77  # the pool has so many times the rows that a table has
 ALL_LISTS = 1_000_000
@@ -49,7 +50,7 @@ class Shape:
     def statement(self, query, limit=None, where=""):
         """The rows by the index, nearest first."""
         distance = f"embedding {self.metric.operator} %(q)b"
-        end = "" if limit is None else f"LIMIT {limit}"
+        end = f"LIMIT {TO_THE_END if limit is None else limit}"
         return (f"SELECT id, {distance} FROM {self.table} {where} ORDER BY {distance} {end}",
                 {"q": as_type(query, self.type_name)})
 

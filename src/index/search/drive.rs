@@ -3,6 +3,7 @@
 //! `relaxed_order`, each once.
 
 use super::*;
+use ann::quantize::BLOCK;
 
 /// A row that a driven search has found.
 #[derive(Clone, Copy)]
@@ -30,15 +31,6 @@ impl Search {
         assert!(!self.started);
         self.aim(goal);
         self.first_goal = self.goal;
-        self.drive();
-    }
-
-    /// Searches for the rows within a distance (the operator's): lists are due by it, as by the distance of a last result.
-    pub fn drive_within(&mut self, distance: f64) {
-        assert!(!self.started);
-        let distance = self.query.operator.in_index_unit(distance);
-        self.within = Some(distance + ROUNDING * distance.abs());
-        (self.goal, self.first_goal) = (usize::MAX / GOAL_GROWTH / 2, FIRST_GOAL);
         self.drive();
     }
 
@@ -89,10 +81,6 @@ impl Search {
         if self.is_complete() {
             return Next::End;
         }
-        // Nothing but what was out of the range has been dropped.
-        if self.within.is_some_and(|within| self.horizon >= within) {
-            return Next::Farther(f64::INFINITY);
-        }
         // A horizon of infinity: there are further lists, but no more rows in those that were due.
         let bound = if self.horizon < f32::INFINITY { self.order_bound(self.horizon) } else { f64::NEG_INFINITY };
         Next::Farther(bound)
@@ -134,12 +122,161 @@ impl Search {
             self.room = self.room.saturating_mul(GOAL_GROWTH);
         }
         self.widened_at = self.work.returned;
-        if self.within.is_none() {
-            self.aim(goal.max(self.goal.saturating_mul(2)));
-        }
+        self.aim(goal.max(self.goal.saturating_mul(2)));
         self.forget();
         self.scan();
         true
+    }
+}
+
+/// All rows within a distance: all lists are read, and a row is left out only where a bound that is certain says so.
+#[derive(Clone, Copy)]
+pub struct Through {
+    /// The operator's.
+    distance: f64,
+    /// Sketches may tell, too, [`LIKELY`] deviations off.
+    likely: bool,
+    /// Place of the next list.
+    at: usize,
+}
+
+/// Deviations of the sketches beyond which no row is expected: one in 2·10⁷.
+const LIKELY: f32 = 5.5;
+
+impl Search {
+    /// Prepares to go through the lists for the rows within a distance (the operator's), nearest lists first. `likely`: a row is left
+    /// out also where its sketch says all but certainly that it is farther; then codes are read of few.
+    pub fn go_through(&mut self, distance: f64, likely: bool) {
+        assert!(!self.started);
+        self.started = true;
+        self.relaxed = true;
+        self.through = Some(Through { distance, likely, at: 0 });
+        self.wanted = usize::MAX;
+        if !self.finds_nothing() {
+            self.find_lists();
+        }
+    }
+
+    /// About which share of the rows is within the distance of [`Search::go_through`].
+    pub fn share_within(&mut self) -> f64 {
+        let distance = self.through.expect("a range").distance;
+        self.list_nearest(usize::MAX, f32::INFINITY);
+        let within: f64 = self.lists.iter().map(|list| self.query.share_within(list, distance)).sum();
+        within / self.lists.len().max(1) as f64
+    }
+
+    /// Adds to `found` the rows of the next list that may be within the distance of [`Search::go_through`]; false when there is none left.
+    /// After changes of the structure a row may come twice.
+    pub fn next_within(&mut self, found: &mut Vec<Found>) -> bool {
+        let Some(Through { distance, likely, .. }) = self.through.filter(|_| !self.finds_nothing()) else {
+            return false;
+        };
+        loop {
+            crate::memory::check_for_interrupts();
+            if self.stale.is_some() {
+                self.renew();
+                self.find_lists();
+                self.through.as_mut().unwrap().at = 0;
+            }
+            let at = self.through.unwrap().at;
+            self.list_nearest(at + 1 + FETCH_AHEAD, f32::INFINITY);
+            let Some(&list) = self.lists.get(at) else {
+                if self.stale.is_some() {
+                    continue;
+                }
+                return false;
+            };
+            if let Some(ahead) = self.lists.get(at + FETCH_AHEAD) {
+                storage::prefetch(self.rel, ahead.head, 0..tree::PREFETCHED_BYTES);
+            }
+            self.through.as_mut().unwrap().at += 1;
+            if !self.seen.insert(list.id) {
+                continue;
+            }
+            let mut rows = std::mem::take(&mut self.batch);
+            self.read_list(list, likely.then_some(distance), &mut rows);
+            self.refine(&mut rows);
+            let (operator, underflow) = (self.query.operator, self.query.underflow);
+            for row in rows.drain(..) {
+                let lower = operator.order_value(row.certain, underflow);
+                if lower > distance {
+                    continue;
+                }
+                let upper = self.upper_bound(&row);
+                let upper =
+                    if upper < f32::INFINITY { operator.order_ceiling(upper, underflow) } else { f64::INFINITY };
+                memory::push(found, Found { tid: row.tid, lower, upper });
+            }
+            self.batch = rows;
+            self.work.returned += found.len() as u64;
+            return true;
+        }
+    }
+
+    /// Reads the entries of a list that pass the restriction. `likely`: but those that their sketches say are farther than that.
+    fn read_list(&mut self, list: List, likely: Option<f64>, rows: &mut Vec<Candidate>) {
+        let epoch = self.meta.epoch;
+        self.scanned.clear();
+        self.scanned.push((list, epoch));
+        self.work.lists += 1;
+        let (rel, leaf) = (self.rel, self.leaf);
+        let within = likely.map(|distance| {
+            let within = self.query.operator.in_index_unit(distance);
+            within + ROUNDING * within.abs()
+        });
+        let mut cursor = Cursor::new(rel, &leaf, &list);
+        let mut scores = Scores::new();
+        loop {
+            let buffer = match cursor.next_page() {
+                Ok(Some(buffer)) => buffer,
+                Ok(None) => break,
+                Err(stale) => {
+                    self.stale = Some((stale, epoch));
+                    break;
+                }
+            };
+            let posting = cursor.posting(&buffer);
+            for b in 0..posting.blocks() {
+                let block = posting.block(b);
+                let live = if self.begun.is_some() { block.live() & !block.dead() } else { block.live() };
+                let mut wanted = self.restriction.wanted(&block, live);
+                self.work.entries += u64::from(block.live().count_ones());
+                if let Some(within) = within {
+                    let table = &self.query.table;
+                    let (id, term) = (list.id, list.term);
+                    if let Err(stale) =
+                        tree::scan_block(rel, &leaf, id, term, &block, wanted, table, f32::INFINITY, &mut scores)
+                    {
+                        self.stale = Some((stale, epoch));
+                        break;
+                    }
+                    let passing = wanted;
+                    for slot in (0..BLOCK).filter(|slot| passing >> slot & 1 == 1) {
+                        let (estimate, lower) = (scores.estimate[slot], scores.lower[slot]);
+                        let least = estimate - (estimate - lower) * (LIKELY / quantize::DEFAULT_Z);
+                        wanted &= !(u32::from(least > within) << slot);
+                    }
+                }
+                for slot in (0..BLOCK).filter(|slot| wanted >> slot & 1 == 1) {
+                    let Some(cell) = block.cell(slot) else {
+                        corrupted(rel, buffer.block(), Damage::Bounds);
+                    };
+                    let row = Candidate {
+                        key: 0.0,
+                        lower: f32::MIN,
+                        estimate: 0.0,
+                        upper: f32::INFINITY,
+                        certain: f32::MIN,
+                        cell,
+                        list: 0,
+                        tid: block.tid(slot),
+                        stage: Stage::Sketch,
+                    };
+                    memory::push(rows, row);
+                }
+            }
+        }
+        self.stale = cursor.changed_since(epoch).map(|stale| (stale, epoch)).or(self.stale);
     }
 }
 
