@@ -257,10 +257,14 @@ class Case:
             if len(rows) != max(0, min(size, total - page * size)):
                 self.differ(f"page {page} is not filled", len(rows))
             got += rows
+            keys = [self.key(row[1]) for row in rows]
+            if keys != sorted(keys):
+                self.differ(f"page {page} is out of order", [row[1] for row in rows])
         # Ties may be shuffled by PostgreSQL's own sort between the pages, as without an index.
-        if len({d for _, d in got}) == len(got) or "Sort" not in "".join(
-                row[0] for row in self.run(self.connection, "EXPLAIN " + self.sql)):
-            self.ordered(got)
+        by_sort = "Sort" in "".join(row[0] for row in self.run(self.connection, "EXPLAIN " + self.sql))
+        if not by_sort or len({self.key(row[1]) for row in got}) == len(got):
+            if len({row[0] for row in got}) != len(got):
+                self.differ("a row is on two pages", got)
 
     def cursor(self):
         query, condition = self.query(), self.condition()
