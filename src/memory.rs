@@ -17,7 +17,8 @@ use std::time::Duration;
 /// The C library's allocator, and what [`lacking`] makes of its failures.
 struct Guarded;
 
-#[global_allocator]
+#[cfg_attr(not(test), global_allocator)]
+#[cfg_attr(test, allow(dead_code, reason = "unit tests run without a server, whose functions it calls"))]
 static ALLOCATOR: Guarded = Guarded;
 
 // SAFETY: the system's allocator, asked again when it fails. Nothing unwinds.
