@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-clients stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/python.sh -m pytest $(ARGS)
+
+test-clients: ## client libraries and ways from pgvector and back, beside pgvector itself (built from Debian's sources)
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/test-clients.sh $(ARGS)
 
 stress: ## kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000 --aimed 1000"
 	@scripts/setup.sh all
