@@ -69,7 +69,8 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
             if can && !offer.wants_null() {
                 offer.all();
             }
-            if !offer.plain_scan_is_right() {
+            // The scan of an index that pgvector built stays: it tells its user that the index wants a REINDEX.
+            if !offer.plain_scan_is_right() && offer.model((*index).tuples).is_some() {
                 offer.remove_plain_scans();
             }
         }
