@@ -20,7 +20,7 @@ if [[ ! -e $old/complete ]]; then
     say "building commit ${commit:0:12} into $old"
     rm -rf "$old"; copy_server
     git worktree add --force --detach "$old/source" "$commit"
-    (cd "$old/source" && CARGO_TARGET_DIR="$cache/target" cargo pgrx install --release --pg-config "$old$bindir/pg_config" \
+    (cd "$old/source" && CARGO_TARGET_DIR="$cache/commits/target" cargo pgrx install --release --pg-config "$old$bindir/pg_config" \
         --no-default-features --features "pg$(pg_major)" </dev/null)
     git worktree remove --force "$old/source"
 fi

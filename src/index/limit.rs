@@ -39,37 +39,49 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     }
 }
 
-/// `ExecutorRun_hook`. A `count` of 0 asks for all rows: not so where a cursor fetches some.
+/// `ExecutorRun_hook`
+#[cfg(not(feature = "pg18"))]
 #[pg_guard]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,
     direction: pg_sys::ScanDirection::Type,
     count: u64,
-    #[cfg(not(feature = "pg18"))] once: bool,
+    once: bool,
 ) {
     // SAFETY: the executor's arguments.
     unsafe {
-        if count == 0 && direction == pg_sys::ScanDirection::ForwardScanDirection {
-            tell_all((*query).planstate);
+        before_run(query, direction, count);
+        if PREVIOUS_RUN.call(|previous| previous(query, direction, count, once)).is_none() {
+            pg_sys::standard_ExecutorRun(query, direction, count, once);
         }
-        let before = PREVIOUS_RUN.call(|previous| {
-            previous(
-                query,
-                direction,
-                count,
-                #[cfg(not(feature = "pg18"))]
-                once,
-            )
-        });
-        if before.is_none() {
-            pg_sys::standard_ExecutorRun(
-                query,
-                direction,
-                count,
-                #[cfg(not(feature = "pg18"))]
-                once,
-            );
+    }
+}
+
+/// `ExecutorRun_hook`
+#[cfg(feature = "pg18")]
+#[pg_guard]
+unsafe extern "C-unwind" fn executor_run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+) {
+    // SAFETY: the executor's arguments.
+    unsafe {
+        before_run(query, direction, count);
+        if PREVIOUS_RUN.call(|previous| previous(query, direction, count)).is_none() {
+            pg_sys::standard_ExecutorRun(query, direction, count);
         }
+    }
+}
+
+/// A `count` of 0 asks for all rows: not so where a cursor fetches some.
+///
+/// # Safety
+/// The arguments of an `ExecutorRun_hook`.
+unsafe fn before_run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
+    if count == 0 && direction == pg_sys::ScanDirection::ForwardScanDirection {
+        // SAFETY: by contract.
+        unsafe { tell_all((*query).planstate) };
     }
 }
 
