@@ -494,6 +494,9 @@ pub struct Meta {
     padding: [u8; MAX_FILTERS.next_multiple_of(8) - MAX_FILTERS],
 }
 
+/// Where `tests/harness/pages.py` finds them.
+const _: () = assert!(std::mem::offset_of!(Meta, last_list) == 44 && std::mem::offset_of!(Meta, epoch) == 1096);
+
 /// Rows that a list should hold, at least: however many lists the user asks for, one with no more is not split.
 pub const LEAST_TARGET: u32 = 32;
 /// Identities of lists and epochs are never used again. With no more of them left than this the structure stays as it is, see
