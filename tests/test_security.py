@@ -498,7 +498,7 @@ ONLY_IN = {  # what may run functions of users, or changes as whom they run: fil
     "FormIndexDatum": [],
     "RelationGetIndexExpressions": [],
     "ExecPrepareExpr": ["index/rows.rs"],
-    "ExecEvalExpr": ["index/rows.rs", "vector_scan/exec.rs"],
+    "ExecEvalExpr": ["index/limit.rs", "index/rows.rs", "vector_scan/exec.rs"],
     "SetUserIdAndSecContext": ["index/identity.rs"],
     "BuildIndexInfo": ["insight/check.rs", "insight/recall.rs"],
     "table_index_build_scan": ["index/assign.rs", "index/gather.rs", "insight/check.rs", "insight/recall.rs"],
