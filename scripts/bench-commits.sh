@@ -7,7 +7,7 @@ commit=$(git rev-parse --verify "${1:?which commit is the old one?}^{commit}")
 
 # A server finds its files from where its programs are, so a copy of both trees is a server of its own.
 bindir=$("$pg_config" --bindir) sharedir=$("$pg_config" --sharedir) includedir=$("$pg_config" --includedir-server)
-old=$cache/commits/$commit
+old=$commits/$commit
 copy_server() {
     local tree; for tree in "$(dirname "$bindir")" "$sharedir"; do
         mkdir -p "$old$(dirname "$tree")"
@@ -20,7 +20,7 @@ if [[ ! -e $old/complete ]]; then
     say "building commit ${commit:0:12} into $old"
     rm -rf "$old"; copy_server
     git worktree add --force --detach "$old/source" "$commit"
-    (cd "$old/source" && CARGO_TARGET_DIR="$cache/commits/target" cargo pgrx install --release --pg-config "$old$bindir/pg_config" \
+    (cd "$old/source" && CARGO_TARGET_DIR="$cache/target-commits" cargo pgrx install --release --pg-config "$old$bindir/pg_config" \
         --no-default-features --features "pg$(pg_major)" </dev/null)
     git worktree remove --force "$old/source"
 fi

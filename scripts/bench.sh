@@ -58,7 +58,7 @@ commits)
     locked python install_python
     old=${1:?which commit is the old one?}; shift
     locked build scripts/bench-commits.sh "$old"
-    old=$(cat "$cache/commits/$(git rev-parse --verify "$old^{commit}")/complete")
+    old=$(cat "$commits/$(git rev-parse --verify "$old^{commit}")/complete")
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/commits.py --old "$old" "$@"
     ;;
 report)

@@ -46,6 +46,9 @@ else
 fi
 export PGRX_PG_CONFIG_PATH=$pg_config   # instead of `cargo pgrx init`
 
+# Servers of other commits, for comparisons. Not in the cache: servers may run as another user, who cannot enter it.
+commits=${VECTOR_EXT_COMMITS:-/var/tmp/vector_ext-commits-$(id -u)}
+
 pg_major() {
     local version; version=$("$pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
     (( version >= 14 && version <= 18 )) || die "$pg_config: PostgreSQL $version, but 14 to 18 are supported"
