@@ -257,7 +257,7 @@ pub fn simulate<'s>(
     let run = |limit: f32, best: &mut dyn Best| {
         let (mut found, mut scanned) = (0, 0);
         let mut stop = limit;
-        for (held, Simulated { term, radius, distances, nearest, .. }) in lists.clone() {
+        for (number, (held, Simulated { term, radius, distances, nearest, .. })) in lists.clone().enumerate() {
             let within = best.farthest();
             if needed_cosine(space, term, radius, norm2, within) > stop {
                 continue;
@@ -266,7 +266,7 @@ pub fn simulate<'s>(
             scanned += 1;
             stop = limit - penalty(scanned as f32);
             if nearest < within {
-                best.add(distances);
+                best.add(number, distances);
             }
         }
         (found, scanned)
@@ -287,7 +287,16 @@ pub fn simulate<'s>(
     }
     nearest.sort_unstable_by(f32::total_cmp);
     let steps: Vec<f32> = nearest.chunks(kept.div_ceil(STEPS).max(1)).map(|chunk| chunk[chunk.len() - 1]).collect();
-    let run = |&limit: &f32| run(limit, &mut Counted::new(goal, &steps));
+    // Once for all limits. What is farther than the last step is no result under any of them.
+    let reach = steps.last().copied().unwrap_or(f32::NEG_INFINITY);
+    let (mut numbers, mut ends) = (Vec::new(), Vec::new());
+    for (_, list) in lists.clone() {
+        for &d in list.distances.iter().filter(|&&d| d <= reach) {
+            memory::push(&mut numbers, steps.partition_point(|&step| step < d) as u16);
+        }
+        memory::push(&mut ends, numbers.len());
+    }
+    let run = |&limit: &f32| run(limit, &mut Counted::new(goal, &steps, &numbers, &ends));
     limits.iter().map(run).collect()
 }
 
@@ -301,7 +310,8 @@ const STEPS_REACH: usize = 4;
 trait Best {
     /// The farthest of as many as the goal; infinite while there are fewer.
     fn farthest(&self) -> f32;
-    fn add(&mut self, distances: &[f32]);
+    /// Adds those of a list, which is given by its number in the order of lists as well.
+    fn add(&mut self, list: usize, distances: &[f32]);
 }
 
 /// Nearest first.
@@ -315,7 +325,7 @@ impl Best for Sorted {
         if self.distances.len() < self.goal { f32::INFINITY } else { self.distances[self.goal - 1] }
     }
 
-    fn add(&mut self, distances: &[f32]) {
+    fn add(&mut self, _: usize, distances: &[f32]) {
         for &d in distances {
             if d < self.farthest() {
                 let at = self.distances.partition_point(|&b| b < d);
@@ -330,15 +340,19 @@ impl Best for Sorted {
 struct Counted<'s> {
     goal: usize,
     steps: &'s [f32],
+    /// The number of the step of each distance that is within the last one, list by list, and where those of each list end.
+    numbers: &'s [u16],
+    ends: &'s [usize],
     /// Distances in each step; in all up to `last`, beyond which there are no results.
-    counts: Vec<usize>,
+    counts: Vec<u32>,
     last: usize,
     within: usize,
 }
 
 impl<'s> Counted<'s> {
-    fn new(goal: usize, steps: &'s [f32]) -> Counted<'s> {
-        Counted { goal, steps, counts: vec![0; steps.len()], last: steps.len().saturating_sub(1), within: 0 }
+    fn new(goal: usize, steps: &'s [f32], numbers: &'s [u16], ends: &'s [usize]) -> Counted<'s> {
+        let last = steps.len().saturating_sub(1);
+        Counted { goal, steps, numbers, ends, counts: vec![0; steps.len()], last, within: 0 }
     }
 }
 
@@ -347,14 +361,15 @@ impl Best for Counted<'_> {
         if self.within < self.goal { f32::INFINITY } else { self.steps[self.last] }
     }
 
-    fn add(&mut self, distances: &[f32]) {
-        for &d in distances {
-            if self.steps.get(self.last).is_some_and(|&last| d <= last) {
-                let step = self.steps.partition_point(|&s| s < d);
+    fn add(&mut self, list: usize, _: &[f32]) {
+        let start = if list == 0 { 0 } else { self.ends[list - 1] };
+        for &number in &self.numbers[start..self.ends[list]] {
+            let step = usize::from(number);
+            if step <= self.last {
                 self.counts[step] += 1;
                 self.within += 1;
-                while self.last > 0 && self.within - self.counts[self.last] >= self.goal {
-                    self.within -= self.counts[self.last];
+                while self.last > 0 && self.within - self.counts[self.last] as usize >= self.goal {
+                    self.within -= self.counts[self.last] as usize;
                     self.last -= 1;
                 }
             }
