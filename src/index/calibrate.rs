@@ -21,16 +21,18 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows that serve as queries, for each of [`GOALS`]: the more neighbours each has, the fewer tell the same.
-pub const QUERIES: [usize; GOALS.len()] = [400, 128, 64, 32];
+pub const QUERIES: [usize; GOALS.len()] = [400, 96, 32, 16];
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
 pub const OTHER_LOSS: f32 = 0.2;
-/// Queries that the range of limits is taken from, and lists they look into at most.
+/// Queries that the range of limits is taken from, one in so many but no more than these, and lists they look into at most.
+const FIRST_OF: usize = 4;
 const FIRST_QUERIES: usize = 64;
 const FIRST_DEPTH: usize = 1024;
 /// As many lists as hold so many times the goal are looked into at least, if there are so many.
 const DEEPER_THAN_GOAL: usize = 40;
-/// Lists that the others look into beyond the farthest that held a neighbour of the first.
+/// Lists that the others look into beyond the farthest that held a neighbour of the first: so many, and this part of these.
 const DEEPER_BY: usize = 32;
+const DEEPER_PART: usize = 8;
 /// Bytes of distances kept at a time.
 const DISTANCE_BYTES: usize = 16 << 20;
 /// Limits tried: where shares of the neighbours are, and some above, in steps of so much.
@@ -116,7 +118,8 @@ fn calibrate_for(members: &Members<'_>, goal: usize, queries: usize, cancelled: 
         }
     };
     let (mut needed, mut deepest) = (Vec::<Needed>::new(), 0);
-    let first: Vec<u32> = queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES)).collect();
+    let first: Vec<u32> =
+        queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES).max(FIRST_OF)).collect();
     let depth = (goal * DEEPER_THAN_GOAL * lists).div_ceil(rows).max(FIRST_DEPTH).min(lists);
     measured(&first, depth, &mut |group| {
         for query in &group.queries {
@@ -130,7 +133,7 @@ fn calibrate_for(members: &Members<'_>, goal: usize, queries: usize, cancelled: 
     // Recall and lists scanned under each limit.
     let limits = limits(&mut needed);
     let (mut sums, mut count) = (vec![(0, 0); limits.len()], 0);
-    measured(&queries, (deepest + DEEPER_BY).min(lists), &mut |group| {
+    measured(&queries, (deepest + deepest / DEEPER_PART + DEEPER_BY).min(lists), &mut |group| {
         let found: Vec<Vec<(usize, usize)>> =
             group.queries.par_iter().map(|query| members.search(group, query, goal, &limits)).collect();
         count += found.len();
@@ -304,6 +307,7 @@ pub fn simulate<'s>(
 const FEW: usize = 64;
 /// For a larger one it counts the distances of so many steps, which reach to so many times the goal.
 const STEPS: usize = 2048;
+const _: () = assert!(STEPS <= u16::MAX as usize, "their numbers are kept in 16 bits");
 const STEPS_REACH: usize = 4;
 
 /// The best distances of a simulated search.
