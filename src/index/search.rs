@@ -985,6 +985,12 @@ impl Search {
         self.stop = self.limit - calibrate::penalty(lists);
     }
 
+    /// Slots with an entry whose row may be visible: marks of dead ones count where this search may trust them.
+    #[inline]
+    fn live(&self, block: &Block<'_>) -> u32 {
+        if self.begun.is_some() { block.live() & !block.dead() } else { block.live() }
+    }
+
     /// Whether a list may hold rows within a distance.
     fn is_due(&self, list: &List, within: f32) -> bool {
         let needed = self.query.needed_cosine(list, within);
@@ -1040,7 +1046,7 @@ impl Search {
             let limit = self.reach();
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let live = if self.begun.is_some() { block.live() & !block.dead() } else { block.live() };
+                let live = self.live(&block);
                 let wanted = self.restriction.wanted(&block, live);
                 self.passing += u64::from(wanted.count_ones());
                 self.looked_at += u64::from(live.count_ones());

@@ -479,19 +479,8 @@ impl Offer {
             // A strategy that the user has named is taken wherever it can be.
             let (startup, all) = if options::vector_scan_strategy().is_some() { (0.0, 0.0) } else { (startup, all) };
 
-            let mut path = pgrx::PgBox::<pg_sys::CustomPath>::alloc_node(pg_sys::NodeTag::T_CustomPath);
-            path.path.pathtype = pg_sys::NodeTag::T_CustomScan;
-            path.path.parent = rel;
-            path.path.pathtarget = (*rel).reltarget;
-            path.path.parallel_safe = (*rel).consider_parallel;
-            path.path.rows = (*rel).rows;
-            path.path.startup_cost = setup + startup + (*(*rel).reltarget).cost.startup;
-            path.path.total_cost = setup + all + (*(*rel).reltarget).cost.startup;
-            path.path.pathkeys = pathkeys;
-            #[cfg(not(feature = "pg14"))]
-            {
-                path.flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
-            }
+            let setup = setup + (*(*rel).reltarget).cost.startup;
+            let mut path = self.new_path((*rel).rows, setup + startup, setup + all, pathkeys);
             if let Some(conditions) = conditions {
                 path.custom_paths = pg_sys::lappend(path.custom_paths, conditions.cast());
             }
@@ -501,7 +490,6 @@ impl Offer {
                 path.custom_paths = pg_sys::lappend(path.custom_paths, bitmap.cast());
             }
             path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
-            path.methods = &PATH_METHODS.0;
             if ordered {
                 self.remove_plain_scans();
             }
@@ -566,23 +554,40 @@ impl Offer {
                 let n = (*rel).rows.max(2.0);
                 total += 2.0 * pg_sys::cpu_operator_cost * n * n.log2();
             }
+            let startup = if pathkeys.is_null() { units_of(model.least()) } else { total };
+            let (startup, total) = if forced { (0.0, 0.0) } else { (startup.min(total), total) };
+            let mut path = self.new_path((*cheapest).rows.max(found.min(1.0)), startup, total, pathkeys);
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
+            pg_sys::add_path(rel, path.into_pg().cast());
+        }
+    }
+
+    /// A path node of ours, yet without what is private to it.
+    unsafe fn new_path(
+        &self,
+        rows: f64,
+        startup: f64,
+        total: f64,
+        pathkeys: *mut pg_sys::List,
+    ) -> pgrx::PgBox<pg_sys::CustomPath, pgrx::AllocatedByRust> {
+        // SAFETY: the planner's nodes; a new one in its memory.
+        unsafe {
+            let rel = self.rel;
             let mut path = pgrx::PgBox::<pg_sys::CustomPath>::alloc_node(pg_sys::NodeTag::T_CustomPath);
             path.path.pathtype = pg_sys::NodeTag::T_CustomScan;
             path.path.parent = rel;
             path.path.pathtarget = (*rel).reltarget;
             path.path.parallel_safe = (*rel).consider_parallel;
-            path.path.rows = (*cheapest).rows.max(found.min(1.0));
-            let startup = if pathkeys.is_null() { units_of(model.least()) } else { total };
-            (path.path.startup_cost, path.path.total_cost) =
-                if forced { (0.0, 0.0) } else { (startup.min(total), total) };
+            path.path.rows = rows;
+            path.path.startup_cost = startup;
+            path.path.total_cost = total;
             path.path.pathkeys = pathkeys;
             #[cfg(not(feature = "pg14"))]
             {
                 path.flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
             }
-            path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
             path.methods = &PATH_METHODS.0;
-            pg_sys::add_path(rel, path.into_pg().cast());
+            path
         }
     }
 

@@ -158,19 +158,31 @@ impl Rows {
 
     /// Puts the next row that passes the WHERE clause into the slot; false at the end. Counts those that do not pass.
     pub fn next_of_all(&self, scan: pg_sys::TableScanDesc, seen: &mut u64, removed: &mut u64) -> bool {
+        self.next_passing(scan, self.qual, seen, removed)
+    }
+
+    /// Puts the next row that passes `qual` into the slot; false at the end. `scan`: made by [`Rows::begin_all`].
+    fn next_passing(
+        &self,
+        scan: pg_sys::TableScanDesc,
+        qual: *mut pg_sys::ExprState,
+        seen: &mut u64,
+        removed: &mut u64,
+    ) -> bool {
         // SAFETY: as in `check`; `begin_all` has made the scan.
         unsafe {
             let table = (*self.scan).heapRelation;
             let next = (*(*table).rd_tableam).scan_getnextslot.expect("a table access method has it");
             loop {
                 crate::memory::check_for_interrupts();
+                // Up to the next row that passes, so that most rows share a guard.
                 let found = pg_guard_ffi_boundary(|| {
                     for _ in 0..ROWS_IN_GUARD {
                         if !next(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
                             return Pass::End;
                         }
                         *seen += 1;
-                        if self.passes(self.qual) {
+                        if self.passes(qual) {
                             return Pass::Row;
                         }
                         *removed += 1;
@@ -190,35 +202,12 @@ impl Rows {
     /// for its distance ranges; it is in the slot then. Returns how many there were, and how many did not pass.
     pub fn all(&self, mut passed: impl FnMut()) -> (u64, u64) {
         let (mut seen, mut removed) = (0, 0);
-        // SAFETY: as in `check`. After an ERROR the transaction's abort releases the scan.
-        unsafe {
-            let table = (*self.scan).heapRelation;
-            let scan = pg_sys::table_beginscan(table, (*self.scan).xs_snapshot, 0, std::ptr::null_mut());
-            let next = (*(*table).rd_tableam).scan_getnextslot.expect("a table access method has it");
-            loop {
-                crate::memory::check_for_interrupts();
-                // Up to the next row that passes, so that most rows share a guard.
-                let found = pg_guard_ffi_boundary(|| {
-                    for _ in 0..ROWS_IN_GUARD {
-                        if !next(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
-                            return Pass::End;
-                        }
-                        seen += 1;
-                        if self.passes(self.qual_in_range) {
-                            return Pass::Row;
-                        }
-                        removed += 1;
-                    }
-                    Pass::Nothing
-                });
-                match found {
-                    Pass::Row => passed(),
-                    Pass::Nothing => {}
-                    Pass::End => break,
-                }
-            }
-            pg_sys::table_endscan(scan);
+        let scan = self.begin_all();
+        while self.next_passing(scan, self.qual_in_range, &mut seen, &mut removed) {
+            passed();
         }
+        // SAFETY: made above. After an ERROR the transaction's abort releases it.
+        unsafe { pg_sys::table_endscan(scan) };
         (seen, removed)
     }
 }

@@ -238,8 +238,7 @@ impl Search {
             let posting = cursor.posting(&buffer);
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
-                let live = if self.begun.is_some() { block.live() & !block.dead() } else { block.live() };
-                let mut wanted = self.restriction.wanted(&block, live);
+                let mut wanted = self.restriction.wanted(&block, self.live(&block));
                 self.work.entries += u64::from(block.live().count_ones());
                 if let Some(within) = within {
                     let table = &self.query.table;
