@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-clients stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-clients stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,8 +102,35 @@ lint: ## formatting, clippy (warnings are errors), licences of the crates
 format: ## format the Rust sources
 	cargo fmt --all
 
+deb: ## Debian packages for the server of PG_CONFIG (docs/packaging.md)
+	@scripts/setup.sh build
+	@scripts/package.sh deb dist
+
+deb-test: ## install dist/*.deb on a clean Debian root, search, purge (root, debootstrap)
+	@scripts/test-packages.sh deb dist
+
+deb-same: ## build the packages of dist/ again elsewhere: the same, byte by byte
+	@scripts/setup.sh build
+	@scripts/test-packages.sh rebuilt dist
+
+tree: ## lib/ and share/extension/ alone, for extension_control_path and images
+	@scripts/setup.sh build
+	@scripts/package.sh tree dist
+
+tree-test: ## a PostgreSQL 18 finds the tree of dist/ by its settings:  make tree-test PG_CONFIG=/path/to/18/bin/pg_config
+	@scripts/setup.sh all
+	@scripts/test-packages.sh tree dist/tree-pg18
+
+dist: ## an archive of the sources with all crates, that builds without a network
+	@scripts/setup.sh build
+	@scripts/package.sh source dist
+
+sbom: ## what is linked into the library, with licences (CycloneDX)
+	@mkdir -p dist
+	@scripts/package.sh sbom >dist/sbom.cdx.json
+
 clean: ## remove what was built or written inside this folder
-	rm -rf target demo-output .pytest_cache
+	rm -rf target dist demo-output .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the cache (tools, builds, Python packages) as well

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Fails if a crate of Cargo.lock has a licence that we have not agreed to, or comes from elsewhere than crates.io.
 
-usage: cargo metadata --locked --format-version 1 | licenses.py
+usage: cargo metadata --locked --format-version 1 | licenses.py [--list | --sbom VERSION]
+  --list           tells the crates that are linked into the library, with their licences, instead
+  --sbom VERSION   the same as a software bill of materials (CycloneDX 1.5, JSON) of that version of vector_ext
 """
 
 import json
@@ -72,11 +74,40 @@ def complaints(packages):
             yield f"{name} has no licence that is understood: {package['license']}"
 
 
+def linked(metadata):
+    """The packages that vector_ext is linked with: not those for its tests or for building it, nor itself."""
+    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
+    root = next(package["id"] for package in metadata["packages"] if package["name"] == "vector_ext")
+    found, left = set(), [root]
+    while left:
+        at = left.pop()
+        if at not in found:
+            found.add(at)
+            left += [d["pkg"] for d in nodes[at]["deps"] if any(kind["kind"] is None for kind in d["dep_kinds"])]
+    return sorted((p for p in metadata["packages"] if p["id"] in found and p["source"]), key=lambda p: (p["name"], p["version"]))
+
+
+def sbom(metadata, version):
+    components = [{"type": "library", "name": p["name"], "version": p["version"], "purl": f"pkg:cargo/{p['name']}@{p['version']}",
+                   "licenses": [{"expression": p["license"].replace("/", " OR ")}]} for p in linked(metadata)]
+    return {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components,
+            "metadata": {"component": {"type": "library", "name": "vector_ext", "version": version}}}
+
+
 def main():
-    packages = json.load(sys.stdin)["packages"]
-    found = list(complaints(packages))
-    print("\n".join(found) or f"{len(packages)} crates")
-    return bool(found)
+    metadata = json.load(sys.stdin)
+    match sys.argv[1:]:
+        case []:
+            found = list(complaints(metadata["packages"]))
+            print("\n".join(found) or f"{len(metadata['packages'])} crates")
+            return bool(found)
+        case ["--list"]:
+            for package in linked(metadata):
+                print(f"{package['name']} {package['version']}: {package['license']}")
+        case ["--sbom", version]:
+            print(json.dumps(sbom(metadata, version), indent=1))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ impl Info {
         Info { meta: Meta::read(buffer.page()).or_corrupted(index, META_BLOCK) }
     }
 
-    /// Reads the meta page for a plan, which may be of a query that the index is not needed for; None if pgvector built it.
+    /// Reads the meta page for a plan, which may be of a query that the index is not needed for; None if pgvector or another
+    /// version built it.
     pub fn to_plan(index: pg_sys::Relation) -> Option<Info> {
         let buffer = Buffer::read(index, META_BLOCK);
         match Meta::read(buffer.page()) {
-            Err(Damage::Foreign(_)) => None,
+            Err(Damage::Foreign(_) | Damage::Format(_)) => None,
             read => Some(Info { meta: read.or_corrupted(index, META_BLOCK) }),
         }
     }

@@ -15,28 +15,31 @@ pub fn name(rel: pg_sys::Relation) -> String {
 /// Raises `ERRCODE_INDEX_CORRUPTED` for a block of `rel`.
 pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
     let name = name(rel);
-    let mut hint = "Please REINDEX it.".to_string();
-    let (code, message) = match damage {
-        Damage::Foreign(method) => {
-            // SAFETY: `rel` is an open relation.
-            let statement = unsafe {
-                let schema = pg_sys::get_namespace_name((*(*rel).rd_rel).relnamespace);
-                let relation = (*(*rel).rd_rel).relname.data.as_ptr();
-                std::ffi::CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, relation)).to_string_lossy()
-            };
-            hint = format!("REINDEX INDEX {statement};");
-            (
-                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("index \"{name}\" was built by pgvector's {method}"),
-            )
-        }
+    let reindex = || {
+        // SAFETY: `rel` is an open relation.
+        let statement = unsafe {
+            let schema = pg_sys::get_namespace_name((*(*rel).rd_rel).relnamespace);
+            let relation = (*(*rel).rd_rel).relname.data.as_ptr();
+            std::ffi::CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, relation)).to_string_lossy()
+        };
+        format!("REINDEX INDEX {statement};")
+    };
+    let (code, message, hint) = match damage {
+        Damage::Foreign(method) => (
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("index \"{name}\" was built by pgvector's {method}"),
+            reindex(),
+        ),
         Damage::Format(v) => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("index \"{name}\" has format version {v}, this version of vector_ext reads {}", page::FORMAT),
+            reindex(),
         ),
-        _ => {
-            (PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged at block {block}: {damage}"))
-        }
+        _ => (
+            PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+            format!("index \"{name}\" is damaged at block {block}: {damage}"),
+            "Please REINDEX it.".to_string(),
+        ),
     };
     pgrx::pg_sys::panic::ErrorReport::new(code, message, pgrx::function_name!())
         .set_hint(hint)
