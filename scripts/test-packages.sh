@@ -39,7 +39,7 @@ try_debs() {
     major=$(compgen -G "$folder/postgresql-*-vector-ext_*.deb" | sed 's/.*postgresql-\([0-9]*\)-vector-ext_.*/\1/' | head -1)
     codename=$(. /etc/os-release; echo "$VERSION_CODENAME")
     mirror=$(apt-get indextargets --format '$(REPO_URI)' "Created-By: Packages" "Codename: $codename" | head -1)
-    clean=$(mktemp -d /var/tmp/vector_ext-root.XXXXXX)
+    clean=$(mktemp -d /var/tmp/vector_ext-root.XXXXXX); chmod 755 "$clean"
     trap 'chroot "$clean" pg_ctlcluster '"$major"' main stop -m immediate >/dev/null 2>&1 || true; umount "$clean/proc" 2>/dev/null || true; rm -rf "$clean"' EXIT
     say "making a clean root of $codename"
     debootstrap --variant=minbase "$codename" "$clean" "$mirror" >"$clean.log" 2>&1 || { tail "$clean.log"; die "debootstrap failed"; }
@@ -53,11 +53,17 @@ try_debs() {
     inside sh -c "apt-get -q -y install --no-install-recommends /var/tmp/postgresql-$major-vector-ext_*.deb \
         /var/tmp/postgresql-$major-ivflsh_*.deb /var/tmp/postgresql-$major-vector_*.deb" >"$clean/install.log" 2>&1 \
         || { tail -20 "$clean/install.log"; die "apt refused"; }
+    [[ -e $clean/etc/postgresql/$major/main ]] || inside pg_createcluster "$major" main
     inside pg_ctlcluster "$major" main start
     psql_inside() { chroot "$clean" env -i PATH=/usr/bin:/bin LC_ALL=C setpriv --reuid="$(chroot "$clean" id -u postgres)" --clear-groups psql "$@"; }
     check psql_inside
-    say "pgvector's package and ours exclude each other:"
-    ! inside apt-get -s -y install "postgresql-$major-pgvector" "postgresql-$major-vector" >"$clean/both.log" 2>&1 || die "both can be installed"
+    if inside apt-cache policy "postgresql-$major-pgvector" | grep -q "Candidate: [0-9]"; then
+        inside apt-get -s -y install "postgresql-$major-pgvector" | grep -q "^Remv postgresql-$major-vector " \
+            || die "pgvector's package can be installed beside the extension vector of ours"
+        say "pgvector's package and ours exclude each other"
+    else
+        say "this release of Debian has no package of pgvector for $major: what excludes it was not tried"
+    fi
     inside pg_ctlcluster "$major" main stop
     inside apt-get -q -y purge "postgresql-$major-vector" "postgresql-$major-ivflsh" "postgresql-$major-vector-ext" >/dev/null 2>&1
     [[ -z $(find "$clean/usr/lib/postgresql" "$clean/usr/share/postgresql" -name '*vector*' -o -name 'ivflsh*') ]] || die "files stay behind"
