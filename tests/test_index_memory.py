@@ -214,6 +214,123 @@ def test_recall_in_batches(scarce):
         assert abs(found[0] - found[1]) < 0.03 and min(found) > 0.85, found
 
 
+PAGE, SEGMENT = 8192, 1 << 30
+KIND = -14  # where a page says what it is for
+FOR_CHECK, FOR_VACUUM = 40_000, 176_000  # more pages than are kept account of in 1 MB
+
+
+@pytest.fixture
+def far(scarce, request):
+    """An index with some of its pages at its beginning, some at its end, and many empty pages between them (which take
+    no room on the disk), and a function that writes over a page of it while the server is down."""
+    pages = request.param
+    with scarce.connect("scarce") as connection:
+        register_vector(connection)
+        make_table(connection, clustered(1500, 16), table="far")
+        connection.execute("CREATE INDEX far_i ON far USING ivflsh (embedding) WITH (lists = 40)")
+        connection.execute("CHECKPOINT")
+        path = scarce.data / connection.execute("SELECT pg_relation_filepath('far_i')").fetchone()[0]
+        lists = "SELECT head FROM ivflsh_lists('far_i') WHERE level = 0 ORDER BY head LIMIT 1"
+        head = connection.execute(lists).fetchone()[0]
+    scarce.stop()
+    (first, second), owner = (path, path.with_name(f"{path.name}.1")), path.stat()
+    os.truncate(first, min(SEGMENT, pages * PAGE))
+    if pages * PAGE > SEGMENT:
+        second.touch()
+        os.chown(second, owner.st_uid, owner.st_gid)
+        os.chmod(second, 0o600)
+        os.truncate(second, pages * PAGE - SEGMENT)
+    scarce.start()
+    with scarce.connect("scarce") as connection:
+        register_vector(connection)
+        insert(connection, clustered(4500, 16)[1500:], table="far", first_id=1500)
+        connection.execute("DELETE FROM far WHERE id % 9 = 0; CHECKPOINT")
+
+    def page(number, content=None):
+        where = first if number < SEGMENT // PAGE else second
+        with open(where, "r+b") as file:
+            file.seek(number * PAGE % SEGMENT)
+            before = file.read(PAGE)
+            if content is not None:
+                file.seek(number * PAGE % SEGMENT)
+                file.write(content)
+        return before
+
+    page.head = head
+    yield page
+    with scarce.connect("scarce") as connection:
+        connection.execute("DROP TABLE far")
+
+
+@pytest.mark.parametrize("far", [FOR_CHECK], indirect=True)
+def test_windows_of_pages(scarce, far):
+    """What is known of pages is kept for as many as the memory holds: the answers are the same, and damage is found."""
+    questions = ["SELECT * FROM ivflsh_check('far_i')", "SELECT * FROM ivflsh_check('far_i', heapallindexed => false)",
+                 "SELECT ivflsh_stats('far_i')", "SELECT * FROM ivflsh_lists('far_i') ORDER BY 1"]
+    answers = {}
+    for memory in ("1GB", "1MB"):
+        with scarce.connect("scarce") as connection:
+            connection.execute(f"SET maintenance_work_mem = '{memory}'")
+            answers[memory] = [connection.execute(question).fetchall() for question in questions]
+    assert answers["1MB"] == answers["1GB"]
+    assert answers["1GB"][0][0][3] > FOR_CHECK + 50
+    with scarce.connect("scarce") as connection:
+        beyond = connection.execute("SELECT max(head) FROM ivflsh_lists('far_i')").fetchone()[0]
+    scarce.stop()
+    kinds = {}
+    for number in range(FOR_CHECK, beyond + 1):
+        kinds.setdefault(far(number)[KIND], number)
+    scarce.start()
+    assert len(kinds) >= 2, kinds
+    for number in kinds.values():
+        scarce.stop()
+        whole = far(number, bytes(PAGE))
+        scarce.start()
+        assert run(scarce, f"SET LOCAL maintenance_work_mem = '1MB'; {questions[0]}") == "XX002", number
+        scarce.stop()
+        far(number, whole)
+        scarce.start()
+    assert run(scarce, questions[0]) is None
+
+
+@pytest.mark.parametrize("far", [FOR_VACUUM], indirect=True)
+def test_vacuum_in_windows_of_pages(scarce, far):
+    """Pages that nothing refers to are given back, wherever they are; lists are counted once."""
+    posting = far(far.head)
+    with scarce.connect("scarce") as connection:
+        register_vector(connection)
+        # So many near each other that no list is what it was: pages of the old ones belong to none.
+        insert(connection, np.repeat(clustered(1500, 16), 4, axis=0), table="far", first_id=5000)
+        connection.execute("CHECKPOINT")
+    scarce.stop()
+    for number in (100_000, FOR_VACUUM - 1):
+        far(number, posting)
+    scarce.start()
+    with scarce.connect("scarce") as connection:
+        pages = "SELECT leaked_pages, free_pages FROM ivflsh_check('far_i')"
+        leaked, free = connection.execute(pages).fetchone()
+        assert leaked >= 2
+        connection.execute("SET maintenance_work_mem = '1MB'")
+        connection.execute("VACUUM far")
+        connection.execute("SET maintenance_work_mem = '1GB'")
+        left, free_now = connection.execute(pages).fetchone()
+        assert left == 0 and free_now >= free + leaked
+
+
+def test_check_of_many_pages(scarce):
+    """Of an index as large as it likes, ivflsh_check and its like keep what maintenance_work_mem holds."""
+    with scarce.connect("scarce") as connection:
+        register_vector(connection)
+        make_table(connection, clustered(1500, 16), table="long")
+        connection.execute("CREATE INDEX long_i ON long USING ivflsh (embedding); CHECKPOINT")
+        path = scarce.data / connection.execute("SELECT pg_relation_filepath('long_i')").fetchone()[0]
+    os.truncate(path, 131_000 * PAGE)
+    for question in ("SELECT * FROM ivflsh_check('long_i')", "SELECT ivflsh_stats('long_i')", "SELECT ivflsh_lists('long_i')"):
+        assert run(scarce, f"SET LOCAL maintenance_work_mem = '1MB'; {question}", 5 << 19) is None, question
+    with scarce.connect("scarce") as connection:
+        connection.execute("DROP TABLE long")
+
+
 @pytest.mark.parametrize("memory", ["64kB", "64MB"])
 def test_bitmap_of_dense_and_sparse_pages(scarce, memory):
     with scarce.connect("scarce") as connection:

@@ -1,5 +1,7 @@
 //! What VACUUM does when the dead rows are gone: it brings to an end what a crash or an ERROR broke off, gives back pages
 //! that nothing refers to, merges small lists, splits long ones, writes wasteful ones anew, and measures the stopping rule again.
+//!
+//! It keeps 36 bytes for each list, and 6 for each page, but of no more pages at a time than VACUUM's memory holds.
 
 use super::calibrate::QUERIES;
 use super::compat;
@@ -11,9 +13,10 @@ use super::rows::Rows;
 use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, corrupted};
 use super::structure::{self, Structure};
 use super::tree::Cursor;
+use ann::memory;
 use ann::quantize::BLOCK;
 use pgrx::prelude::*;
-use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Lists are split by whoever inserts into them, at their limit; by VACUUM only when they have so many times as many rows.
 const NEGLECTED: usize = 2;
@@ -49,8 +52,8 @@ pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation, strategy: pg_sys::B
         for (list, leaf) in leaves {
             compat::vacuum_delay();
             let meta = Info::of(index).meta;
-            let small = merge::is_small(leaf.rows, &meta);
-            let long = leaf.rows > NEGLECTED * meta.split_at(leaf.radius);
+            let small = merge::is_small(leaf.rows as usize, &meta);
+            let long = leaf.rows as usize > NEGLECTED * meta.split_at(leaf.radius);
             if !small && !long && (!leaf.wastes(&layout) || leaf.is_split(&meta)) {
                 continue;
             }
@@ -101,8 +104,8 @@ pub fn lists_after(index: pg_sys::Relation, last: u32) -> (Vec<(u32, u32)>, u32)
     }
     let mut survey = Survey::default();
     survey.find_lists(index, &info.meta);
-    let new = survey.leaves.iter().filter(|&(&list, _)| list > last).map(|(&list, leaf)| (leaf.head, list));
-    (new.collect(), info.meta.last_list)
+    let new = survey.leaves.iter().filter(|(list, _)| *list > last).map(|(list, leaf)| (leaf.head, *list));
+    (memory::collected(new), info.meta.last_list)
 }
 
 /// A list of rows in the tree.
@@ -112,23 +115,24 @@ struct Leaf {
     /// Of its centroid; none if it is the root.
     cell: (u32, u16),
     radius: f32,
-    rows: usize,
+    rows: u32,
     /// Places for rows.
-    slots: usize,
-    pages: usize,
+    slots: u32,
+    pages: u32,
     closed: bool,
 }
 
 impl Leaf {
     /// Whether the list would take fewer pages if it were written anew, or has more free slots than it will soon need.
     fn wastes(&self, layout: &Layout) -> bool {
-        let needed = (self.rows + BLOCK / 2).div_ceil(BLOCK).div_ceil(layout.blocks);
-        self.pages > needed || self.slots > self.rows + self.rows / 4 + BLOCK
+        let (rows, slots, pages) = (self.rows as usize, self.slots as usize, self.pages as usize);
+        let needed = (rows + BLOCK / 2).div_ceil(BLOCK).div_ceil(layout.blocks);
+        pages > needed || slots > rows + rows / 4 + BLOCK
     }
 
     /// Whether writing it anew would make two of it.
     fn is_split(&self, meta: &Meta) -> bool {
-        structure::pieces(self.rows, meta.split_at(self.radius)) > 1
+        structure::pieces(self.rows as usize, meta.split_at(self.radius)) > 1
     }
 }
 
@@ -144,12 +148,26 @@ struct Seen {
     used: bool,
 }
 
-/// The pages and lists of an index.
+/// The lists of an index, by identity, and a window of its pages.
 #[derive(Default)]
 struct Survey {
+    window: Range<u32>,
     pages: Vec<Seen>,
-    leaves: HashMap<u32, Leaf>,
-    inner: HashSet<u32>,
+    leaves: Vec<(u32, Leaf)>,
+    inner: Vec<u32>,
+}
+
+/// Bytes that VACUUM may take for what it keeps of an index.
+fn vacuum_memory() -> usize {
+    unsafe extern "C" {
+        static autovacuum_work_mem: std::ffi::c_int;
+    }
+    // SAFETY: settings of this process, and what it is.
+    let kilobytes = unsafe {
+        let of_worker = pg_sys::MyBackendType == pg_sys::BackendType::B_AUTOVAC_WORKER && autovacuum_work_mem >= 0;
+        if of_worker { autovacuum_work_mem } else { pg_sys::maintenance_work_mem }
+    };
+    kilobytes as usize * 1024
 }
 
 impl Structure {
@@ -162,33 +180,35 @@ impl Structure {
         // Who extends the file locks the new page before this lock is released: from now on, a page of zeroes up to here is
         // either locked or left over.
         let blocks = storage::blocks_settled(self.index);
-        let open = self.survey_pages(&mut survey, META_BLOCK..blocks, strategy, false);
-        if survey.leaks(open) {
-            // An insert may have made pages that it was just about to name. It has had the posting page locked that is to
-            // name them; so this pass meets the names of all pages that the first has met.
-            survey.pages.iter_mut().for_each(|page| page.named = 0);
-            survey.leaves.values_mut().for_each(|leaf| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
-            let open = self.survey_pages(&mut survey, META_BLOCK..blocks, strategy, true);
-            self.give_back(&survey, open);
-        }
+        let window = u32::try_from(vacuum_memory() / size_of::<Seen>()).unwrap_or(u32::MAX);
         let mut free = 0;
-        for (number, page) in (0..).zip(&survey.pages) {
-            if page.kind == 0 || page.is(Kind::Free) {
-                crate::memory::check_for_interrupts();
-                storage::note_free(self.index, number);
-                free += 1;
+        let mut first = META_BLOCK;
+        while first < blocks {
+            survey.window = first..first.saturating_add(window).min(blocks);
+            let open = self.survey_pages(&mut survey, blocks, strategy, false);
+            if survey.leaks(open) {
+                // An insert may have made pages that it was just about to name. It has had the posting page locked that is
+                // to name them; so this pass meets the names of all pages that the first has met.
+                survey.pages.iter_mut().for_each(|page| page.named = 0);
+                let open = self.survey_pages(&mut survey, blocks, strategy, true);
+                self.give_back(&survey, open);
             }
+            for (number, page) in survey.numbered() {
+                if page.kind == 0 || page.is(Kind::Free) {
+                    crate::memory::check_for_interrupts();
+                    storage::note_free(self.index, number);
+                    free += 1;
+                }
+            }
+            first = survey.window.end;
         }
         storage::spread_free(self.index);
         // Nobody has the structure lock alone: what was begun before has come to its end, or never will.
         self.update_meta(|meta| meta.unfinished = 0);
-        for (&id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
-            structure::reopen(self.index, &self.leaf, (leaf.head, id), &self.lock);
+        for (id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
+            structure::reopen(self.index, &self.leaf, (leaf.head, *id), &self.lock);
         }
-        let mut leaves: Vec<(u32, Leaf)> = survey.leaves.into_iter().collect();
-        // Not in the order of a hash table, which is another one each time.
-        leaves.sort_unstable_by_key(|(list, _)| *list);
-        (leaves, free)
+        (survey.leaves, free)
     }
 
     /// Completes the change that left lists `pending`: their rows are taken out of all other lists.
@@ -199,14 +219,27 @@ impl Structure {
         }
         let mut survey = Survey::default();
         survey.find_lists(self.index, &self.meta);
-        let mut rows: HashSet<Tid> = HashSet::new();
-        for (&id, leaf) in survey.leaves.iter().filter(|(id, _)| pending.contains(id)) {
-            let mut cursor = Cursor::of(self.index, &self.leaf, leaf.head, id);
+        let (most, layout) = ((vacuum_memory() / size_of::<Tid>()).max(1), self.leaf);
+        let mut rows: Vec<Tid> = Vec::new();
+        for &(id, leaf) in survey.leaves.iter().filter(|(id, _)| pending.contains(id)) {
+            let mut cursor = Cursor::of(self.index, &layout, leaf.head, id);
             while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(self.index, stale)) {
-                rows.extend(entries(&cursor.posting(&buffer)).map(|entry| entry.2));
+                entries(&cursor.posting(&buffer)).for_each(|entry| memory::push(&mut rows, entry.2));
+                drop(buffer);
+                if rows.len() >= most {
+                    self.take_out_of_others(&survey, &mut rows);
+                }
             }
         }
-        for (&id, leaf) in survey.leaves.iter().filter(|(id, _)| !pending.contains(id)) {
+        self.take_out_of_others(&survey, &mut rows);
+        self.update_meta(|meta| meta.pending = [0; PENDING]);
+    }
+
+    /// Takes rows out of all lists but those that are pending, and out of `rows`.
+    fn take_out_of_others(&mut self, survey: &Survey, rows: &mut Vec<Tid>) {
+        rows.sort_unstable();
+        let pending = self.meta.pending;
+        for &(id, leaf) in survey.leaves.iter().filter(|(id, _)| !rows.is_empty() && !pending.contains(id)) {
             let (mut next, mut steps) = (leaf.head, Steps::new());
             while next != NO_BLOCK {
                 compat::vacuum_delay();
@@ -214,45 +247,50 @@ impl Structure {
                 let buffer = Buffer::write(self.index, next);
                 let posting = Posting::open(buffer.page(), &self.leaf, id).or_corrupted(self.index, next);
                 next = posting.opaque.next;
-                let copies: Vec<(usize, usize)> =
-                    entries(&posting).filter(|entry| rows.contains(&entry.2)).map(|(b, slot, _)| (b, slot)).collect();
+                let copies = entries(&posting).filter(|entry| rows.binary_search(&entry.2).is_ok());
+                let copies: Vec<(usize, usize)> = copies.map(|(b, slot, _)| (b, slot)).collect();
                 if !copies.is_empty() {
                     self.take_out(&buffer, copies.into_iter());
                 }
             }
         }
-        self.update_meta(|meta| meta.pending = [0; PENDING]);
+        rows.clear();
     }
 
-    /// Reads all pages, or `again` those on which posting blocks may be by now, and what the blocks refer to; returns the
-    /// code pages that were open before.
+    /// Reads the pages of the window, or `again` those on which posting blocks may be by now, and what all blocks of the index
+    /// refer to in the window; returns the code pages that were open before.
     fn survey_pages(
         &self,
         survey: &mut Survey,
-        blocks: std::ops::Range<u32>,
+        blocks: u32,
         strategy: pg_sys::BufferAccessStrategy,
         again: bool,
     ) -> [u32; 2] {
         let index = self.index;
         let meta = Info::of(index).meta;
         let mut mean = meta.mean;
+        let counts = survey.window.start == META_BLOCK;
+        if counts {
+            survey.leaves.iter_mut().for_each(|(_, leaf)| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
+        }
         if !again {
-            survey.pages.resize(blocks.end as usize, Seen::default());
-            survey.pages[META_BLOCK as usize].used = true;
+            survey.pages.clear();
+            memory::resize(&mut survey.pages, survey.window.len(), Seen::default());
+            survey.mark_used(META_BLOCK);
             let mut steps = Steps::new();
             while mean != NO_BLOCK {
                 steps.step(index, mean);
                 let next = page::check(Buffer::read(index, mean).page(), Kind::Mean).or_corrupted(index, mean).next;
-                survey.pages[mean as usize].used = true;
+                survey.mark_used(mean);
                 mean = next;
             }
         }
-        let mut number = blocks.start;
+        let mut number = META_BLOCK;
         // Blocks that were added meanwhile may name pages that are older.
-        while number < if again { storage::blocks(index) } else { blocks.end } {
+        while number < if again { storage::blocks(index) } else { blocks } {
             let block = number;
             number += 1;
-            let seen = survey.pages.get(block as usize).copied().unwrap_or_default();
+            let seen = survey.page(block).copied().unwrap_or_default();
             if again && [Kind::Meta, Kind::Mean, Kind::Sketch, Kind::Code].into_iter().any(|kind| seen.is(kind)) {
                 continue;
             }
@@ -263,9 +301,9 @@ impl Structure {
                 Err(Damage::New) => continue,
                 Err(damage) => corrupted(index, block, damage),
             };
-            let in_tree = survey.leaves.contains_key(&opaque.list) || survey.inner.contains(&opaque.list);
-            if !again {
-                let page = &mut survey.pages[block as usize];
+            let leaf = survey.leaf(opaque.list);
+            let in_tree = leaf.is_some() || survey.inner.binary_search(&opaque.list).is_ok();
+            if let Some(page) = survey.page(block).filter(|_| !again) {
                 (page.kind, page.refs) = (opaque.kind, opaque.refs);
                 page.used |= opaque.kind == Kind::Posting as u8 && in_tree;
                 if opaque.kind == Kind::Sketch as u8 {
@@ -284,14 +322,15 @@ impl Structure {
             let posting = Posting::open(buffer.page(), layout, opaque.list).or_corrupted(index, block);
             for b in (0..posting.blocks()).map(|b| posting.block(b)) {
                 for named in b.all_code_pages().chain(b.all_sketch_pages()) {
-                    if let Some(page) = survey.pages.get_mut(named as usize) {
+                    if let Some(page) = survey.page(named) {
                         page.named = page.named.saturating_add(1);
                     }
                 }
             }
-            if let Some(leaf) = survey.leaves.get_mut(&opaque.list) {
-                leaf.rows += entries(&posting).count();
-                leaf.slots += (0..posting.blocks()).map(|b| posting.block(b).slots()).sum::<usize>();
+            if let Some(leaf) = leaf.filter(|_| counts) {
+                let leaf = &mut survey.leaves[leaf].1;
+                leaf.rows += entries(&posting).count() as u32;
+                leaf.slots += (0..posting.blocks()).map(|b| posting.block(b).slots() as u32).sum::<u32>();
                 leaf.pages += 1;
                 leaf.closed |= opaque.closed();
             }
@@ -303,7 +342,7 @@ impl Structure {
     /// that blocks took cells from meanwhile.
     fn give_back(&mut self, survey: &Survey, open: [u32; 2]) {
         let (index, epoch) = (self.index, self.meta.epoch);
-        for (number, seen) in (0..).zip(&survey.pages).filter(|(number, seen)| seen.leaks() && !open.contains(number)) {
+        for (number, seen) in survey.numbered().filter(|(number, seen)| seen.leaks() && !open.contains(number)) {
             compat::vacuum_delay();
             let buffer = Buffer::write(index, number);
             let mut change = Change::begin(index);
@@ -345,11 +384,11 @@ impl Survey {
         let Meta { height, root, root_list, .. } = *meta;
         let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
         if height == 0 {
-            self.leaves.insert(root_list, unknown);
+            memory::push(&mut self.leaves, (root_list, unknown));
             return;
         }
-        self.inner.insert(root_list);
-        let mut level = vec![(root, root_list)];
+        memory::push(&mut self.inner, root_list);
+        let mut level = memory::filled((root, root_list), 1);
         for height in (0..height).rev() {
             let mut children = Vec::new();
             for (head, list) in level {
@@ -361,21 +400,47 @@ impl Survey {
                         let cell = block.cell(slot).unwrap_or_else(|| corrupted(index, buffer.block(), Damage::Bounds));
                         if height == 0 {
                             let leaf = Leaf { head: child.head, cell, radius: child.radius, ..unknown };
-                            self.leaves.insert(child.list, leaf);
+                            memory::push(&mut self.leaves, (child.list, leaf));
                         } else {
-                            self.inner.insert(child.list);
-                            children.push((child.head, child.list));
+                            memory::push(&mut self.inner, child.list);
+                            memory::push(&mut children, (child.head, child.list));
                         }
                     }
                 }
             }
             level = children;
         }
+        // Also, so that the order of what is done does not depend on where the tree names them.
+        self.leaves.sort_unstable_by_key(|(list, _)| *list);
+        self.leaves.dedup_by_key(|(list, _)| *list);
+        self.inner.sort_unstable();
+    }
+
+    /// Number of a list of rows in `leaves`.
+    fn leaf(&self, list: u32) -> Option<usize> {
+        self.leaves.binary_search_by_key(&list, |(list, _)| *list).ok()
+    }
+
+    /// What is known of a page of the window.
+    fn page(&mut self, block: u32) -> Option<&mut Seen> {
+        block.checked_sub(self.window.start).and_then(|at| self.pages.get_mut(at as usize))
+    }
+
+    /// Notes that a page is part of the index as it is.
+    fn mark_used(&mut self, block: u32) {
+        if let Some(page) = self.page(block) {
+            page.used = true;
+        }
+    }
+
+    /// The pages of the window, with their numbers.
+    fn numbered(&self) -> impl Iterator<Item = (u32, &Seen)> {
+        self.window.clone().zip(&self.pages)
     }
 
     /// Whether there are pages that nothing refers to.
     fn leaks(&self, open: [u32; 2]) -> bool {
-        (0..).zip(&self.pages).any(|(number, seen)| seen.leaks() && !open.contains(&number))
+        self.numbered().any(|(number, seen)| seen.leaks() && !open.contains(&number))
     }
 }
 

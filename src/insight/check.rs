@@ -8,6 +8,7 @@
 //!
 //! Rows and entries are brought together by TID: entries are sorted by it (externally), the table is read in order.
 
+use super::maintenance_memory;
 use super::walk::{Copied, Located, Named, Place, Structure, Wrong, at_rest, ensure};
 use crate::filter::columns::Columns;
 use crate::index::compat;
@@ -65,13 +66,15 @@ fn ensure_checkable(index: pg_sys::Relation) {
 }
 
 fn run(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&Snapshot>) -> Result<Report, Wrong> {
-    let mut entries = snapshot.map(|_| Entries::new());
-    let structure = Structure::read(index, &mut |page| {
+    // One half for the entries, which are sorted, one for the pages, which are forgotten by the time that rows are looked at.
+    let memory = maintenance_memory() / 2;
+    let mut entries = snapshot.map(|_| Entries::new(memory));
+    let structure = Structure::read(index, memory, &mut |page| {
         if let Some(entries) = &mut entries {
             page.iter().for_each(|&(tid, place)| entries.put(tid, place));
         }
     })?;
-    let pages = structure.page_counts();
+    let pages = structure.counts;
     let mut report = Report {
         lists: structure.leaves().count() as u64,
         entries: structure.leaves().map(|list| list.entries).sum(),
@@ -134,14 +137,15 @@ struct Entries {
 }
 
 impl Entries {
-    fn new() -> Entries {
+    /// In so many bytes.
+    fn new(bytes: usize) -> Entries {
         // SAFETY: a fresh descriptor and slots in the current memory context, that of the function call.
         unsafe {
             let desc = pg_sys::CreateTemplateTupleDesc(2);
             pg_sys::TupleDescInitEntry(desc, 1, c"tid".as_ptr(), pg_sys::INT8OID, -1, 0);
             pg_sys::TupleDescInitEntry(desc, 2, c"place".as_ptr(), pg_sys::INT8OID, -1, 0);
             Entries {
-                state: compat::sort_by_int8(desc, pg_sys::maintenance_work_mem),
+                state: compat::sort_by_int8(desc, (bytes >> 10) as i32),
                 input: pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsVirtual),
                 output: pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple),
             }

@@ -257,6 +257,12 @@ pg_function! {
     }
 }
 
+/// Bytes that a function may take for what it keeps of an index.
+fn maintenance_memory() -> usize {
+    // SAFETY: a setting.
+    unsafe { pg_sys::maintenance_work_mem as usize * 1024 }
+}
+
 /// A row of bigints.
 struct Row<const N: usize>([i64; N]);
 
@@ -275,10 +281,14 @@ impl<const N: usize> IntoReturn for Row<N> {
     }
 }
 
-/// Rows of values that are passed by value, or NULL.
-struct Table<const N: usize>(Vec<[Option<Datum>; N]>);
+/// A set: of each of some things a row of values that are passed by value, or NULL.
+struct Table<T, const N: usize> {
+    things: T,
+    count: usize,
+    row: fn(&T, usize) -> [Option<Datum>; N],
+}
 
-impl<const N: usize> IntoReturn for Table<N> {
+impl<T, const N: usize> IntoReturn for Table<T, N> {
     unsafe fn into_return(self, call: pg_sys::FunctionCallInfo) -> Datum {
         // SAFETY: the function is declared to return a set of N OUT parameters of such types; the set goes to the memory
         // of the query.
@@ -303,7 +313,8 @@ impl<const N: usize> IntoReturn for Table<N> {
             (*set).setResult = store;
             (*set).setDesc = desc;
             pg_sys::MemoryContextSwitchTo(context);
-            for row in self.0 {
+            for row in (0..self.count).map(|i| (self.row)(&self.things, i)) {
+                crate::memory::check_for_interrupts();
                 let mut nulls = row.map(|value| value.is_none());
                 let mut values = row.map(|value| value.unwrap_or_else(Datum::null));
                 pg_sys::tuplestore_putvalues(store, desc, values.as_mut_ptr(), nulls.as_mut_ptr());
@@ -316,23 +327,25 @@ impl<const N: usize> IntoReturn for Table<N> {
 
 pg_function! {
     /// `ivflsh_lists(index regclass)`
-    fn ivflsh_lists(call @ FunctionCallInfo, index: Index) -> Table<9> {
+    fn ivflsh_lists(call @ FunctionCallInfo, index: Index) -> Table<walk::Structure, 9> {
         let opened = Opened::new(index.0, Asks::trust(call))?;
-        let structure = walk::at_rest(opened.index, || walk::Structure::read(opened.index, &mut |_| ()));
-        let row = |list: &walk::List| {
+        let read = || walk::Structure::read(opened.index, maintenance_memory(), &mut |_| ());
+        let structure = walk::at_rest(opened.index, read);
+        let row = |structure: &walk::Structure, i: usize| {
+            let list = &structure.lists[i];
             [
                 Some(Datum::from(i64::from(list.id))),
-                list.named.map(|named| Datum::from(i64::from(structure.lists[named.parent].id))),
+                list.named.map(|named| Datum::from(i64::from(structure.lists[named.parent as usize].id))),
                 Some(Datum::from(i32::from(list.level))),
                 Some(Datum::from(i64::from(list.head))),
                 Some(Datum::from(list.entries as i64)),
                 Some(Datum::from((list.slots - list.entries) as i64)),
-                Some(Datum::from(list.pages as i64)),
+                Some(Datum::from(i64::from(list.pages))),
                 list.named.map(|named| Datum::from(f64::from(named.child.radius).to_bits())),
                 Some(Datum::from(list.closed)),
             ]
         };
-        Ok(Table(ann::memory::collected(structure.lists.iter().map(row))))
+        Ok(Table { count: structure.lists.len(), things: structure, row })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ivflsh_stats`: what the pages say.
 
+use super::maintenance_memory;
 use super::walk::{PageCounts, Structure, at_rest};
 use crate::filter::keys::Kind;
 use crate::index::metric::Operator;
@@ -81,7 +82,7 @@ impl Filter {
 impl Stats {
     /// Reads every page of an open index.
     pub fn of(index: pg_sys::Relation) -> Stats {
-        let structure = at_rest(index, || Structure::read(index, &mut |_| ()));
+        let structure = at_rest(index, || Structure::read(index, maintenance_memory(), &mut |_| ()));
         let meta = &structure.info.meta;
         let levels = (0..=meta.height).rev();
         let operator = Operator::from_code(meta.operator);
@@ -104,7 +105,7 @@ impl Stats {
                 largest_list,
                 imbalance: largest_list as f64 * lists as f64 / live.max(1) as f64,
             },
-            pages: structure.page_counts(),
+            pages: structure.counts,
             bytes: u64::from(storage::blocks(index)) * page::PAGE as u64,
             rows_when_built: meta.rows,
             splits: meta.splits,

@@ -4,6 +4,9 @@
 //! First all pages are read in physical order, then the lists. So a page that belongs to a list by the time of the first
 //! pass is met in the second. Rows may be inserted meanwhile: what the first pass says of a page that an insert has taken
 //! since is read again where it matters. All of it goes by [`at_rest`].
+//!
+//! What is known of pages is kept for as many of them as the memory holds that is allowed. Where there are more, all lists
+//! are walked once for each such window of pages. What is known of lists is kept for all: some hundred bytes each.
 
 use crate::index::meta::Info;
 use crate::index::page::{self, Block, Bytes, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Posting, Tid};
@@ -117,7 +120,7 @@ pub type Located = (Tid, Place);
 #[derive(Clone, Copy)]
 pub struct Named {
     /// Index of that inner list in [`Structure::lists`].
-    pub parent: usize,
+    pub parent: u32,
     pub place: Place,
     pub child: Child,
 }
@@ -135,7 +138,7 @@ pub struct List {
     /// Places for entries, live ones included.
     pub slots: u64,
     /// Posting pages.
-    pub pages: u64,
+    pub pages: u32,
     /// It is about to be replaced, or was when the server crashed: the next who comes by decides.
     pub closed: bool,
 }
@@ -157,7 +160,7 @@ struct Page {
 }
 
 /// Pages, by what they are for.
-#[derive(serde::Serialize, Default)]
+#[derive(serde::Serialize, Default, Clone, Copy)]
 pub struct PageCounts {
     pub meta: u64,
     pub lists: u64,
@@ -176,17 +179,29 @@ pub struct Structure {
     pub info: Info,
     pub leaf: Layout,
     pub inner: Layout,
+    /// All pages, by what they are for.
+    pub counts: PageCounts,
+    /// The pages that are kept account of: from this one on.
+    first: u32,
+    /// The last window: pages that are added meanwhile belong to it.
+    open_ended: bool,
     pages: Vec<Page>,
-    /// Cells that belong to a block: page number × [`Structure::most_cells`] + cell.
+    /// Cells that belong to a block: number of the page in the window × [`Structure::most_cells`] + cell.
     cells: BitVec,
     /// From the root down, level by level.
     pub lists: Vec<List>,
-    by_id: HashMap<u32, usize>,
+    by_id: HashMap<u32, u32>,
+    /// Blocks that the index had when one beyond them was last met.
+    blocks: u32,
 }
 
+/// Pages in a window, at least.
+const SMALLEST_WINDOW: usize = 64;
+
 impl Structure {
-    /// Reads and verifies it all. `rows` is given the entries of each posting page of rows.
-    pub fn read(rel: pg_sys::Relation, rows: &mut dyn FnMut(&[Located])) -> Result<Structure, Wrong> {
+    /// Reads and verifies it all. `rows` is given the entries of each posting page of rows. What is kept of pages takes so
+    /// many bytes.
+    pub fn read(rel: pg_sys::Relation, bytes: usize, rows: &mut dyn FnMut(&[Located])) -> Result<Structure, Wrong> {
         let meta = {
             let buffer = Buffer::read(rel, META_BLOCK);
             Meta::read(buffer.page()).or_corrupted(rel, META_BLOCK)
@@ -198,31 +213,54 @@ impl Structure {
             info,
             leaf,
             inner,
+            counts: PageCounts::default(),
+            first: META_BLOCK,
+            open_ended: false,
             pages: Vec::new(),
             cells: BitVec::new(),
             lists: Vec::new(),
             by_id: HashMap::new(),
+            blocks: storage::blocks(rel),
         };
-        structure.look_at_all()?;
-        structure.reach(META_BLOCK, "the index")?;
-        structure.walk_mean()?;
-        structure.walk_lists(rows)?;
-        for (level, block) in info.meta.open_code.into_iter().enumerate().filter(|(_, block)| *block != NO_BLOCK) {
-            let page = structure.page(block, Kind::Code, "the meta page")?;
-            ensure!(
-                usize::from(page.level) == level,
-                "The open code page {block} is of level {}, not {level}.",
-                page.level
-            );
-            page.reached = true;
+        let window = (8 * bytes / (8 * size_of::<Page>() + structure.most_cells())).max(SMALLEST_WINDOW);
+        loop {
+            let left = storage::blocks(rel).saturating_sub(structure.first) as usize;
+            structure.open_ended = left <= window;
+            structure.read_window(left.min(window), rows)?;
+            if structure.open_ended {
+                break;
+            }
+            structure.first += window as u32;
         }
-        structure.check_references()?;
+        (structure.pages, structure.cells) = (Vec::new(), BitVec::new());
         Ok(structure)
+    }
+
+    /// Verifies so many pages from `self.first` on.
+    fn read_window(&mut self, pages: usize, rows: &mut dyn FnMut(&[Located])) -> Result<(), Wrong> {
+        self.pages.clear();
+        memory::resize(&mut self.pages, pages, Page::default());
+        self.cells.fill(false);
+        let cells = pages * self.most_cells();
+        crate::memory::resize_bits(&mut self.cells, cells);
+        (self.first..self.first + pages as u32).try_for_each(|block| self.look_at(block))?;
+        self.reach(META_BLOCK, "the index")?;
+        self.walk_mean()?;
+        self.walk_lists(rows)?;
+        for (level, block) in (0..).zip(self.info.meta.open_code).filter(|(_, block)| *block != NO_BLOCK) {
+            if let Some(page) = self.page(block, Kind::Code, "the meta page")? {
+                ensure!(page.level == level, "The open code page {block} is of level {}, not {level}.", page.level);
+                page.reached = true;
+            }
+        }
+        self.check_references()?;
+        self.count_pages();
+        Ok(())
     }
 
     /// The list of an identity.
     pub fn list(&self, id: u32) -> Option<usize> {
-        self.by_id.get(&id).copied()
+        self.by_id.get(&id).map(|&at| at as usize)
     }
 
     /// Lists of rows.
@@ -230,9 +268,9 @@ impl Structure {
         self.lists.iter().filter(|l| l.level == 0)
     }
 
-    /// Pages by kind.
-    pub fn page_counts(&self) -> PageCounts {
-        let mut n = PageCounts::default();
+    /// Adds the pages of the window to the counts.
+    fn count_pages(&mut self) {
+        let n = &mut self.counts;
         for page in &self.pages {
             let is = |kind: Kind| page.kind == kind as u8;
             let count = match page {
@@ -246,17 +284,14 @@ impl Structure {
             };
             *count += 1;
         }
-        n
     }
 
-    /// The first pass.
-    fn look_at_all(&mut self) -> Result<(), Wrong> {
-        let blocks = storage::blocks(self.rel);
-        memory::resize(&mut self.pages, blocks as usize, Page::default());
-        (META_BLOCK..blocks).try_for_each(|block| self.look_at(block))
+    /// Number of a page in the window, if it is one of it.
+    fn in_window(&self, block: u32) -> Option<usize> {
+        block.checked_sub(self.first).map(|at| at as usize).filter(|&at| at < self.pages.len())
     }
 
-    /// Reads what a page says of itself.
+    /// Reads what a page of the window says of itself.
     fn look_at(&mut self, block: u32) -> Result<(), Wrong> {
         crate::memory::check_for_interrupts();
         let opaque = {
@@ -277,31 +312,37 @@ impl Structure {
         let page::Opaque { next, list, used, kind, level, refs, head, epoch, .. } = opaque;
         let now = self.info.meta.epoch;
         ensure!(epoch <= now, "Block {block} was changed at epoch {epoch}, the index is at {now}.");
-        let known = &mut self.pages[block as usize];
-        *known = Page { kind, level, used, refs, list, head, next, ..*known };
+        if let Some(at) = self.in_window(block) {
+            let known = &mut self.pages[at];
+            *known = Page { kind, level, used, refs, list, head, next, ..*known };
+        }
         Ok(())
     }
 
-    /// What is known of a page that `by` refers to as one of `kind`.
-    fn page(&mut self, block: u32, kind: Kind, by: &str) -> Result<&mut Page, Wrong> {
-        if block as usize >= self.pages.len() {
-            let blocks = storage::blocks(self.rel);
-            ensure!(block < blocks, "Block {block}, to which {by} refers, is beyond the end of the index.");
-            let known = self.pages.len();
-            memory::resize(&mut self.pages, blocks as usize, Page::default());
-            (known as u32..blocks).try_for_each(|b| self.look_at(b))?;
+    /// What is known of a page that `by` refers to as one of `kind`; None: it is not in the window.
+    fn page(&mut self, block: u32, kind: Kind, by: &str) -> Result<Option<&mut Page>, Wrong> {
+        if block >= self.blocks {
+            self.blocks = storage::blocks(self.rel);
+            ensure!(block < self.blocks, "Block {block}, to which {by} refers, is beyond the end of the index.");
         }
-        if self.pages[block as usize].kind != kind as u8 {
+        if self.open_ended && block >= self.first && self.in_window(block).is_none() {
+            let known = self.first + self.pages.len() as u32;
+            memory::resize(&mut self.pages, (self.blocks - self.first) as usize, Page::default());
+            (known..self.blocks).try_for_each(|b| self.look_at(b))?;
+        }
+        let Some(at) = self.in_window(block) else { return Ok(None) };
+        if self.pages[at].kind != kind as u8 {
             self.look_at(block)?; // an insert may have taken it
         }
-        let page = &mut self.pages[block as usize];
+        let page = &mut self.pages[at];
         ensure!(page.kind == kind as u8, "Block {block}, to which {by} refers: {}.", Damage::Kind(page.kind));
-        Ok(page)
+        Ok(Some(page))
     }
 
     /// Marks a page as reached: for the first time.
     fn reach(&mut self, block: u32, by: &str) -> Result<(), Wrong> {
-        let page = &mut self.pages[block as usize];
+        let Some(at) = self.in_window(block) else { return Ok(()) };
+        let page = &mut self.pages[at];
         ensure!(!page.reached, "Block {block} is reached twice, the second time by {by}.");
         page.reached = true;
         Ok(())
@@ -316,8 +357,9 @@ impl Structure {
         let dims = self.info.meta.dims as usize;
         let (mut block, mut floats) = (self.info.meta.mean, 0);
         while block != NO_BLOCK {
-            let page = self.page(block, Kind::Mean, "the mean")?;
-            let (used, next) = (page.used, page.next);
+            self.page(block, Kind::Mean, "the mean")?;
+            let page::Opaque { used, next, .. } = page::check(Buffer::read(self.rel, block).page(), Kind::Mean)
+                .map_err(|damage| Wrong::page(block, damage))?;
             self.reach(block, "the mean")?;
             floats += usize::from(used);
             ensure!(used > 0 && floats <= dims, "The mean has more values than the {dims} dimensions (block {block}).");
@@ -330,10 +372,13 @@ impl Structure {
     /// The second pass.
     fn walk_lists(&mut self, rows: &mut dyn FnMut(&[Located])) -> Result<(), Wrong> {
         let Meta { height, root, root_list, lists, .. } = self.info.meta;
-        self.add_list(root_list, height as u8, root, None)?;
+        let anew = self.lists.is_empty();
+        if anew {
+            self.add_list(root_list, height as u8, root, None)?;
+        }
         let mut at = 0;
         while at < self.lists.len() {
-            self.walk_list(at, rows)?;
+            self.walk_list(at, anew, rows)?;
             at += 1;
         }
         let found = self.leaves().count();
@@ -349,23 +394,26 @@ impl Structure {
         );
         memory::room(&mut self.by_id, 1);
         memory::room(&mut self.lists, 1);
-        let before = self.by_id.insert(id, self.lists.len());
+        let before = self.by_id.insert(id, self.lists.len() as u32);
         ensure!(before.is_none(), "List {id} is named by two entries.");
         self.lists.push(List { id, level, head, named, entries: 0, slots: 0, pages: 0, closed: false });
         Ok(())
     }
 
-    /// Goes along a list's chain.
-    fn walk_list(&mut self, at: usize, rows: &mut dyn FnMut(&[Located])) -> Result<(), Wrong> {
+    /// Goes along a list's chain. `anew`: for the first time, so that what is on it is told and counted.
+    fn walk_list(&mut self, at: usize, anew: bool, rows: &mut dyn FnMut(&[Located])) -> Result<(), Wrong> {
         let List { id, level, head, .. } = self.lists[at];
         let layout = if level > 0 { self.inner } else { self.leaf };
         let by = format!("list {id}");
         let mut entries: Vec<Located> = Vec::new();
         let mut insert_at = None;
         let mut number = head;
+        let mut pages: u32 = 0;
         while number != NO_BLOCK {
             self.page(number, Kind::Posting, &by)?;
             self.reach(number, &by)?;
+            ensure!(pages <= self.blocks, "Block {number} is reached twice, the second time by {by}.");
+            pages += 1;
             crate::memory::check_for_interrupts();
             let copied = Copied::of(self.rel, number);
             let posting = Posting::open(copied.page(), &layout, id).map_err(|damage| Wrong::page(number, damage))?;
@@ -382,10 +430,13 @@ impl Structure {
             for b in 0..posting.blocks() {
                 let block = posting.block(b);
                 block.check().map_err(|damage| Wrong::page(number, damage))?;
-                self.lists[at].entries += u64::from(block.live().count_ones());
-                self.lists[at].slots += block.slots() as u64;
                 self.walk_sketch_pages(&layout, &block, number, id, head)?;
                 self.walk_cells(&layout, &block, number)?;
+                if !anew {
+                    continue;
+                }
+                self.lists[at].entries += u64::from(block.live().count_ones());
+                self.lists[at].slots += block.slots() as u64;
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
                     let place = Place { block: number, slot: (b * BLOCK + slot) as u16 };
                     if level == 0 {
@@ -400,13 +451,13 @@ impl Structure {
                         child.radius,
                         child.norm2
                     );
-                    self.add_list(child.list, level - 1, child.head, Some(Named { parent: at, place, child }))?;
+                    self.add_list(child.list, level - 1, child.head, Some(Named { parent: at as u32, place, child }))?;
                 }
             }
-            if level == 0 {
+            if level == 0 && anew {
                 rows(&entries);
             }
-            self.lists[at].pages += 1;
+            self.lists[at].pages = pages;
             self.lists[at].closed |= opaque.closed();
             number = opaque.next;
         }
@@ -428,7 +479,7 @@ impl Structure {
         for i in 0..layout.sketch_pages {
             let number = block.sketch_page(i);
             let by = format!("block {at}");
-            let page = self.page(number, Kind::Sketch, &by)?;
+            let Some(page) = self.page(number, Kind::Sketch, &by)? else { continue };
             ensure!(
                 page.list == id && page.head == head,
                 "Sketches of list {id} (block {at}) are on block {number}, which belongs to list {} of head {}.",
@@ -445,7 +496,7 @@ impl Structure {
     fn walk_cells(&mut self, layout: &Layout, block: &Block<'_>, at: u32) -> Result<(), Wrong> {
         let by = format!("block {at}");
         for number in block.all_code_pages() {
-            let page = self.page(number, Kind::Code, &by)?;
+            let Some(page) = self.page(number, Kind::Code, &by)? else { continue };
             page.reached = true;
             page.named = page.named.saturating_add(1);
             let level = page.level;
@@ -465,10 +516,10 @@ impl Structure {
                 };
                 self.walk_cell(block, at, (number, cell))?;
                 let next = if part + 1 < layout.cell_pages { run(part + 1) } else { NO_BLOCK };
+                let found = self.in_window(number).map_or(next, |page| self.pages[page].next);
                 ensure!(
-                    !live || layout.cell_pages == 1 || self.pages[number as usize].next == next,
-                    "A code's part on block {number} is followed by block {}, but block {at} names {next}.",
-                    self.pages[number as usize].next
+                    !live || layout.cell_pages == 1 || found == next,
+                    "A code's part on block {number} is followed by block {found}, but block {at} names {next}."
                 );
             }
         }
@@ -483,7 +534,8 @@ impl Structure {
             "A code of block {at} is at the end of block {number}, which is not of its list."
         );
         ensure!(position < self.most_cells(), "Block {at} names cell {position} of block {number}.");
-        let bit = number as usize * self.most_cells() + position;
+        let Some(in_window) = self.in_window(number) else { return Ok(()) };
+        let bit = in_window * self.most_cells() + position;
         if bit >= self.cells.len() {
             crate::memory::resize_bits(&mut self.cells, bit + 1);
         }
@@ -493,11 +545,11 @@ impl Structure {
         );
         // Also of free slots: what has not been claimed would be given to somebody else.
         let written = |page: Page| usize::from(if with_list { page.refs } else { page.used });
-        if written(self.pages[number as usize]) <= position {
+        if written(self.pages[in_window]) <= position {
             self.look_at(number)?; // written since
         }
         ensure!(
-            position < written(self.pages[number as usize]),
+            position < written(self.pages[in_window]),
             "Cell {position} of block {number}, to which a slot of block {at} refers, has not been written."
         );
         Ok(())
@@ -518,12 +570,12 @@ impl Structure {
 
     /// What can only be said at the end: of pages that nothing refers to, and of how many blocks refer to a code page.
     fn check_references(&mut self) -> Result<(), Wrong> {
-        for number in 0..self.pages.len() as u32 {
+        for at in 0..self.pages.len() {
             crate::memory::check_for_interrupts();
-            let page = self.pages[number as usize];
+            let (number, page) = (self.first + at as u32, self.pages[at]);
             let list = self.by_id.get(&page.list).filter(|_| page.kind == Kind::Posting as u8 && !page.reached);
-            if let Some(&at) = list
-                && !self.leads_to(at, number)?
+            if let Some(&list) = list
+                && !self.leads_to(list as usize, number)?
             {
                 return Err(Wrong(format!(
                     "Block {number} belongs to list {}, whose chain does not reach it.",
@@ -532,7 +584,7 @@ impl Structure {
             }
             if page.named > page.refs {
                 self.look_at(number)?;
-                let refs = self.pages[number as usize].refs;
+                let refs = self.pages[at].refs;
                 ensure!(page.named <= refs, "{} blocks refer to block {number}, which counts {refs}.", page.named);
             }
         }
