@@ -66,7 +66,9 @@ try_debs() {
     fi
     inside pg_ctlcluster "$major" main stop
     inside apt-get -q -y purge "postgresql-$major-vector" "postgresql-$major-ivflsh" "postgresql-$major-vector-ext" >/dev/null 2>&1
-    [[ -z $(find "$clean/usr/lib/postgresql" "$clean/usr/share/postgresql" -name '*vector*' -o -name 'ivflsh*') ]] || die "files stay behind"
+    left=$(find "$clean/usr/lib/postgresql" "$clean/usr/share/postgresql" \
+        '(' -name 'vector.*' -o -name 'vector--*' -o -name 'vector_ext*' -o -name 'ivflsh*' ')')
+    [[ -z $left ]] || die "files stay behind: $left"
     say "purged, and nothing stays behind"
 }
 
