@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-clients stress bench bench-commits bench-filters bench-growth bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,11 @@ bench-growth: ## inserts, VACUUM, and indexes that have grown, with pgvector bes
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh growth $(ARGS)
+
+bench-latency: ## how long single INSERTs take while a table grows:  make bench-latency ARGS="--rows 100000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh latency $(ARGS)
 
 bench-scale: ## builds against rows and memory (see docs/scaling.md):  make bench-scale ARGS="--rows 100000 1000000"
 	@scripts/setup.sh all

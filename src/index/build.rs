@@ -20,7 +20,7 @@ use super::options;
 use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
 use super::pgvector;
-use super::recalibrate::{self, Effort};
+use super::recalibrate;
 use super::rows as heap;
 use super::sample::Random;
 use super::storage::{self, Buffer};
@@ -456,8 +456,7 @@ impl Build {
         let owner = unsafe { identity::Build::by_index_build() };
         let mut rows = heap::Rows::of_build(self.index, self.heap, self.operator, &owner);
         for queries in [calibrate::QUERIES[0] / 4, calibrate::QUERIES[0]] {
-            let effort = Effort { queries, in_haste: false };
-            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, effort) {
+            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
                 meta.rule = rule;
             }
         }

@@ -4,7 +4,7 @@
 //!
 //! | kind | content |
 //! |---|---|
-//! | meta | one [`Meta`] (block 0) |
+//! | meta | one [`Meta`], behind it a [`Measuring`] (block 0) |
 //! | mean | a stretch of the data mean, f32 |
 //! | posting | blocks of 32 entries: live mask, factors, TIDs, sketches (see [`Layout`]) |
 //! | sketch | the part of one block's sketches that did not fit on its posting page |
@@ -29,7 +29,7 @@ pub const CAPACITY: usize = END - START;
 
 const MAGIC: u16 = 0x1F15;
 /// Version of the on-disk format. Raise it with every change of this file that an old index would not survive.
-pub const FORMAT: u16 = 5;
+pub const FORMAT: u16 = 6;
 /// "IVFL": first word of the meta page.
 const META_MAGIC: u32 = 0x4C46_5649;
 
@@ -349,7 +349,7 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     let used = match o.kind {
         kind if kind == Kind::Posting as u8 || kind == Kind::Sketch as u8 => return Ok(o),
         kind if kind == Kind::Code as u8 && header_field(page, PD_UPPER) == END => return Ok(o),
-        kind if kind == Kind::Meta as u8 => AT_META_SUM + 4 - START,
+        kind if kind == Kind::Meta as u8 => META_END - START,
         kind if kind == Kind::Mean as u8 => 4 + 4 * usize::from(o.used),
         kind if kind == Kind::Free as u8 => 0,
         _ => return Err(Damage::Header),
@@ -496,6 +496,8 @@ pub struct Meta {
 
 /// Where `tests/harness/pages.py` finds them.
 const _: () = assert!(std::mem::offset_of!(Meta, last_list) == 44 && std::mem::offset_of!(Meta, epoch) == 1096);
+const _: () = assert!(size_of::<Meta>() == 1232);
+
 
 /// Rows that a list should hold, at least: however many lists the user asks for, one with no more is not split.
 pub const LEAST_TARGET: u32 = 32;
@@ -623,17 +625,83 @@ impl Meta {
 
     /// Writes the meta page (made by [`init`]).
     pub fn write(&self, page: &mut Bytes) {
-        const { assert!(AT_META_SUM + 4 <= END) };
         // SAFETY: room was asserted.
         unsafe { std::ptr::write_unaligned(page[START..].as_mut_ptr().cast(), *self) };
         let sum = Checksum::of_bytes(&page[START..AT_META_SUM]).long();
         put_word(page, AT_META_SUM, sum);
-        set_used_bytes(page, AT_META_SUM + 4 - START);
+        set_used_bytes(page, META_END - START);
     }
 }
 
-/// Where the checksum of the meta page's contents is: behind them.
+/// Where the checksum of the meta page's contents is: behind them. Behind that is what no search has to read.
 const AT_META_SUM: usize = START + size_of::<Meta>();
+const AT_MEASURING: usize = AT_META_SUM + 4;
+const META_END: usize = AT_MEASURING + size_of::<Measuring>() + 4;
+const _: () = assert!(META_END <= END);
+
+/// Limits that a measurement tries.
+pub const TRIED: usize = 56;
+
+/// A measurement of the stopping rule that INSERTs bring forward, each a little (see `recalibrate.rs`): on the meta page, behind
+/// [`Meta`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Measuring {
+    /// Lists that there were when it began; 0: none is under way.
+    pub lists: u32,
+    /// Of the data mean that the index had then.
+    pub mean_epoch: u32,
+    /// Which of [`GOALS`] is measured, by how many queries, how many of these have been tried, and how many saw enough.
+    pub goal: u32,
+    pub queries: u32,
+    pub asked: u32,
+    pub seen: u32,
+    /// Sums of the squared norms of queries and of the squared radii of their lists, and how many these are.
+    pub norm2: f32,
+    pub spread: f32,
+    pub usual: u32,
+    pub tried: [Tried; TRIED],
+}
+
+/// A limit, and what all queries together found and read under it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Tried {
+    pub limit: f32,
+    pub found: u32,
+    pub scanned: u32,
+}
+
+impl Measuring {
+    pub const NONE: Measuring = Measuring {
+        lists: 0,
+        mean_epoch: 0,
+        goal: 0,
+        queries: 0,
+        asked: 0,
+        seen: 0,
+        norm2: 0.0,
+        spread: 0.0,
+        usual: 0,
+        tried: [Tried { limit: 0.0, found: 0, scanned: 0 }; TRIED],
+    };
+
+    /// Of a meta page. Nothing is lost if it is damaged: then it begins anew.
+    pub fn read(page: &Bytes) -> Measuring {
+        // SAFETY: META_END is within the page; all bit patterns are valid for its fields.
+        let read: Measuring = unsafe { std::ptr::read_unaligned(page[AT_MEASURING..].as_ptr().cast()) };
+        let sum = Checksum::of_bytes(&page[AT_MEASURING..META_END - 4]).long();
+        if sum == word(page, META_END - 4) && (read.goal as usize) < GOALS.len() { read } else { Measuring::NONE }
+    }
+
+    /// Writes it on a meta page.
+    pub fn write(&self, page: &mut Bytes) {
+        // SAFETY: META_END is within the page.
+        unsafe { std::ptr::write_unaligned(page[AT_MEASURING..].as_mut_ptr().cast(), *self) };
+        let sum = Checksum::of_bytes(&page[AT_MEASURING..META_END - 4]).long();
+        put_word(page, META_END - 4, sum);
+    }
+}
 
 /// Most dimensions that can be indexed.
 pub const MAX_DIMS: u32 = 16_000;

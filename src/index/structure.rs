@@ -15,7 +15,7 @@ use super::page::{
     self, BROKEN_OFF, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting,
     PostingMut, Tid, UNFINISHED,
 };
-use super::recalibrate::{self, Effort};
+use super::recalibrate;
 use super::rows::{Row, Rows};
 use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, Uninterrupted, corrupted};
 use super::threads::Pool;
@@ -40,14 +40,6 @@ const NEIGHBOURS: usize = 32;
 const NEARLY: f32 = 0.1;
 /// Rounds of that.
 const ROUNDS: usize = 3;
-/// The stopping rule is measured again when there are this many times the lists that there were.
-const RECALIBRATED_AT: f64 = 1.1;
-/// Queries for that while rows wait to be inserted: about so many posting pages are read.
-const CALIBRATION_PAGES: usize = 80_000;
-/// Weight of the new measurement: with so few queries each is uncertain by itself.
-const CALIBRATION_WEIGHT: f32 = 0.4;
-/// Up to this many lists the rule changes too much from one measurement to the next for the older to mean anything.
-const CALIBRATED_ANEW: u32 = 64;
 /// Seed of 2-means.
 const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 
@@ -132,30 +124,6 @@ pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock:
         change.commit();
     }
 }
-
-/// Measures the stopping rule of `index` by some of `rows` of its table as queries, and takes it into account by `weight`. Needs
-/// no lock, as it is a search like others; when the structure changes meanwhile it begins anew, some times.
-pub(super) fn recalibrate(index: pg_sys::Relation, rows: &mut Rows, effort: Effort, weight: f32) {
-    for _ in 0..MEASURED_AGAIN {
-        let info = Info::of(index);
-        let measured = recalibrate::measure(index, &info.meta, &info.frame(index), rows, effort);
-        let now = Info::of(index).meta;
-        if now.mean_epoch != info.meta.mean_epoch || measured.is_none() && now.epoch != info.meta.epoch {
-            continue;
-        }
-        update_meta(index, |meta| {
-            let weight = if meta.calibrated <= CALIBRATED_ANEW { 1.0 } else { weight };
-            (meta.calibrated, meta.calibrated_by) = (info.meta.lists, effort.queries as u32);
-            let Some((rule, spread)) = measured else { return };
-            recalibrate::blend(&mut meta.rule, &rule, weight);
-            meta.spread += weight * (spread - meta.spread);
-        });
-        return;
-    }
-}
-
-/// Times that a rule is measured while the structure changes beside, before that is left to the next time.
-const MEASURED_AGAIN: usize = 4;
 
 /// A list that is being replaced.
 pub(super) struct Old {
@@ -345,11 +313,7 @@ impl Structure {
             [_, _, ..] => self.split_list(path),
             [] => {}
         }
-        if f64::from(self.meta.lists) >= f64::from(self.meta.calibrated) * RECALIBRATED_AT {
-            let deep = recalibrate::depth(&self.meta).min(self.meta.lists as usize).max(1);
-            let queries = (self.meta.lists as usize / 4).clamp(16, 128).min((CALIBRATION_PAGES / deep).max(24));
-            recalibrate(self.index, &mut self.rows, Effort { queries, in_haste: true }, CALIBRATION_WEIGHT);
-        }
+        recalibrate::go_on(self.index, &mut self.rows);
     }
 
     /// Whether each list of the path is where the one after it, its parent, says, up to the root.
@@ -1011,9 +975,24 @@ impl Structure {
         let entries = count(self.index, &self.inner, list.head, list.id)
             .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
         match path {
-            [root] if entries > ROOT_ENTRIES + ROOT_ENTRIES / 4 => self.add_level((root.list.head, root.list.id)),
+            [root] if entries > self.longest_root() => self.add_level((root.list.head, root.list.id)),
             [_, _, ..] if entries > 2 * INNER_ENTRIES => self.split_inner(path),
             _ => {}
+        }
+    }
+
+    /// Entries of a root up to which it stays as it is. To divide it takes long, so who inserts leaves that to VACUUM, unless
+    /// that does not come.
+    fn longest_root(&self) -> usize {
+        if self.vacuum { ROOT_ENTRIES + ROOT_ENTRIES / 4 } else { 2 * ROOT_ENTRIES }
+    }
+
+    /// Puts a level above the root if it is too long.
+    pub(super) fn grow_root(&mut self) {
+        let entries = count(self.index, &self.inner, self.meta.root, self.meta.root_list)
+            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+        if self.meta.height > 0 && entries > self.longest_root() && can_change(self.index, &self.meta) {
+            self.add_level((self.meta.root, self.meta.root_list));
         }
     }
 

@@ -3,12 +3,13 @@
 //!
 //! It keeps 36 bytes for each list, and 6 for each page, but of no more pages at a time than VACUUM's memory holds.
 
+use super::build::ROOT_ENTRIES;
 use super::calibrate::QUERIES;
 use super::compat;
 use super::merge;
 use super::meta::Info;
 use super::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
-use super::recalibrate::Effort;
+use super::recalibrate;
 use super::rows::Rows;
 use super::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, corrupted};
 use super::structure::{self, Structure};
@@ -72,11 +73,15 @@ pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation, strategy: pg_sys::B
         structure::update_meta(index, |meta| (meta.removed, meta.surveyed) = (0, blocks));
     }
     let meta = Info::of(index).meta;
+    // A root that holds all lists may be too long.
+    if meta.height == 1 && meta.lists as usize > ROOT_ENTRIES {
+        Structure::of_vacuum(index, heap, StructureLock::wait(index)).grow_root();
+    }
     let (now, then) = (f64::from(meta.lists), f64::from(meta.calibrated));
     // If that was last done in haste, or with fewer or many more lists.
     if (meta.calibrated_by as usize) < QUERIES[0] || now >= then * 1.05 || now < then * 0.7 {
         let mut rows = Rows::of_vacuum(index, heap, Info::of(index).frame(index).operator);
-        structure::recalibrate(index, &mut rows, Effort { queries: QUERIES[0], in_haste: false }, 1.0);
+        recalibrate::renew(index, &mut rows, QUERIES[0]);
     }
     tidied
 }

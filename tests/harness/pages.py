@@ -11,6 +11,7 @@ SPECIAL_FIELDS = {"next": ("<I", -32), "list": ("<I", -28), "epoch": ("<I", -24)
                   "kind": ("<B", -14), "level": ("<B", -13), "refs": ("<H", -12), "flags of its own": ("<H", -10),
                   "head": ("<I", -8), "magic": ("<H", -4), "format": ("<H", -2)}
 # Fields of the meta page.
+META_BYTES = 1232  # its checksum is behind them, then what is not covered by that
 META_FIELDS = {"last_list": ("<I", START + 44), "epoch": ("<I", START + 1096)}
 
 
@@ -50,6 +51,7 @@ class Pages:
         """Gives a page of the meta data or the mean the checksum that it would have if it had been written so."""
         start, lower = page * PAGE + START, page * PAGE + self.get(page, HEADER_FIELDS["lower"])
         if self.kind(page) == "meta":
-            struct.pack_into("<I", self.data, lower - 4, checksum(self.data[start:lower - 4]))
+            end = start + META_BYTES
+            struct.pack_into("<I", self.data, end, checksum(self.data[start:end]))
         else:
             struct.pack_into("<I", self.data, start, checksum(self.data[start + 4:lower]))
