@@ -498,7 +498,6 @@ pub struct Meta {
 const _: () = assert!(std::mem::offset_of!(Meta, last_list) == 44 && std::mem::offset_of!(Meta, epoch) == 1096);
 const _: () = assert!(size_of::<Meta>() == 1232);
 
-
 /// Rows that a list should hold, at least: however many lists the user asks for, one with no more is not split.
 pub const LEAST_TARGET: u32 = 32;
 /// Identities of lists and epochs are never used again. With no more of them left than this the structure stays as it is, see

@@ -8,9 +8,9 @@
 
 use super::calibrate::{self, Needed, Simulated};
 use super::compat;
+use super::meta::Info;
 use super::metric::Frame;
 use super::outliers;
-use super::meta::Info;
 use super::page::{
     self, GOALS, Kind, Layout, Limits, META_BLOCK, Measuring, Meta, NO_LIMIT, Owner, Posting, StoppingRule, Tid,
 };
@@ -215,13 +215,8 @@ impl Measuring {
             && (GOALS[goal] > LARGEST_GOAL || !calibrate::is_usual(GOALS[goal], meta.likely_rows()))
             || deep(goal) > if meta.bits > 0 { DEEPEST } else { DEEPEST / ROWS_COST };
         let queries = if left_out { 0 } else { queries_for(meta, goal, all) as u32 };
-        *self = Measuring {
-            lists: self.lists,
-            mean_epoch: self.mean_epoch,
-            goal: goal as u32,
-            queries,
-            ..Measuring::NONE
-        };
+        *self =
+            Measuring { lists: self.lists, mean_epoch: self.mean_epoch, goal: goal as u32, queries, ..Measuring::NONE };
     }
 
     /// Adds what some of `queries` saw.
@@ -308,8 +303,8 @@ pub fn measure(
     let (norm2, spread) = (mean(|s| s.norm2), mean(|s| s.spread));
     let angles = (frame.operator.space(), norm2);
     let mut rule = StoppingRule::new([rule_of(&seen, angles, 0); GOALS.len()], norm2);
-    for goal in 1..GOALS.len() {
-        rule.of_goal[goal] = match calibrate::is_usual(GOALS[goal], meta.likely_rows()) {
+    for (goal, &rank) in GOALS.iter().enumerate().skip(1) {
+        rule.of_goal[goal] = match calibrate::is_usual(rank, meta.likely_rows()) {
             false => Limits::none(meta.lists as f32),
             true => match see_enough(goal) {
                 Some(seen) => rule_of(&seen, angles, goal),
