@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
 	@scripts/install.sh
 	@scripts/python.sh -m pytest $(ARGS)
 
+test-second: ## part of the tests on PostgreSQL 18, whose server comes from a Python package
+	@scripts/setup.sh all
+	@scripts/test-second.sh $(ARGS)
+
 test-clients: ## client libraries and ways from pgvector and back, beside pgvector itself (built from Debian's sources)
 	@scripts/setup.sh all
 	@scripts/install.sh
@@ -87,6 +91,11 @@ bench-latency: ## how long single INSERTs take while a table grows:  make bench-
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh latency $(ARGS)
+
+bench-recall: ## recall where it is hard (many neighbours, queries unlike the rows, few rows):  make bench-recall ARGS="--stages small"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh recall $(ARGS)
 
 bench-scale: ## builds against rows and memory (see docs/scaling.md):  make bench-scale ARGS="--rows 100000 1000000"
 	@scripts/setup.sh all

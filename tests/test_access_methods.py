@@ -67,3 +67,31 @@ def test_no_other_class_of_vectors_serves(items, refused):
     refused(items, "0A000", "this distance is not supported", "CREATE INDEX ON items USING ivflsh (v odd_ops)")
     refused(items, "0A000", "column 2 of an ivflsh index cannot be a vector",
             "CREATE INDEX ON items USING ivflsh (v vector_l2_ops, v odd_ops)")
+
+
+def test_amvalidate(db):
+    """Tells operator classes that cannot work from those that can, all of the extension's among them."""
+    assert db.execute("""SELECT count(*) > 10, bool_and(amvalidate(c.oid)) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod
+                         WHERE amname = 'ivflsh'""").fetchone() == (True, True)
+    db.execute("""
+        CREATE FUNCTION not_ours() RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT 77777';
+        CREATE FUNCTION of_text() RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT NULL';
+        CREATE OPERATOR CLASS no_operator FOR TYPE vector USING ivflsh AS FUNCTION 1 (vector, vector) ivflsh_vector_l2();
+        CREATE OPERATOR CLASS no_function FOR TYPE vector USING ivflsh AS OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops;
+        CREATE OPERATOR CLASS no_order FOR TYPE vector USING ivflsh AS
+            OPERATOR 1 = (vector, vector), FUNCTION 1 (vector, vector) ivflsh_vector_l2();
+        CREATE OPERATOR CLASS too_many FOR TYPE vector USING ivflsh AS OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops,
+            OPERATOR 2 <=> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 (vector, vector) ivflsh_vector_l2();
+        CREATE OPERATOR CLASS other_strategy FOR TYPE vector USING ivflsh AS
+            OPERATOR 2 <-> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 (vector, vector) ivflsh_vector_l2();
+        CREATE OPERATOR CLASS unknown_kind FOR TYPE vector USING ivflsh AS
+            OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 (vector, vector) not_ours();
+        CREATE OPERATOR CLASS not_a_number FOR TYPE vector USING ivflsh AS
+            OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 (vector, vector) of_text();
+        CREATE OPERATOR CLASS as_it_should_be FOR TYPE vector USING ivflsh AS
+            OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 (vector, vector) ivflsh_vector_l2();
+    """)
+    found = dict(db.execute("SELECT opcname, amvalidate(oid) FROM pg_opclass WHERE opcnamespace = 'public'::regnamespace AND "
+                            "opcname ~ '^(no_|too_|other_|unknown|not_|as_it)'").fetchall())
+    assert found == {"no_operator": False, "no_function": False, "no_order": False, "too_many": False, "other_strategy": False,
+                     "unknown_kind": False, "not_a_number": False, "as_it_should_be": True}

@@ -21,7 +21,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows that serve as queries, for each of [`GOALS`]: the more neighbours each has, the fewer tell the same.
-pub const QUERIES: [usize; GOALS.len()] = [400, 96, 32, 16];
+pub const QUERIES: [usize; GOALS.len()] = [400, 96, 32, 16, 16, 16];
+/// From this one of [`GOALS`] on they are measured by the same queries, which have to look into nearly the same lists.
+const TOGETHER: usize = 3;
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.
 pub const OTHER_LOSS: f32 = 0.2;
 /// Queries that the range of limits is taken from, one in so many but no more than these, and lists they look into at most.
@@ -75,12 +77,16 @@ pub fn calibrate(sample: &Sample<'_>, cancelled: &AtomicBool) -> StoppingRule {
         return StoppingRule::new([Limits::of_all(lists as f32); GOALS.len()], sample.norm2);
     }
     let members = Members::new(sample);
-    let of_goal = std::array::from_fn(|i| {
-        is_usual(GOALS[i], rows)
-            .then(|| calibrate_for(&members, GOALS[i], QUERIES[i], cancelled))
-            .flatten()
-            .unwrap_or(Limits::none(lists as f32))
-    });
+    let mut of_goal = [Limits::none(lists as f32); GOALS.len()];
+    let usual = GOALS.iter().filter(|&&goal| is_usual(goal, rows)).count();
+    let mut from = 0;
+    while from < usual {
+        let to = if from < TOGETHER { from + 1 } else { usual };
+        if let Some(limits) = calibrate_for(&members, &GOALS[from..to], QUERIES[from], cancelled) {
+            of_goal[from..to].copy_from_slice(&limits);
+        }
+        from = to;
+    }
     StoppingRule::new(of_goal, sample.norm2)
 }
 
@@ -102,9 +108,15 @@ pub fn is_usual(goal: usize, rows: usize) -> bool {
     goal * 2 <= rows
 }
 
-/// Measures the limits for a goal. None if nothing could be measured.
-fn calibrate_for(members: &Members<'_>, goal: usize, queries: usize, cancelled: &AtomicBool) -> Option<Limits> {
+/// Measures the limits for some goals, smallest first. None if nothing could be measured.
+fn calibrate_for(
+    members: &Members<'_>,
+    goals: &[usize],
+    queries: usize,
+    cancelled: &AtomicBool,
+) -> Option<Vec<Limits>> {
     let sample = members.sample;
+    let goal = goals[goals.len() - 1];
     let (rows, lists) = (sample.rows.len() / sample.padded, sample.radii.len());
     let count = queries.min(rows);
     let queries: Vec<u32> = (0..count).map(|i| (i * (rows / count)) as u32).collect();
@@ -113,37 +125,46 @@ fn calibrate_for(members: &Members<'_>, goal: usize, queries: usize, cancelled: 
         let of_query = (depth * rows / lists + 1) * size_of::<f32>();
         for some in queries.chunks((DISTANCE_BYTES / of_query).clamp(1, queries.len())) {
             if !cancelled.load(Ordering::Relaxed) {
-                each(&members.measure(some, depth, goal, cancelled));
+                each(&members.measure(some, depth, goals, cancelled));
             }
         }
     };
-    let (mut needed, mut deepest) = (Vec::<Needed>::new(), 0);
+    let (mut needed, mut deepest) = (vec![Vec::<Needed>::new(); goals.len()], 0);
     let first: Vec<u32> =
         queries.iter().copied().step_by(queries.len().div_ceil(FIRST_QUERIES).max(FIRST_OF)).collect();
     let depth = (goal * DEEPER_THAN_GOAL * lists).div_ceil(rows).max(FIRST_DEPTH).min(lists);
     measured(&first, depth, &mut |group| {
         for query in &group.queries {
-            memory::append(&mut needed, &query.needed);
+            for (needed, near) in needed.iter_mut().zip(&query.near) {
+                memory::append(needed, &near.needed);
+            }
             deepest = deepest.max(query.deepest);
         }
     });
-    if needed.is_empty() {
+    if needed[0].is_empty() {
         return None;
     }
-    // Recall and lists scanned under each limit.
-    let limits = limits(&mut needed);
-    let (mut sums, mut count) = (vec![(0, 0); limits.len()], 0);
+    // Recall and lists scanned under each limit, for each goal.
+    let limits: Vec<Vec<f32>> = needed.iter_mut().map(|needed| limits(needed)).collect();
+    let mut sums: Vec<Vec<(usize, usize)>> = limits.iter().map(|limits| vec![(0, 0); limits.len()]).collect();
+    let mut count = 0;
     measured(&queries, (deepest + deepest / DEEPER_PART + DEEPER_BY).min(lists), &mut |group| {
-        let found: Vec<Vec<(usize, usize)>> =
-            group.queries.par_iter().map(|query| members.search(group, query, goal, &limits)).collect();
-        count += found.len();
-        for of_query in found {
-            for (sum, (found, scanned)) in sums.iter_mut().zip(of_query) {
-                *sum = (sum.0 + found, sum.1 + scanned);
+        count += group.queries.len();
+        for (i, &goal) in goals.iter().enumerate() {
+            let searches = group.queries.par_iter();
+            let found: Vec<Vec<(usize, usize)>> =
+                searches.map(|query| members.search(group, query, &query.near[i], goal, &limits[i])).collect();
+            for of_query in found {
+                for (sum, (found, scanned)) in sums[i].iter_mut().zip(of_query) {
+                    *sum = (sum.0 + found, sum.1 + scanned);
+                }
             }
         }
     });
-    (count > 0).then(|| rule(&limits, &sums, count * results_of(goal), count, OTHER_LOSS))
+    let of_goal = goals.iter().zip(limits.iter().zip(&sums));
+    (count > 0).then(|| {
+        of_goal.map(|(&goal, (limits, sums))| rule(limits, sums, count * results_of(goal), count, OTHER_LOSS)).collect()
+    })
 }
 
 /// Results that recall is calibrated for in a search for `goal` rows: the LIMIT that has this goal.
@@ -406,12 +427,18 @@ struct Placed {
 struct Measured {
     /// The nearest lists, nearest first.
     lists: Vec<Near>,
-    /// Lists of the true neighbours.
-    neighbours: Vec<u32>,
-    /// Needed cosine of each of these, at the distance of the goal.
-    needed: Vec<Needed>,
+    /// For each goal.
+    near: Vec<Neighbours>,
     /// How many of `lists` hold them all.
     deepest: usize,
+}
+
+/// The true neighbours of a query that a goal stands for.
+struct Neighbours {
+    /// The list of each.
+    lists: Vec<u32>,
+    /// The needed cosine of that, at the distance of the goal.
+    needed: Vec<Needed>,
 }
 
 /// A list that a query looked into.
@@ -452,7 +479,7 @@ impl<'s> Members<'s> {
     }
 
     /// Takes the rows `at` as queries, and looks into the `depth` lists nearest to each.
-    fn measure(&self, at: &[u32], depth: usize, goal: usize, cancelled: &AtomicBool) -> Group {
+    fn measure(&self, at: &[u32], depth: usize, goals: &[usize], cancelled: &AtomicBool) -> Group {
         let queries = memory::collected_in_parallel(at.par_iter().map(|&at| self.nearest_lists(at, depth)));
         // List by list, so that its rows are read once for all queries.
         let pairs =
@@ -489,7 +516,7 @@ impl<'s> Members<'s> {
                 (near.block, near.part) = find(near.list, query as u32);
                 near.nearest = nearest(&distances[near.block][near.part.clone()]);
             }
-            self.measured(lists, goal, &distances)
+            self.measured(lists, goals, &distances)
         });
         Group { queries: queries.collect(), distances }
     }
@@ -521,8 +548,9 @@ impl<'s> Members<'s> {
     }
 
     /// A query that has looked into `lists`; None if there are too few rows in them.
-    fn measured(&self, lists: Vec<Near>, goal: usize, distances: &[Vec<f32>]) -> Option<Measured> {
+    fn measured(&self, lists: Vec<Near>, goals: &[usize], distances: &[Vec<f32>]) -> Option<Measured> {
         let Sample { space, radii, norm2, .. } = *self.sample;
+        let goal = goals[goals.len() - 1];
         // The nearest rows are in lists with near rows.
         let mut least: Vec<f32> = lists.iter().map(|near| near.nearest).collect();
         let enough = goal.min(least.len()) - 1;
@@ -537,20 +565,30 @@ impl<'s> Members<'s> {
         near.select_nth_unstable_by(goal - 1, |x, y| x.0.total_cmp(&y.0));
         near.truncate(goal);
         near.sort_unstable_by(|x, y| x.0.total_cmp(&y.0));
-        let within = near.last().map(|near| near.0).filter(|d| d.is_finite())?;
-        let near = &near[..results_of(goal)];
-        let neighbours = near.iter().map(|&(_, i)| (&lists[i], i));
-        let needed = neighbours
-            .clone()
-            .map(|(near, i)| Needed::of(space, near.term, radii[near.list as usize], norm2, within, i))
-            .collect();
-        let neighbours = neighbours.map(|(near, _)| near.list).collect();
-        let deepest = near.iter().map(|near| near.1 + 1).max().unwrap_or(0);
-        Some(Measured { lists, neighbours, needed, deepest })
+        if !near.last()?.0.is_finite() {
+            return None;
+        }
+        let deepest = near[..results_of(goal)].iter().map(|near| near.1 + 1).max().unwrap_or(0);
+        let of_goal = goals.iter().map(|&goal| {
+            let (within, near) = (near[goal - 1].0, &near[..results_of(goal)]);
+            let needed = near
+                .iter()
+                .map(|&(_, i)| Needed::of(space, lists[i].term, radii[lists[i].list as usize], norm2, within, i));
+            Neighbours { needed: needed.collect(), lists: near.iter().map(|&(_, i)| lists[i].list).collect() }
+        });
+        let near = of_goal.collect();
+        Some(Measured { lists, near, deepest })
     }
 
     /// Searches for a query under each of `limits`, see [`simulate`].
-    fn search(&self, group: &Group, query: &Measured, goal: usize, limits: &[f32]) -> Vec<(usize, usize)> {
+    fn search(
+        &self,
+        group: &Group,
+        query: &Measured,
+        near: &Neighbours,
+        goal: usize,
+        limits: &[f32],
+    ) -> Vec<(usize, usize)> {
         let lists = query.lists.iter().map(|near| Simulated {
             list: near.list,
             term: near.term,
@@ -558,6 +596,6 @@ impl<'s> Members<'s> {
             distances: &group.distances[near.block][near.part.clone()],
             nearest: near.nearest,
         });
-        simulate((self.sample.space, self.sample.norm2), lists, &query.neighbours, goal, limits)
+        simulate((self.sample.space, self.sample.norm2), lists, &near.lists, goal, limits)
     }
 }

@@ -154,7 +154,13 @@ fn handler(amoptions: unsafe extern "C-unwind" fn(pg_sys::Datum, bool) -> *mut p
     pg_sys::Datum::from(am.into_pg())
 }
 
-/// `amvalidate`: an operator class must have the support function.
+/// Strategy of the operator that orders by distance.
+const DISTANCE: i16 = 1;
+/// PostgreSQL's B-tree operator family of floats.
+const FLOAT_OPS: pg_sys::Oid = pg_sys::Oid::from_u32(1970);
+
+/// `amvalidate`: an operator class must have the support function, of a kind that we know; one of vectors just the operator that
+/// orders by its distance, one of a filter column only operators that its keys support.
 #[pg_guard]
 unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
     // SAFETY: system cache look-ups; the tuple is released after use.
@@ -176,17 +182,42 @@ unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
             // Declared as pgvector declares it.
             return true;
         }
-        let code = pg_sys::OidFunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32;
-        let Some(kind) = filter::keys::Kind::from_code(code) else {
-            return Operator::from_code(code).is_some();
+        let complain = |what: &str| {
+            pgrx::info!("ivflsh operator class \"{name}\" {what}");
+            false
         };
+        if pg_sys::get_func_rettype(function) != pg_sys::INT4OID {
+            return complain("has a support function that does not return an integer");
+        }
+        let code = pg_sys::OidFunctionCall0Coll(function, pg_sys::InvalidOid).value() as u32;
+        let kind = filter::keys::Kind::from_code(code);
+        if kind.is_none() && Operator::from_code(code).is_none() {
+            return complain("has a support function of no known kind");
+        }
         for strategy in 1..=filter::predicate::STRATEGIES {
             let operator = pg_sys::get_opfamily_member(family, input, input, strategy);
-            if operator != pg_sys::InvalidOid && !filter::predicate::allows(kind, strategy) {
-                pgrx::info!(
-                    "ivflsh operator class \"{name}\" has an operator of strategy {strategy}, which {kind:?} keys do not support"
-                );
-                return false;
+            let is_there = operator != pg_sys::InvalidOid;
+            // Of an operator that searches there is none.
+            let order =
+                if is_there { pg_sys::get_op_opfamily_sortfamily(operator, family) } else { pg_sys::InvalidOid };
+            match kind {
+                Some(_) if !is_there => {}
+                Some(kind) if !filter::predicate::allows(kind, strategy) => {
+                    return complain(&format!(
+                        "has an operator of strategy {strategy}, which {kind:?} keys do not support"
+                    ));
+                }
+                Some(_) if order != pg_sys::InvalidOid || pg_sys::get_op_rettype(operator) != pg_sys::BOOLOID => {
+                    return complain(&format!("has an operator of strategy {strategy} that is no condition"));
+                }
+                Some(_) => {}
+                None if is_there != (strategy == DISTANCE) => {
+                    return complain("must have one operator, of strategy 1");
+                }
+                None if is_there && order != FLOAT_OPS => {
+                    return complain("must have an operator FOR ORDER BY float_ops");
+                }
+                None => {}
             }
         }
         true

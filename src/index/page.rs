@@ -371,7 +371,7 @@ pub const RECALLS: [f32; 16] =
     [0.50, 0.60, 0.70, 0.75, 0.80, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995];
 
 /// Goals (rows that a search is for) that a [`StoppingRule`] is measured for.
-pub const GOALS: [usize; 4] = [16, 128, 1024, 8192];
+pub const GOALS: [usize; 6] = [16, 128, 1024, 2048, 4096, 8192];
 
 /// When a search is to stop, for each of [`GOALS`]; see `calibrate.rs`.
 #[repr(C)]
@@ -495,8 +495,8 @@ pub struct Meta {
 }
 
 /// Where `tests/harness/pages.py` finds them.
-const _: () = assert!(std::mem::offset_of!(Meta, last_list) == 44 && std::mem::offset_of!(Meta, epoch) == 1096);
-const _: () = assert!(size_of::<Meta>() == 1232);
+const _: () = assert!(std::mem::offset_of!(Meta, last_list) == 44 && std::mem::offset_of!(Meta, epoch) == 1608);
+const _: () = assert!(size_of::<Meta>() == 1744);
 
 /// Rows that a list should hold, at least: however many lists the user asks for, one with no more is not split.
 pub const LEAST_TARGET: u32 = 32;

@@ -108,6 +108,21 @@ class Comparison:
         return found
 
 
+# Plans, view definitions and the catalog's dependencies differ between versions of PostgreSQL.
+SHOWN_BY_SERVER = re.compile(r"^EXPLAIN|pg_get_viewdef|pg_depend")
+
+
+def same_major(one, other):
+    return one.split(".")[0] == other.split(".")[0]
+
+
+def on_another_version(explained, statements):
+    """The explained differences without what plans and the like looked like on the version where they were noted: that they
+    differ, and why, remains."""
+    shown = {s.id for s in statements if SHOWN_BY_SERVER.search(s.sql)}
+    return {i: {key: value for key, value in entry.items() if key != "diff" or i not in shown} for i, entry in explained.items()}
+
+
 def read_explained(ext, path=corpus.HERE / "differences.toml"):
     """{statement id: {reason, diff}} of an extension."""
     entries = tomllib.loads(path.read_text()).get("difference", []) if path.exists() else []

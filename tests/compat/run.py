@@ -63,6 +63,8 @@ def run(parser, args):
     # Two servers with the same extension have no differences to explain.
     same = args.what == "compare" and ext == ext_a
     explained = {} if same else compare.read_explained(ext)
+    if not compare.same_major(server.version_text, golden.recorded()["postgresql"]):
+        explained = compare.on_another_version(explained, [s for t in topics for s in t.statements])
     if args.only:
         chosen = {s.id for t in topics for s in t.statements}
         explained = {i: e for i, e in explained.items() if i in chosen}

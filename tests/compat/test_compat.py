@@ -5,7 +5,6 @@ that is already running (a superuser's).
 """
 
 import os
-import re
 
 import pytest
 
@@ -33,7 +32,7 @@ def result(server):
     expected = golden.read(TOPICS)
     explained = compare.read_explained(server.ext)
     comparison = compare.Comparison(TOPICS, expected, server.run_all(TOPICS), explained)
-    comparison.same_major = major(server.version_text) == major(golden.recorded()["postgresql"])
+    comparison.same_major = compare.same_major(server.version_text, golden.recorded()["postgresql"])
     return comparison
 
 
@@ -74,17 +73,9 @@ def test_errors_may_differ_in_the_wording_of_their_detail_only():
     assert classes(outcome(), {"results": [{"crash": True}]}) == compare.DIFFERENT
 
 
-# Plans, view definitions and the catalog's dependencies differ between versions of PostgreSQL.
-SHOWN_BY_SERVER = re.compile(r"^EXPLAIN|pg_get_viewdef|pg_depend")
-
-
 @pytest.mark.parametrize("statement", [s.id for s in STATEMENTS])
 def test_same_as_pgvector(result, statement):
     verdict = result.verdict(statement)
-    if verdict and not result.same_major and SHOWN_BY_SERVER.search(result.statements[statement].sql):
+    if verdict and not result.same_major and compare.SHOWN_BY_SERVER.search(result.statements[statement].sql):
         pytest.skip("PostgreSQL's own output is compared on the major version that it was recorded on")
     assert verdict is None, f"{verdict}\n{result.statements[statement].shown()}\n{result.diff(statement)}"
-
-
-def major(version):
-    return version.split(".")[0]

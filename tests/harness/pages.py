@@ -11,8 +11,8 @@ SPECIAL_FIELDS = {"next": ("<I", -32), "list": ("<I", -28), "epoch": ("<I", -24)
                   "kind": ("<B", -14), "level": ("<B", -13), "refs": ("<H", -12), "flags of its own": ("<H", -10),
                   "head": ("<I", -8), "magic": ("<H", -4), "format": ("<H", -2)}
 # Fields of the meta page.
-META_BYTES = 1232  # its checksum is behind them, then what is not covered by that
-META_FIELDS = {"last_list": ("<I", START + 44), "epoch": ("<I", START + 1096)}
+META_BYTES = 1744  # its checksum is behind them, then what is not covered by that
+META_FIELDS = {"last_list": ("<I", START + 44), "epoch": ("<I", START + 1608)}
 
 
 def checksum(data):
