@@ -81,8 +81,8 @@ from harness.cluster import Cluster
 pg_config, folder = sys.argv[1:]
 trees = {"vector_ext": [f"{folder}/vector_ext"], "vector": [f"{folder}/vector", f"{folder}/vector_ext"]}
 for name, method in (("vector_ext", "ivflsh"), ("vector", "hnsw"), ("vector", "ivflsh")):
-    settings = {"extension_control_path": "'" + ":".join(f"{tree}/share" for tree in trees[name]) + ":$system'",
-                "dynamic_library_path": "'" + ":".join(f"{tree}/lib" for tree in trees[name]) + ":$libdir'"}
+    settings = {"extension_control_path": ":".join(f"{tree}/share" for tree in trees[name]) + ":$system",
+                "dynamic_library_path": ":".join(f"{tree}/lib" for tree in trees[name]) + ":$libdir"}
     with Cluster(pg_config, settings) as cluster, cluster.connect() as db:
         db.execute(f"CREATE EXTENSION {name}")
         db.execute(f"""CREATE TABLE items (id int, embedding vector(3));

@@ -32,3 +32,26 @@ COMMENT ON FUNCTION ivflsh_tune(regclass, text) IS
 COMMENT ON FUNCTION ivflsh_tune(regclass) IS
     'lets an index go by what its rows need as queries, as when it was built';
 
+-- What a distance of vectors in the row costs.
+ALTER FUNCTION l2_distance(vector, vector) COST 24;
+ALTER FUNCTION inner_product(vector, vector) COST 24;
+ALTER FUNCTION cosine_distance(vector, vector) COST 24;
+ALTER FUNCTION l1_distance(vector, vector) COST 24;
+ALTER FUNCTION vector_l2_squared_distance(vector, vector) COST 24;
+ALTER FUNCTION vector_negative_inner_product(vector, vector) COST 24;
+ALTER FUNCTION vector_spherical_distance(vector, vector) COST 24;
+ALTER FUNCTION l2_distance(halfvec, halfvec) COST 24;
+ALTER FUNCTION inner_product(halfvec, halfvec) COST 24;
+ALTER FUNCTION cosine_distance(halfvec, halfvec) COST 24;
+ALTER FUNCTION l1_distance(halfvec, halfvec) COST 24;
+ALTER FUNCTION halfvec_l2_squared_distance(halfvec, halfvec) COST 24;
+ALTER FUNCTION halfvec_negative_inner_product(halfvec, halfvec) COST 24;
+ALTER FUNCTION halfvec_spherical_distance(halfvec, halfvec) COST 24;
+ALTER FUNCTION l2_distance(sparsevec, sparsevec) COST 24;
+ALTER FUNCTION inner_product(sparsevec, sparsevec) COST 24;
+ALTER FUNCTION cosine_distance(sparsevec, sparsevec) COST 24;
+ALTER FUNCTION l1_distance(sparsevec, sparsevec) COST 24;
+ALTER FUNCTION sparsevec_l2_squared_distance(sparsevec, sparsevec) COST 24;
+ALTER FUNCTION sparsevec_negative_inner_product(sparsevec, sparsevec) COST 24;
+ALTER FUNCTION hamming_distance(bit, bit) COST 24;
+ALTER FUNCTION jaccard_distance(bit, bit) COST 24;

@@ -37,27 +37,27 @@ CREATE TYPE sparsevec (
 
 CREATE FUNCTION l2_distance(sparsevec, sparsevec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_sparsevec_l2_distance'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 24;
 
 CREATE FUNCTION inner_product(sparsevec, sparsevec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_sparsevec_inner_product'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 24;
 
 CREATE FUNCTION cosine_distance(sparsevec, sparsevec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_sparsevec_cosine_distance'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 24;
 
 CREATE FUNCTION l1_distance(sparsevec, sparsevec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_sparsevec_l1_distance'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 24;
 
 CREATE FUNCTION sparsevec_l2_squared_distance(sparsevec, sparsevec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_sparsevec_l2_squared_distance'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 24;
 
 CREATE FUNCTION sparsevec_negative_inner_product(sparsevec, sparsevec) RETURNS float8
     AS 'MODULE_PATHNAME', 'vx_sparsevec_negative_inner_product'
-    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 24;
 
 CREATE OPERATOR <-> (
     LEFTARG = sparsevec, RIGHTARG = sparsevec, FUNCTION = l2_distance,
