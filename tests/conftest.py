@@ -1,6 +1,9 @@
 """Fixtures: one server for most tests, and for each test a database of its own in it."""
 
 import itertools
+import os
+import shutil
+import tempfile
 
 import psycopg
 import pytest
@@ -26,6 +29,14 @@ def pytest_addoption(parser):
     group.addoption("--tables", type=int, default=0, help="the same, told by the number of tables")
     group.addoption("--keep-going", action="store_true", help="tell all differences, not only the first")
     group.addoption("--seed", type=int, default=1, help="of the dice in these tests")
+
+
+def pytest_configure(config):
+    """A folder of this run alone: pytest's own takes the permission to enter away, for all runs, whenever another run begins, and
+    servers of another user are installed in it."""
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="vector_ext-pytest-", dir=os.environ.get("VECTOR_EXT_TMP"))
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 @pytest.fixture

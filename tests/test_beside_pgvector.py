@@ -198,3 +198,20 @@ def test_dumps(server, pgvector, tmp_path):
         assert server.psql(target.dump("app"), "back").strip("\n |0123456789") == ""
         with server.connect("back") as copy, server.connect("app") as db:
             assert copy.execute(look).fetchall() == db.execute(look).fetchall()
+
+
+def test_dump_without_indexes_of_others(server, pgvector, tmp_path):
+    """The commands of docs/migration.md for databases with indexes that the new server does not know; hnsw stands for these."""
+    document = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
+    [commands] = [block.split("```")[0] for block in document.split("```sh\n")[1:] if "pg_restore -L" in block.split("```")[0]]
+    assert "'vchordrq'" in commands
+    commands = commands.replace("'vchordrq'", "'hnsw'").replace("old_database", "app").replace("new_database", "new")
+    server.create_database("new")
+    tools = server.bindir
+    environment = os.environ | {"PGHOST": str(server.folder), "PGUSER": "postgres", "PATH": f"{tools}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    with server.connect("new") as db:
+        assert db.execute("SELECT count(*) FROM items").fetchone() == (3000,)
+        names = {row[0] for row in db.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'items'")}
+        assert names == {"f1", "f2"}
+        db.execute("CREATE EXTENSION ivflsh; CREATE INDEX ours ON items USING ivflsh (v vector_l2_ops)")

@@ -1,5 +1,6 @@
 """The extension named `vector`, in pgvector's place: its access methods, options, settings, operator classes."""
 
+import re
 import shutil
 
 import psycopg
@@ -178,16 +179,65 @@ def test_idle_indexes(items, refused, column, opclass, operator):
     notices = []
     items.add_notice_handler(lambda notice: notices.append((notice.severity, notice.message_primary)))
     items.execute(f"CREATE INDEX idle ON items USING hnsw ({column} {opclass}) WITH (m = 8)")
-    assert notices == [("WARNING", 'index "idle" holds nothing: hnsw does not search by this distance yet')]
+    assert notices == [("WARNING", 'index "idle" stays empty: hnsw cannot search by its operator class yet')]
     items.execute("INSERT INTO items SELECT id + 10000, tenant, v, h, b, s FROM items WHERE id < 50; DELETE FROM items WHERE id % 3 = 0")
     items.execute("UPDATE items SET tenant = tenant + 1 WHERE id % 5 = 0")
     items.execute("VACUUM ANALYZE items")
     expected = items.execute(query).fetchall()
     items.execute("SET enable_seqscan = off; SET enable_sort = off")
     assert items.execute(query).fetchall() == expected and len(expected) == 20
-    refused(items, "0A000", "holds nothing", "SELECT ivflsh_check('idle')")
+    refused(items, "0A000", "is empty", "SELECT ivflsh_check('idle')")
     items.execute("REINDEX INDEX CONCURRENTLY idle")
     items.execute("CREATE UNLOGGED TABLE copy (LIKE items INCLUDING INDEXES)")
+
+
+# Statements on a column with such an index; @ stands for the distance from the row 11.
+IDLE_STATEMENTS = [
+    "SELECT id, round((@)::numeric, 4) FROM items ORDER BY @, id LIMIT 20",
+    "SELECT id FROM items WHERE tenant = 3 AND @ IS NOT NULL ORDER BY @, id LIMIT 20 OFFSET 5",
+    "SELECT count(*) FROM items WHERE @ < 3",
+    "SELECT id FROM items WHERE @ < 4 ORDER BY @, id",
+    "SELECT id FROM items ORDER BY @ DESC, id LIMIT 5",
+    "SELECT count(*) FROM (SELECT id FROM items ORDER BY @) x",
+    "SELECT a.tenant, b.id FROM generate_series(1, 3) a(tenant), LATERAL (SELECT id FROM items i WHERE i.tenant = a.tenant ORDER BY @, id LIMIT 2) b",
+    "SELECT id, rank() OVER (ORDER BY @, id) FROM items ORDER BY 2 LIMIT 10",
+    "SELECT tenant, round(min(@)::numeric, 4) FROM items GROUP BY tenant ORDER BY 1",
+]
+
+
+@pytest.mark.parametrize("using, operator", [
+    ("hnsw (v vector_l1_ops)", "v <+>"), ("hnsw (b bit_hamming_ops)", "b <~>"), ("hnsw (b bit_jaccard_ops) WITH (m = 8)", "b <%>"),
+    ("ivfflat (b bit_hamming_ops) WITH (lists = 10)", "b <~>"), ("hnsw (h halfvec_l1_ops)", "h <+>"), ("hnsw (s sparsevec_l2_ops)", "s <->"),
+    ("hnsw (s sparsevec_cosine_ops) WHERE (tenant > 2)", "s <=>"), ("hnsw (s sparsevec_l1_ops)", "s <+>"),
+])
+def test_statements_and_dumps_beside_idle_indexes(drop_in_cluster, drop_in_database, items, using, operator):
+    """Everything answers as without the index, on a table that changes under it; a dump brings it back, with its WARNING."""
+    column = operator.split()[0]
+    statements = [text.replace("@", f"{operator} (SELECT {column} FROM items z WHERE z.id = 11)") for text in IDLE_STATEMENTS]
+    items.execute("CREATE TABLE plain AS SELECT * FROM items")
+    items.execute(f"CREATE INDEX CONCURRENTLY idle ON items USING {using}")
+    items.execute("SET enable_seqscan = off; SET enable_sort = off")
+    for change in ("SELECT 1", "UPDATE {} SET tenant = 4, v = v + v WHERE id % 7 = 0", "DELETE FROM {} WHERE id % 3 = 0",
+                   "INSERT INTO {} SELECT id + 10000, tenant, v, h, b, s FROM {} WHERE id < 90", "VACUUM {}", "VACUUM FULL {}"):
+        for table in ("items", "plain"):
+            items.execute(change.replace("{}", table))
+        for statement in statements[:3] if change != "SELECT 1" else statements:
+            seen = items.execute(statement).fetchall()
+            assert seen == items.execute(statement.replace("FROM items", "FROM plain")).fetchall() and seen
+            assert "idle" not in plan(items, statement)
+    with items.transaction():
+        items.execute(f"DECLARE c CURSOR FOR {statements[0]}")
+        assert items.execute("FETCH 5 FROM c").fetchall() == items.execute(statements[0]).fetchall()[:5]
+    definition = items.execute("SELECT pg_get_indexdef('idle'::regclass)").fetchone()
+    drop_in_cluster.create_database("idle_copy")
+    try:
+        assert drop_in_cluster.psql(drop_in_cluster.dump(drop_in_database.name), "idle_copy").strip("\n |0123456789") == ""
+        with drop_in_cluster.connect("idle_copy") as copy:
+            assert copy.execute("SELECT pg_get_indexdef('idle'::regclass)").fetchone() == definition
+            assert copy.execute(statements[0]).fetchall() == items.execute(statements[0]).fetchall()
+    finally:
+        with drop_in_cluster.connect() as admin:
+            admin.execute("DROP DATABASE idle_copy WITH (FORCE)")
 
 
 def test_our_own_method_stands_beside(items):
@@ -277,3 +327,133 @@ def test_installation(tmp_path, drop_in):
     assert {file.name: file.read_text() for file in installation.extensions.glob("vector[.-]*")} == theirs
     assert (installation.libraries / "vector.so").read_text() == "theirs"
     assert (bitcode.parent / "vector.index.bc").read_text() == "theirs" and bitcode.is_dir()
+
+
+def webui_starts(db, method, options):
+    """As an application does that reads the method out of pg_indexes.indexdef, and makes the index anew if it is another one."""
+    db.execute("CREATE EXTENSION IF NOT EXISTS vector; CREATE TABLE IF NOT EXISTS chunks (id text PRIMARY KEY, vector vector(16))")
+    found = db.execute("""SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'chunks'
+        AND indexname = 'by_vector'""").fetchone()
+    if found and found[0].lower().split("using ")[1].split()[0] != method:
+        db.execute("DROP INDEX by_vector")
+        found = None
+    if not found:
+        db.execute(f"CREATE INDEX IF NOT EXISTS by_vector ON chunks USING {method} (vector vector_cosine_ops) WITH ({options})")
+
+
+def agent_starts(db, method, options):
+    """As an application does that reads pg_am, pg_opclass and the options in pg_get_indexdef."""
+    db.execute("CREATE EXTENSION IF NOT EXISTS vector; CREATE TABLE IF NOT EXISTS chunks (id text PRIMARY KEY, vector vector(16))")
+    found = db.execute("""SELECT amname, opcname, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+        JOIN pg_am a ON a.oid = c.relam JOIN pg_opclass o ON o.oid = indclass[0] WHERE c.relname = 'by_vector'""").fetchone()
+    wanted = dict(part.split(" = ") for part in options.split(", "))
+    if found:
+        shown = {name: match[1] for name in wanted if (match := re.search(rf"\b{name}\s*=\s*'?(\d+)'?", found[2]))}
+        if found[:2] == (method, "vector_cosine_ops") and shown == wanted:
+            return
+        db.execute("DROP INDEX by_vector")
+    db.execute(f"CREATE INDEX by_vector ON chunks USING {method} (vector vector_cosine_ops) WITH ({options})")
+
+
+@pytest.mark.parametrize("starts", [webui_starts, agent_starts])
+@pytest.mark.parametrize("method, options", [("hnsw", "m = 8, ef_construction = 32"), ("ivfflat", "lists = 100")])
+def test_applications_that_start_again_keep_their_index(drop_in_database, starts, method, options):
+    def oid(db):
+        return db.execute("SELECT 'by_vector'::regclass::oid, pg_relation_filenode('by_vector')").fetchone()
+
+    first = drop_in_database.connect()
+    starts(first, method, options)
+    first.execute("INSERT INTO chunks SELECT i, array_agg(sin(i * j)) FROM generate_series(1, 100) i, generate_series(1, 16) j GROUP BY i")
+    before = oid(first)
+    for _ in range(2):
+        again = drop_in_database.connect()
+        starts(again, method, options)
+        assert oid(again) == before
+    # And one that means another method gets it.
+    other = ("ivfflat", "lists = 10") if method == "hnsw" else ("hnsw", "m = 16, ef_construction = 64")
+    starts(again, *other)
+    assert oid(again) != before
+    assert again.execute("SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = relam WHERE relname = 'by_vector'").fetchone() == (other[0],)
+
+
+@pytest.mark.parametrize("opclass, operator", [("vector_l2_ops", "<->"), ("vector_cosine_ops", "<=>"), ("vector_ip_ops", "<#>")])
+def test_rows_with_a_vector_by_an_index_scan(db, opclass, operator):
+    """Statements as the gem neighbor writes them, whose own tests look for `Index Scan` in the plan of a small table."""
+    db.execute("CREATE TABLE items (id bigserial PRIMARY KEY, embedding vector(3))")
+    db.execute(f"CREATE INDEX by_embedding ON items USING hnsw (embedding {opclass})")
+    db.execute("INSERT INTO items (embedding) VALUES ('[1,1,1]'), ('[2,2,2]'), ('[1,1,2]'), (NULL)")
+    query = f"""SELECT "items".*, "items"."embedding" {operator} '[1,1,1]' AS neighbor_distance FROM "items"
+        WHERE "items"."embedding" IS NOT NULL ORDER BY "items"."embedding" {operator} '[1,1,1]' LIMIT 5"""
+    without = db.execute(query).fetchall()
+    db.execute("SET enable_seqscan = off")
+    for _ in range(2):
+        assert "Index Scan using by_embedding" in plan(db, query)
+        assert sorted(db.execute(query).fetchall(), key=str) == sorted(without, key=str) and len(without) == 3
+        db.execute("INSERT INTO items (embedding) SELECT NULL FROM generate_series(1, 300); ANALYZE items")
+
+
+@pytest.mark.parametrize("schema", ["public", "other"])
+def test_types_that_are_there_already(drop_in_cluster, refused, schema):
+    """CREATE EXTENSION vector where a type of one of its names is, in that schema: refused, and nothing is left behind."""
+    drop_in_cluster.create_database("occupied")
+    try:
+        with drop_in_cluster.connect("occupied") as db:
+            db.execute("CREATE SCHEMA IF NOT EXISTS other")
+            for name in ("vector", "halfvec", "sparsevec"):
+                db.execute(f"CREATE DOMAIN {schema}.{name} AS text")
+                refused(db, "42710", f'type "{name}" already exists', f"CREATE EXTENSION vector SCHEMA {schema}")
+                db.execute(f"DROP DOMAIN {schema}.{name}")
+                assert db.execute("SELECT count(*) FROM pg_am WHERE amname IN ('hnsw', 'ivfflat', 'ivflsh')").fetchone() == (0,)
+            db.execute(f"CREATE DOMAIN {schema}.vector AS text; CREATE SCHEMA free; CREATE EXTENSION vector SCHEMA free")
+            refused(db, "42710", 'extension "vector" already exists', "CREATE EXTENSION vector")
+    finally:
+        with drop_in_cluster.connect() as admin:
+            admin.execute("DROP DATABASE occupied WITH (FORCE)")
+
+
+def test_add_on_without_pgvector(cluster, drop_in_cluster, refused):
+    """The ways that it can be absent: the extension is not in the database, or there is none of that name on the server."""
+    for server in (cluster, drop_in_cluster):
+        server.create_database("bare")
+        try:
+            with server.connect("bare") as db:
+                with pytest.raises(psycopg.Error) as caught:
+                    db.execute("CREATE EXTENSION ivflsh")
+                assert caught.value.sqlstate == "42704" and 'required extension "vector" is not installed' in str(caught.value)
+                assert "CASCADE" in caught.value.diag.message_hint
+        finally:
+            with server.connect() as admin:
+                admin.execute("DROP DATABASE bare WITH (FORCE)")
+    with drop_in_cluster.connect() as db:
+        db.execute("CREATE DATABASE bare_both")
+    try:
+        with drop_in_cluster.connect("bare_both") as db:
+            # CASCADE brings the extension in pgvector's place, which has all that the add-on has.
+            refused(db, "42710", 'access method "ivflsh" already exists', "CREATE EXTENSION ivflsh CASCADE")
+            assert db.execute("SELECT count(*) FROM pg_extension WHERE extname IN ('vector', 'ivflsh')").fetchone() == (0,)
+    finally:
+        with drop_in_cluster.connect() as admin:
+            admin.execute("DROP DATABASE bare_both WITH (FORCE)")
+
+
+@pytest.mark.parametrize("statement, state, message", [
+    ("CREATE EXTENSION vector VERSION '9.9.9'", "22023", 'no installation script nor update path for version "9.9.9"'),
+    ("CREATE EXTENSION vector VERSION '0.8.5'", "22023", 'no installation script nor update path for version "0.8.5"'),
+    ("CREATE EXTENSION ivflsh VERSION '0.8.0' CASCADE", None, ""),
+])
+def test_versions_that_do_not_exist(drop_in_cluster, statement, state, message):
+    drop_in_cluster.create_database("versions")
+    try:
+        with drop_in_cluster.connect("versions") as db:
+            with pytest.raises(psycopg.Error) as caught:
+                db.execute(statement)
+            assert message in str(caught.value)
+            assert caught.value.sqlstate == state if state else not caught.value.sqlstate.startswith("XX")
+            assert db.execute("SELECT count(*) FROM pg_extension WHERE extname IN ('vector', 'ivflsh')").fetchone() == (0,)
+            db.execute("CREATE EXTENSION vector")
+            with pytest.raises(psycopg.Error) as caught:
+                db.execute("ALTER EXTENSION vector UPDATE TO '9.9.9'")
+            assert caught.value.sqlstate == "22023"
+    finally:
+        with drop_in_cluster.connect() as admin:
+            admin.execute("DROP DATABASE versions WITH (FORCE)")

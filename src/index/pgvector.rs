@@ -254,10 +254,14 @@ pub fn warn_idle(index: pg_sys::Relation) {
     let (name, method) = (storage::name(index), unsafe { Method::of(index) }.name());
     pgrx::pg_sys::panic::ErrorReport::new(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("index \"{name}\" holds nothing: {method} does not search by this distance yet"),
+        format!("index \"{name}\" stays empty: {method} cannot search by its operator class yet"),
         pgrx::function_name!(),
     )
-    .set_detail("Queries by it are answered exactly, by sorting.")
+    .set_detail(
+        "It searches vector and halfvec by L2 distance, inner product and cosine distance. Queries by other distances are \
+         answered exactly, by reading the table and sorting.",
+    )
+    .set_hint("The index takes no room and no time; keep it for a version that can fill it by REINDEX, or drop it.")
     .report(PgLogLevel::WARNING);
 }
 

@@ -125,7 +125,7 @@ impl Opened {
             if pgvector::is_idle(index) {
                 return Err(SqlError::new(
                     PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("index \"{}\" holds nothing: its distance is not supported yet", name_of(oid)),
+                    format!("index \"{}\" is empty: its operator class cannot be searched by yet", name_of(oid)),
                 ));
             }
             Ok(opened)

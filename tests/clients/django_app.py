@@ -1,6 +1,6 @@
 """A Django application with pgvector's fields and indexes, migrated forwards and backwards. Prints what it sees, as JSON.
 
-usage: django_app.py HOST DATABASE ROWS QUERY
+Reads a task from standard input: {host, database, rows, query}.
 """
 
 import json
@@ -9,7 +9,8 @@ import sys
 import django
 from django.conf import settings
 
-host, name, rows, query = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
+task = json.load(sys.stdin)
+host, name, rows, query = task["host"], task["database"], task["rows"], task["query"]
 settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "HOST": host, "PORT": "5432", "NAME": name,
                                           "USER": "postgres"}},
                    INSTALLED_APPS=["django.contrib.postgres"], DEFAULT_AUTO_FIELD="django.db.models.BigAutoField")
