@@ -27,6 +27,7 @@ def pytest_addoption(parser):
     group.addoption("--aimed", type=int, default=36, help="indexes damaged where it is likely to matter")
     group.addoption("--statements", type=int, default=0, help="compared with what tables hold (0: a few)")
     group.addoption("--tables", type=int, default=0, help="the same, told by the number of tables")
+    group.addoption("--largest", type=int, default=5000, help="rows of the largest of these tables")
     group.addoption("--keep-going", action="store_true", help="tell all differences, not only the first")
     group.addoption("--seed", type=int, default=1, help="of the dice in these tests")
 

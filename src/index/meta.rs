@@ -93,9 +93,15 @@ pub struct RuleAt {
 }
 
 impl RuleAt {
-    /// The limit for so many rows; linear in the logarithm of their number between [`GOALS`].
+    /// The limit for so many rows; linear in the logarithm of their number between [`GOALS`]. Between two of which one is the
+    /// double of the other it is the larger one: with the rows of one more cluster that are wanted, what is needed rises at once.
     pub fn limit(&self, goal: f64) -> f32 {
-        interpolate(&LOG_GOALS, &self.limits, (goal as f32).log2())
+        let at = (goal as f32).log2();
+        let next = LOG_GOALS.partition_point(|&goal| goal < at);
+        match next.checked_sub(1).and_then(|before| Some((before, LOG_GOALS.get(next)?))) {
+            Some((before, after)) if after - LOG_GOALS[before] <= 1.0 => self.limits[before].max(self.limits[next]),
+            _ => interpolate(&LOG_GOALS, &self.limits, at),
+        }
     }
 
     /// Lists that a typical query for so many rows reads.

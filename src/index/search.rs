@@ -403,6 +403,12 @@ impl Search {
         self.enough = self.goal + self.goal / 2;
     }
 
+    /// Whether about as many rows are wanted as there are: then they come in their order if only what is certain decides, and all
+    /// of them have to be read in any case.
+    fn takes_all(&self) -> bool {
+        self.goal >= self.meta.likely_rows()
+    }
+
     /// Reads each row before it is returned, so that all come in their place, but for rounding to f32. To be called before the
     /// first row is taken.
     pub fn order_by_rows(&mut self) {
@@ -668,7 +674,7 @@ impl Search {
                 if bits == Bits::Four {
                     let (norm, padded) = (self.query.norm, leaf.padded);
                     let likely = quantize::code_likely_bound(self.query.space, &factors, distance, norm, padded);
-                    row.lower = if known { likely.max(row.certain) } else { row.certain };
+                    row.lower = if known && !self.takes_all() { likely.max(row.certain) } else { row.certain };
                     (row.key, row.stage) = (row.lower, Stage::Code);
                     continue;
                 }

@@ -222,7 +222,9 @@ impl Search {
         let (rel, leaf) = (self.rel, self.leaf);
         let within = likely.map(|distance| {
             let within = self.query.operator.in_index_unit(distance);
-            within + ROUNDING * within.abs()
+            // A row at the place of its centroid has no deviation, but what is computed of it is rounded.
+            let sums = SUMS_ROUNDING * (list.term.a.abs() + self.query.norm * self.query.norm);
+            within + ROUNDING * within.abs() + sums.max(list.term.a - list.floor)
         });
         let mut cursor = Cursor::new(rel, &leaf, &list);
         let mut scores = Scores::new();
@@ -281,3 +283,5 @@ impl Search {
 
 /// How far the arithmetic of distances may be off.
 const ROUNDING: f32 = 1e-4;
+/// The same as a part of what they are sums of.
+const SUMS_ROUNDING: f32 = 1e-5;
