@@ -139,13 +139,24 @@ fn lacking(again: impl Fn() -> *mut u8) -> *mut u8 {
     end_session()
 }
 
-/// Answers interrupts; ends the statement if memory is so scarce that the ballast had to be given up.
+/// Answers interrupts; ends the statement if memory is so scarce that the ballast had to be given up. Threads other than the
+/// backend's leave the interrupts to it: it waits for them, and tells them when they have to end.
 #[inline]
 pub fn check_for_interrupts() {
     if SPENT.load(Ordering::Relaxed) {
         go_on_if_possible();
     }
-    pgrx::check_for_interrupts!();
+    // SAFETY: a flag, which a signal handler sets.
+    if unsafe { (&raw const pg_sys::InterruptPending).read_volatile() } != 0 && is_backend() {
+        pgrx::check_for_interrupts!();
+    }
+}
+
+/// Whether this is the backend's thread.
+#[cold]
+fn is_backend() -> bool {
+    // SAFETY: a number of the calling thread.
+    BACKEND.load(Ordering::Relaxed) == unsafe { libc::pthread_self() } as usize
 }
 
 #[cold]
@@ -167,8 +178,7 @@ fn end_session() -> ! {
         fn errmsg_internal(format: *const c_char, ...) -> c_int;
         fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
     }
-    // SAFETY: a number of the calling thread.
-    if BACKEND.load(Ordering::Relaxed) != unsafe { libc::pthread_self() } as usize {
+    if !is_backend() {
         THREAD_LOST.store(true, Ordering::Relaxed);
         SPENT.store(true, Ordering::Relaxed);
         loop {

@@ -129,6 +129,21 @@ def test_stopped_in_any_phase(database):
                 assert used_files(db) == files, (phase, how)
 
 
+def test_cancelled_after_any_time(db):
+    """Threads of a build see that it is cancelled, and leave it to the backend's: in PostgreSQL they have no business."""
+    make_table(db, clustered(5000, 32))
+    outcomes = []
+    for milliseconds in range(1, 2000, 4):
+        with settings(db, statement_timeout=milliseconds):
+            try:
+                make_index(db, options="WITH (lists = 50)")
+                break
+            except psycopg.Error as error:
+                outcomes.append(error.sqlstate)
+    assert set(outcomes) == {"57014"}, outcomes
+    assert len(outcomes) > 3
+
+
 def stop_build(database, db, memory, phase, how):
     """Stop a build by pg_cancel_backend or pg_terminate_backend once it is in that phase. Returns the seconds that took and
     the error, or nothing if the build was over before."""
