@@ -171,6 +171,10 @@ def test_changes_to_the_bitmap_when_the_estimate_was_wrong(shared):
     with settings(shared, ivflsh__enable_vector_scan="inline"):
         plan = shared.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement("colour < 0.0003"), query).fetchone()[0][0]
     assert plan["Plan"]["Plans"][0]["Searches"] == "1 all rows of the table"
+    # Where there is no other index, there is no bitmap that rows could be of.
+    with settings(shared, ivflsh__enable_vector_scan="on"):
+        plan = shared.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement("mod(id, 1000) < 2"), query).fetchone()[0][0]
+    assert plan["Plan"]["Plans"][0]["Searches"] == "1 all rows that a pass over the table found"
 
 
 def test_only_where_it_can(shared):

@@ -3,8 +3,9 @@
 //! All times are processor time in microseconds with everything in shared buffers, measured on one core of a Zen 5; only
 //! their proportions matter. Pages that have to be read are added for the planner.
 
-use crate::index::meta::Info;
+use crate::index::meta::{Info, RuleAt};
 use crate::index::options;
+use crate::index::page::GOALS;
 use crate::index::search::{FIRST_GOAL, Work};
 
 /// Planner's units that one microsecond is worth. A sequential scan that filters rows takes 0.9 µs a unit.
@@ -73,6 +74,8 @@ pub struct Model {
     pub dims: f64,
     /// Lists that a search for FIRST_GOAL rows reads.
     pub probes: f64,
+    /// Lists for other numbers of rows, as the index has measured them; None where a setting says how many are read.
+    measured: Option<RuleAt>,
     /// Vectors are stored out of line.
     pub toasted: bool,
     /// The index has codes.
@@ -83,15 +86,14 @@ impl Model {
     /// Of an index of `rows` rows, for searches of such a recall.
     pub fn new(info: &Info, recall: f32, rows: f64, toasted: bool) -> Model {
         let lists = f64::from(info.meta.lists).max(1.0);
-        let probes = match options::probes() {
-            0 => f64::from(info.meta.rule_at(recall).probes(FIRST_GOAL as f64)),
-            n => n as f64,
-        };
+        let measured = (options::probes() == 0).then(|| info.meta.rule_at(recall));
+        let probes = measured.map_or(options::probes() as f64, |rule| f64::from(rule.probes(FIRST_GOAL as f64)));
         Model {
             rows: rows.max(1.0),
             lists,
             dims: f64::from(info.meta.dims),
             probes: probes.clamp(1.0, lists),
+            measured,
             toasted,
             codes: info.meta.bits > 0,
         }
@@ -105,7 +107,11 @@ impl Model {
     /// Lists read for the nearest `goal` rows.
     fn lists_for(&self, goal: f64) -> f64 {
         let share = (goal / self.rows).min(1.0);
-        let few = self.probes * farther((goal / FIRST_GOAL as f64).max(1.0));
+        let most = GOALS[GOALS.len() - 1] as f64;
+        let few = match &self.measured {
+            Some(rule) => f64::from(rule.probes(goal)).max(self.probes) * (goal / most).max(1.0).powf(FARTHER),
+            None => self.probes * farther((goal / FIRST_GOAL as f64).max(1.0)),
+        };
         // The last rows are in the last list.
         (few * (1.0 - share) + self.lists * share).clamp(1.0, self.lists)
     }
@@ -257,8 +263,11 @@ impl Model {
 /// How many times as many lists hold `n` times as many of the nearest rows: measured on GloVe and Fashion-MNIST, with shares
 /// from 50 % to 0.1 %.
 fn farther(n: f64) -> f64 {
-    n.min(10.0).powf(0.25) * (n / 10.0).max(1.0).powf(0.65)
+    n.min(10.0).powf(0.25) * (n / 10.0).max(1.0).powf(FARTHER)
 }
+
+/// The same, where `n` is large: lists go by this power of it.
+const FARTHER: f64 = 0.65;
 
 /// Code pages read for each code: neighbours share them.
 const CODE_PAGES: f64 = 0.3;

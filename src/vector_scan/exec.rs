@@ -214,7 +214,7 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
             }
         }
         // A pass has evaluated the whole WHERE clause.
-        if execution.found.as_ref().is_some_and(|found| found.by_pass) {
+        if execution.found_by_pass() {
             execution.found = None;
         }
         pg_sys::ExecScanReScan(&mut (*node).ss);
@@ -253,18 +253,22 @@ pub struct Totals {
     pub entries: u64,
     pub refined: u64,
     pub fetched: u64,
-    /// Runs that ended with a search inline, one restricted to a bitmap, one by reading all rows of a bitmap, or the table.
+    /// Runs that ended with a search inline, one restricted to a bitmap, one by reading all rows of a bitmap, or the table; or
+    /// with what a pass over the table had found, instead of a bitmap.
     pub inline: u64,
     pub restricted: u64,
     pub read_all: u64,
     pub restricted_by_pass: u64,
+    pub read_all_by_pass: u64,
     pub pass: u64,
     pub range: u64,
 }
 
 impl Totals {
-    fn count(&mut self, mode: Mode) {
+    /// Counts a run that ended so; whether a pass over the table had found the rows.
+    fn count(&mut self, mode: Mode, by_pass: bool) {
         let runs = match mode {
+            Mode::ReadAll if by_pass => &mut self.read_all_by_pass,
             Mode::Inline => &mut self.inline,
             Mode::Restricted => &mut self.restricted,
             Mode::RestrictedByPass => &mut self.restricted_by_pass,
@@ -1383,7 +1387,7 @@ impl Execution {
             unsafe { pg_sys::table_endscan(*scan) };
         }
         if let Some(run) = self.run.take() {
-            self.totals.count(run.mode);
+            self.totals.count(run.mode, self.found_by_pass());
         }
     }
 
@@ -1392,9 +1396,13 @@ impl Execution {
         self.count_work();
         let mut totals = self.totals;
         if let Some(run) = &self.run {
-            totals.count(run.mode);
+            totals.count(run.mode, self.found_by_pass());
         }
         totals
+    }
+
+    fn found_by_pass(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| found.by_pass)
     }
 
     /// Whether there is a bitmap to fall back to.

@@ -61,6 +61,7 @@ fn searches(totals: &Totals) -> String {
         ("restricted to the bitmap", totals.restricted),
         ("all rows of the bitmap", totals.read_all),
         ("restricted to what a pass over the table found", totals.restricted_by_pass),
+        ("all rows that a pass over the table found", totals.read_all_by_pass),
         ("all rows of the table", totals.pass),
         ("all lists, for a range", totals.range),
     ];
