@@ -72,7 +72,10 @@ STATEMENTS = {
     "build of a sample": "SET LOCAL maintenance_work_mem = '1MB'; CREATE INDEX ON items USING ivflsh (embedding)",
     "build of wide rows": "CREATE INDEX ON wide USING ivflsh (embedding vector_cosine_ops)",
     "insert with splits": "INSERT INTO grown SELECT id + 100000, label, embedding FROM items LIMIT 1500",
-    "vacuum": "VACUUM",
+    "vacuum": "VACUUM grown",
+    "reindex": "REINDEX INDEX items_i",
+    "reindex concurrently": "REINDEX INDEX CONCURRENTLY again_i",
+    "tune": "SELECT ivflsh_tune('items_i', 'SELECT embedding FROM items WHERE id % 300 = 0')",
     "search": "SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7) LIMIT 10",
     "large search": "SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 7) LIMIT 4000",
     "filtered": "SELECT id FROM items WHERE label = 3 AND id > 1000 "
@@ -98,6 +101,8 @@ def server(environment=None):
             make_table(connection, clustered(300, 1500), table="wide")
             make_table(connection, clustered(1000, 32), table="grown")
             connection.execute("CREATE INDEX ON grown USING ivflsh (embedding)")
+            make_table(connection, clustered(3000, 32), table="again")
+            connection.execute("CREATE INDEX again_i ON again USING ivflsh (embedding)")
             connection.execute("ANALYZE")
         yield cluster
 
@@ -118,8 +123,8 @@ def run(cluster, statements, room=None, prepare=lambda connection: None):
             cluster.limit_room(connection.info.backend_pid, room)
         prepare(connection)
         try:
-            if statements == "VACUUM":
-                connection.execute("VACUUM grown")
+            if statements in (STATEMENTS["vacuum"], STATEMENTS["reindex concurrently"]):
+                connection.execute(statements)
             else:
                 connection.execute(f"BEGIN; {statements}; ROLLBACK")
         except psycopg.Error as error:
@@ -131,6 +136,14 @@ def crashes(cluster):
     return re.findall(r".*(?:terminated by|server process|exited with|no memory left|panicked|abort).*", cluster.log.read_text())
 
 
+def drop_invalid(cluster):
+    """What REINDEX CONCURRENTLY has left."""
+    with cluster.connect("scarce") as connection:
+        left = connection.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid").fetchall()
+        for name, in left:
+            connection.execute(f"DROP INDEX {name}")
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_without_memory(scarce, stress, name):
     """Success or SQLSTATE 53200, whatever there is; nothing ends the session, not to speak of the server."""
@@ -139,6 +152,7 @@ def test_without_memory(scarce, stress, name):
     for step in range(stress.memory_steps):
         room = int(16_384 * (2 ** 15) ** (step / (stress.memory_steps - 1)))
         outcomes[room] = run(scarce, STATEMENTS[name], room)
+        drop_invalid(scarce)
     print(name, {f"{room >> 10} kB": outcome for room, outcome in outcomes.items()})
     assert crashes(scarce)[before:] == []
     assert set(outcomes.values()) <= {None, NOTHING_LEFT}, outcomes
