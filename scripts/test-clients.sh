@@ -102,5 +102,5 @@ export PGVECTOR_CONFIG
 PGVECTOR_VERSION=$(sed -n "s/^default_version = '\(.*\)'/\1/p" "$("$PGVECTOR_CONFIG" --sharedir)/extension/vector.control")
 export PGVECTOR_VERSION
 tests=($clients)
-[[ -n $given ]] || tests=(tests/test_beside_pgvector.py $clients)
+[[ -n $given ]] || tests=(tests/test_beside_pgvector.py tests/compat $clients)
 PG_CONFIG=$pg_config "$venv/bin/python" -m pytest "${tests[@]}" "$@"

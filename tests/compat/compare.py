@@ -128,7 +128,7 @@ def read_explained(ext, path=corpus.HERE / "differences.toml"):
     entries = tomllib.loads(path.read_text()).get("difference", []) if path.exists() else []
     found = {}
     for entry in entries:
-        if entry.get("of", ext) != ext:
+        if ext not in entry.get("of", "vector_ext vector").split():
             continue
         for i in entry.get("statements", [entry.get("statement")]):
             if not entry.get("reason", "").strip():

@@ -52,6 +52,7 @@ class Topic:
     title: str
     setup: str
     statements: tuple
+    words: bool = False  # hnsw and ivfflat by name: nothing for vector_ext, whose access method has another
 
 
 def substitute(sql, ext):
@@ -91,8 +92,10 @@ def read_topic(path):
             raise ValueError(f"{path.name}: {name}: needs a statement or @copy-in, one of them")
         statements.append(Statement(topic, name, title, sql, **options))
     title = head.strip().splitlines()[0].lstrip("- ")
-    return Topic(topic, title, setup, tuple(statements))
+    return Topic(topic, title, setup, tuple(statements), words="(words of pgvector's)" in title)
 
 
-def read_all():
-    return [read_topic(path) for path in sorted((HERE / "statements").glob("*.sql"))]
+def read_all(ext=None):
+    """All topics, or those that an extension can be asked."""
+    topics = [read_topic(path) for path in sorted((HERE / "statements").glob("*.sql"))]
+    return [topic for topic in topics if not (topic.words and ext == "vector_ext")]

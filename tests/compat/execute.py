@@ -41,7 +41,8 @@ class Server:
     """One extension on one server, in a database of its own that is made anew for each topic."""
 
     def __init__(self, dsn, ext, coverage=False):
-        self.dsn, self.ext, self.coverage = dsn, ext, coverage
+        # The add-on is asked as the pgvector that it stands beside.
+        self.dsn, self.name, self.ext, self.coverage = dsn, ext, "vector" if ext == "ivflsh" else ext, coverage
         self.database = f"compat_{ext}"
         with psycopg.connect(dsn, autocommit=True) as admin:
             self.version = admin.info.server_version
@@ -104,6 +105,8 @@ class Session:
             stack.callback(self.close)
             with psycopg.connect(self.dsn, autocommit=True) as conn:
                 conn.execute(sql.SQL("CREATE EXTENSION {} SCHEMA public").format(sql.Identifier(self.server.ext)))
+                if self.server.name != self.server.ext:
+                    conn.execute(sql.SQL("CREATE EXTENSION {} SCHEMA public").format(sql.Identifier(self.server.name)))
                 conn.execute("CREATE SCHEMA compat")
             self.open()
             if self.topic.setup:

@@ -2,6 +2,7 @@
 
 import re
 
+from compat import compare, corpus
 from compat.compare import DIFFERENT, EQUAL, ROUNDING, WORDING
 
 TYPES = ("vector", "halfvec", "sparsevec")
@@ -187,6 +188,7 @@ def document(result, about_a, about_b):
     for i in explained:
         d.note(i)
     out.append('## Differences\n\n<a name="differences"></a>' + differences(d, explained, result))
+    out.append(other_ways(result))
     if result.ids(ROUNDING):
         out.append("## Rounding\n\nThe last digits differ (sums are taken in another order or precision) in: " + ", ".join(f"`{i}`" for i in result.ids(ROUNDING)) + ".")
     if result.ids(WORDING):
@@ -274,6 +276,22 @@ def topics_table(d):
         classes = [d.result.classes[i] for i in ids]
         rows.append([t.name, t.title, str(len(ids))] + [str(classes.count(c)) for c in (EQUAL, ROUNDING, WORDING, DIFFERENT)])
     return table(["topic", "what", "statements", "equal", "rounding", "wording", "different"], rows)
+
+
+def other_ways(result):
+    """What test_compat.py finds for the other ways in; it fails if they differ anywhere else."""
+    topics = corpus.read_all()
+    every, words = sum(len(t.statements) for t in topics), sum(len(t.statements) for t in topics if t.words)
+    out = ["## The other ways in", f"The extension `vector` in pgvector's place, and pgvector with the add-on `ivflsh` beside it, are asked the same statements, and "
+           f"{words} more in which `hnsw` and `ivfflat`, their options and settings are named as applications name them: {every} in all."]
+    for ext, title in [("vector", "The extension `vector`"), ("ivflsh", "pgvector with the add-on `ivflsh`")]:
+        explained = compare.read_explained(ext)
+        reasons = {}
+        for i, entry in explained.items():
+            reasons.setdefault(" ".join(entry["reason"].split()), []).append(f"`{i}`")
+        out.append(f"**{title}** differs in {len(explained)}:")
+        out.append("\n".join(f"* {reason} {', '.join(ids)}" for reason, ids in reasons.items()))
+    return "\n\n".join(out)
 
 
 def differences(d, explained, result):

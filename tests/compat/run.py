@@ -2,7 +2,8 @@
 """Runs the statements of statements/*.sql and compares; see README.md.
 
     run.py record  DSN [EXT]                 record the golden outputs in expected/ (EXT: vector, that is pgvector)
-    run.py check   DSN [EXT]                 compare EXT (vector_ext) with the golden outputs
+    run.py check   DSN [EXT]                 compare EXT (vector_ext; vector: in pgvector's place; ivflsh: pgvector
+                                             with the add-on) with the golden outputs
     run.py compare DSN_A EXT_A DSN_B EXT_B   compare two servers live
 
 A DSN that is "new" stands for a throwaway server, made with PG_CONFIG's programs and removed at the end.
@@ -42,7 +43,7 @@ def main():
 
 
 def run(parser, args):
-    topics = corpus.read_all()
+    topics = corpus.read_all(args.servers[-1] if len(args.servers) % 2 == 0 else {"record": "vector"}.get(args.what, "vector_ext"))
     if args.only:
         topics = select(topics, args.only)
     if args.what == "record":
