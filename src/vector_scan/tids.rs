@@ -6,8 +6,15 @@ use pgrx::prelude::*;
 
 /// Most pages (words) of a [`TidSet`], of which there are also no more than `work_mem` holds; 16 MB.
 const MOST_PAGES: usize = 1 << 21;
-/// Rows that a page can hold: what a lossy page may stand for.
+/// Rows that a page can hold: what a lossy page may stand for. PostgreSQL's bitmaps take no larger offset, whatever the table's access
+/// method (`MaxHeapTuplesPerPage`: a line pointer and a header aligned to 8 bytes for each row).
 pub const MOST_ROWS_OF_PAGE: u16 = 291;
+const _: () = {
+    let row =
+        size_of::<pg_sys::ItemIdData>() + std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits).next_multiple_of(8);
+    let header = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
+    assert!(MOST_ROWS_OF_PAGE as usize == (pg_sys::BLCKSZ as usize - header) / row);
+};
 
 /// A superset of the TIDs of a bitmap, tested by one look-up. Pages of a very large table share words, and so do offsets
 /// 64 apart: a row that is in by mistake fails the WHERE clause, which is evaluated for every row anyway.
