@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,11 @@ bench-latency: ## how long single INSERTs take while a table grows:  make bench-
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh latency $(ARGS)
+
+bench-ranges: ## distance ranges without LIMIT beside a sequential scan (see docs/bench.md):  make bench-ranges ARGS="--datasets fashion"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh ranges $(ARGS)
 
 bench-recall: ## recall where it is hard (many neighbours, queries unlike the rows, few rows):  make bench-recall ARGS="--stages small"
 	@scripts/setup.sh all
