@@ -1056,7 +1056,9 @@ impl<'p> Block<'p> {
     /// Checks the numbers at the block's head.
     pub fn check(&self) -> Result<(), Damage> {
         let slots = if self.layout.cell_pages == 1 { self.cells() } else { BLOCK };
-        let fits = (1..=BLOCK).contains(&slots);
+        // Cells of several pages begin at the beginning of each.
+        let sound = self.layout.cell_pages < 2 || self.runs().all(|run| run.first == 0 && run.count == 1);
+        let fits = sound && (1..=BLOCK).contains(&slots);
         if fits && self.live().checked_shr(slots as u32).unwrap_or(0) == 0 { Ok(()) } else { Err(Damage::Bounds) }
     }
 

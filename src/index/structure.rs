@@ -153,6 +153,7 @@ impl OldPages {
             false => corrupted(index, number, Damage::Bounds),
         };
         for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+            block.check().or_corrupted(index, number);
             self.sketches.extend(block.all_sketch_pages().map(checked));
             for code in block.all_code_pages().map(checked) {
                 *self.codes.entry(code).or_default() += 1;

@@ -326,6 +326,7 @@ impl Structure {
             let layout = if opaque.level == 0 { &self.leaf } else { &self.inner };
             let posting = Posting::open(buffer.page(), layout, opaque.list).or_corrupted(index, block);
             for b in (0..posting.blocks()).map(|b| posting.block(b)) {
+                b.check().or_corrupted(index, block);
                 for named in b.all_code_pages().chain(b.all_sketch_pages()) {
                     if let Some(page) = survey.page(named) {
                         page.named = page.named.saturating_add(1);
