@@ -1,7 +1,7 @@
 //! The meta page, read anew for each search and insert, and the data mean, which the relation cache keeps.
 
 use super::metric::{Frame, Operator};
-use super::page::{self, Damage, GOALS, Layout, Limits, META_BLOCK, Meta, NO_BLOCK, RECALLS, StoppingRule};
+use super::page::{self, Damage, GOALS, Layout, Limits, META_BLOCK, Meta, NO_BLOCK, NO_LIMIT, RECALLS, StoppingRule};
 use super::storage::{Buffer, Checked, Stale, corrupted};
 use pgrx::prelude::*;
 
@@ -79,8 +79,10 @@ impl Meta {
     pub fn tune(&mut self, rule: &StoppingRule, queries: u32) {
         self.tuned_by = queries;
         for ((tuning, own), tuned) in self.tuning.iter_mut().zip(&self.rule.of_goal).zip(&rule.of_goal) {
-            tuning.limit = std::array::from_fn(|i| tuned.limit[i] - own.limit[i]);
-            tuning.probes = std::array::from_fn(|i| tuned.probes[i] / own.probes[i].max(1.0));
+            // Where either was not measured, for want of rows, there is nothing that they differ by.
+            let known = |i: usize| own.limit[i].max(tuned.limit[0]) < NO_LIMIT;
+            tuning.limit = std::array::from_fn(|i| if known(i) { tuned.limit[i] - own.limit[i] } else { 0.0 });
+            tuning.probes = std::array::from_fn(|i| if known(i) { tuned.probes[i] / own.probes[i].max(1.0) } else { 1.0 });
         }
     }
 }

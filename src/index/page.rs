@@ -690,7 +690,11 @@ impl Measuring {
         // SAFETY: META_END is within the page; all bit patterns are valid for its fields.
         let read: Measuring = unsafe { std::ptr::read_unaligned(page[AT_MEASURING..].as_ptr().cast()) };
         let sum = Checksum::of_bytes(&page[AT_MEASURING..META_END - 4]).long();
-        if sum == word(page, META_END - 4) && (read.goal as usize) < GOALS.len() { read } else { Measuring::NONE }
+        let fits = (read.goal as usize) < GOALS.len()
+            && read.seen <= read.asked
+            && read.asked <= read.queries
+            && read.queries as usize <= super::calibrate::QUERIES[0];
+        if fits && sum == word(page, META_END - 4) { read } else { Measuring::NONE }
     }
 
     /// Writes it on a meta page.

@@ -79,7 +79,8 @@ struct Seen {
 fn depth_for(meta: &Meta, goal: usize) -> usize {
     let read = meta.rule.of_goal[goal].probes.iter().copied().fold(0.0, f32::max);
     let hold = KEPT * GOALS[goal] / meta.target.max(1) as usize;
-    (read * DEEPER) as usize + 2 * hold + DEEPER_BY
+    // No more than there are, whatever a page says.
+    (read.min(meta.lists as f32) * DEEPER) as usize + 2 * hold + DEEPER_BY
 }
 
 /// Changes what the meta page says of the rule and of its measurement.
@@ -170,7 +171,8 @@ pub fn go_on(index: pg_sys::Relation, rows: &mut Rows) {
     }
     change_meta(index, |meta, on_page| {
         // Unless VACUUM has measured it meanwhile.
-        if (on_page.lists, on_page.goal, on_page.asked) != (found.lists, found.goal, found.asked) {
+        let measured = (meta.calibrated, meta.calibrated_by) != (info.meta.calibrated, info.meta.calibrated_by);
+        if measured || (on_page.lists, on_page.goal, on_page.asked) != (found.lists, found.goal, found.asked) {
             return;
         }
         *on_page = measuring;
@@ -183,8 +185,15 @@ pub fn go_on(index: pg_sys::Relation, rows: &mut Rows) {
             }
             match limits {
                 Some(limits) => blend_limits(&mut meta.rule.of_goal[goal], &limits, weight),
-                None if goal > 0 && is_unknown(&meta.rule.of_goal[goal]) => {
-                    meta.rule.of_goal[goal] = of_smaller(&meta.rule, goal, meta.lists);
+                // Not measured (large goals are left to VACUUM): no less than for fewer rows.
+                None if goal > 0 => {
+                    let least = of_smaller(&meta.rule, goal, meta.lists);
+                    let limits = &mut meta.rule.of_goal[goal];
+                    if is_unknown(limits) {
+                        *limits = least;
+                    }
+                    limits.limit = std::array::from_fn(|i| limits.limit[i].max(least.limit[i]));
+                    limits.probes = std::array::from_fn(|i| limits.probes[i].max(least.probes[i]));
                 }
                 None => {}
             }
@@ -245,7 +254,8 @@ impl Measuring {
         }
         let limits = self.tried.map(|tried| tried.limit);
         for (tried, (found, scanned)) in self.tried.iter_mut().zip(outcomes(seen, angles, goal, &limits)) {
-            (tried.found, tried.scanned) = (tried.found + found as u32, tried.scanned + scanned as u32);
+            tried.found = tried.found.saturating_add(found as u32);
+            tried.scanned = tried.scanned.saturating_add(scanned as u32);
         }
         self.seen += seen.len() as u32;
     }
@@ -352,8 +362,11 @@ pub fn measure_by(
             }
             depth = (4 * depth).min(lists);
         };
-        if seen.is_empty() {
+        if seen.is_empty() && goal == 0 {
             return Ok(None);
+        }
+        if seen.is_empty() {
+            continue; // fewer rows than lists let expect
         }
         rule.of_goal[goal] = rule_of(&seen, (frame.operator.space(), meta.rule.norm2), goal);
     }
@@ -397,7 +410,10 @@ pub fn blend(old: &mut StoppingRule, new: &StoppingRule, weight: f32) {
 }
 
 fn blend_limits(old: &mut Limits, new: &Limits, weight: f32) {
-    let weight = if is_unknown(old) || is_unknown(new) { 1.0 } else { weight };
+    if is_unknown(old) || is_unknown(new) {
+        *old = *new;
+        return;
+    }
     let blend = |old: &mut [f32], new: &[f32]| {
         old.iter_mut().zip(new).for_each(|(old, new)| *old += weight * (new - *old));
     };

@@ -314,7 +314,10 @@ impl Structure {
             [_, _, ..] => self.split_list(path),
             [] => {}
         }
-        recalibrate::go_on(self.index, &mut self.rows);
+        // VACUUM measures by itself, when it has no lock.
+        if !self.vacuum {
+            recalibrate::go_on(self.index, &mut self.rows);
+        }
     }
 
     /// Whether each list of the path is where the one after it, its parent, says, up to the root.
