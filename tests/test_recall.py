@@ -252,6 +252,20 @@ def test_tuning_survives_growth_and_goes_with_reindex(db):
     assert lists_of(db)[0] == 0
 
 
+def test_tuning_of_what_was_not_measured(db):
+    """Of a rule that had no limit yet, for want of rows, nothing is kept as a difference: it gets one as the index grows."""
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(4000, 128)).astype(np.float32)
+    queries = random.normal(size=(60, 128)).astype(np.float32)
+    make_table(db, rows[:1500])
+    make_index(db, options="WITH (lists = 100)")
+    tuned(db, array(queries))
+    insert(db, rows[1500:], first_id=1500)
+    db.execute("VACUUM items")
+    for limit in (50, 300, 700):
+        assert recall_of(db, rows, queries[:20], limit)[0] >= 0.93, limit
+
+
 def test_tuning_survives_a_crash():
     rows, queries = caps(2000, 40, 32)
     with Cluster() as own:
