@@ -82,7 +82,8 @@ impl Meta {
             // Where either was not measured, for want of rows, there is nothing that they differ by.
             let known = |i: usize| own.limit[i].max(tuned.limit[0]) < NO_LIMIT;
             tuning.limit = std::array::from_fn(|i| if known(i) { tuned.limit[i] - own.limit[i] } else { 0.0 });
-            tuning.probes = std::array::from_fn(|i| if known(i) { tuned.probes[i] / own.probes[i].max(1.0) } else { 1.0 });
+            tuning.probes =
+                std::array::from_fn(|i| if known(i) { tuned.probes[i] / own.probes[i].max(1.0) } else { 1.0 });
         }
     }
 }
