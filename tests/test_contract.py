@@ -368,3 +368,29 @@ def test_joins_by_range_and_ranges_of_no_number(db):
                 truth = db.execute(sql).fetchone()
             with settings(db, ivflsh__enable_vector_scan="inline"):
                 assert db.execute(sql).fetchone() == truth
+
+
+def test_ranges_below_a_join_that_wants_more(db):
+    """A LIMIT above a join is not filled: then all rows within the range have to come, though the search had stopped at its radius with
+    as many as the LIMIT seemed to want."""
+    random = np.random.default_rng(5)
+    rows = (random.random((20000, 12)) - 0.3).astype(np.float32)
+    make_table(db, rows)
+    make_index(db)
+    db.execute("""CREATE TABLE pick AS SELECT id FROM items WHERE id % 13 = 0; CREATE INDEX ON pick (id); ANALYZE pick; ANALYZE items;
+        SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off""")
+    compared = 0
+    for seed in range(30):
+        query = (np.random.default_rng((6, seed)).random(12) - 0.3).astype(np.float32)
+        distances = np.sort(np.linalg.norm(rows.astype(np.float64) - query, axis=1))
+        for within in (12, 40, 60, 150):
+            radius = float(distances[within])
+            wanted = {int(i) for i in np.flatnonzero(np.linalg.norm(rows.astype(np.float64) - query, axis=1) < radius) if i % 13 == 0}
+            if len(wanted) >= 10:
+                continue
+            db.execute("SET ivflsh.enable_vector_scan = inline")
+            found = db.execute("""SELECT i.id FROM items i JOIN pick p ON p.id = i.id WHERE i.embedding <-> %(q)b < %(r)s
+                ORDER BY i.embedding <-> %(q)b LIMIT 10""", {"q": Vector(query), "r": radius}).fetchall()
+            assert {row[0] for row in found} >= wanted - {int(np.argsort(np.linalg.norm(rows.astype(np.float64) - query, axis=1))[within])}
+            compared += 1
+    assert compared > 50

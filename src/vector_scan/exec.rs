@@ -431,6 +431,8 @@ struct Run {
     passed: u64,
     /// There are no more rows than those collected.
     exhausted: bool,
+    /// That is so because as many rows as wanted had been found within the radius: the search may have missed some.
+    cut_short: bool,
     /// Reading all rows had to leave out some that are farther.
     overflowed: bool,
     /// Upper bound of the distance of the row returned last.
@@ -585,6 +587,9 @@ impl Execution {
             let Some((mut found, next)) = run.matches.take() else {
                 if run.overflowed {
                     self.read_all_again();
+                } else if std::mem::take(&mut run.cut_short) {
+                    // More are wanted than the LIMIT let expect, as by a join above that discards some.
+                    self.complete_range();
                 } else if run.exhausted {
                     return self.next_left_over();
                 } else {
@@ -747,6 +752,7 @@ impl Execution {
                 fetched: 0,
                 passed: 0,
                 exhausted: false,
+                cut_short: false,
                 overflowed: false,
                 last: f64::NEG_INFINITY,
                 searches: false,
@@ -1062,7 +1068,7 @@ impl Execution {
                     if (run.returned + run.matches.found()) < goal {
                         self.complete_range();
                     } else {
-                        run.exhausted = true;
+                        (run.exhausted, run.cut_short) = (true, true);
                     }
                     return;
                 }
