@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,11 @@ test-clients: ## client libraries and ways from pgvector and back, beside pgvect
 	@scripts/install.sh
 	@scripts/test-clients.sh $(ARGS)
 
+test-python: ## the Python package: types by mypy, all formats and libraries that it reads (an environment of 1 GB, once)
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/test-python.sh $(ARGS)
+
 stress: ## kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000 --aimed 1000"
 	@scripts/setup.sh all
 	@scripts/install.sh
@@ -106,6 +111,11 @@ bench-scale: ## builds against rows and memory (see docs/scaling.md):  make benc
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh scale $(ARGS)
+
+bench-load: ## rows/s of the Python package's load beside psql:  make bench-load ARGS="--memory"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/python.sh benches/load.py $(ARGS)
 
 bench-report: ## tables and plots from earlier results:  make bench-report ARGS="results.jsonl --docs"
 	@scripts/bench.sh report --report $(ARGS)

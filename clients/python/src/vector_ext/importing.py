@@ -1,0 +1,136 @@
+"""Files of other libraries into tables."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from psycopg import sql
+
+from .arrays import Array
+from .loading import Connection, identifier, load
+
+PART = 8192
+Parts = Iterator[tuple[Array, Array]]  # vectors, ids
+
+
+def _parts(read: Callable[[int, int], Array], count: int, ids: Array | None = None) -> Parts:
+    for first in range(0, count, PART):
+        after = min(first + PART, count)
+        yield read(first, after), np.arange(first, after) if ids is None else ids[first:after]
+
+
+def _npy(path: Path, **_: Any) -> Parts:
+    array = np.load(path, mmap_mode="r")
+    return _parts(lambda a, b: np.asarray(array[a:b]), len(array))
+
+
+def _vecs(path: Path, number: Any) -> Parts:
+    """fvecs and bvecs: each vector with its dimensions, a little-endian int32, before it."""
+    size = path.stat().st_size
+    if size == 0:
+        return iter(())
+    dimensions = int(np.fromfile(path, "<i4", 1)[0]) if size >= 4 else 0
+    if dimensions < 1:
+        raise ValueError(f"{path} is no file of vectors: it begins with {dimensions} dimensions")
+    record = np.dtype([("dimensions", "<i4"), ("vector", number, (dimensions,))])
+    if size % record.itemsize:
+        raise ValueError(f"{path} has {size} bytes, which are no whole number of vectors of {dimensions} dimensions")
+    rows = np.memmap(path, record, "r")
+
+    def read(first: int, after: int) -> Array:
+        part = rows[first:after]
+        if (part["dimensions"] != dimensions).any():
+            raise ValueError(f"{path} has vectors of different dimensions")
+        return np.asarray(part["vector"]).astype(np.float32)
+
+    return _parts(read, len(rows))
+
+
+def _hdf5(path: Path, dataset: str = "train") -> Parts:
+    """As ann-benchmarks has them: rows in `train`, queries in `test`."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        rows = file[dataset]
+        yield from _parts(lambda a, b: np.asarray(rows[a:b]), len(rows))
+
+
+def _faiss(path: Path) -> Parts:
+    """Flat, IVF and HNSW, with their ids where they have them. Compressed codes come as that index reads them."""
+    faiss: Any = importlib.import_module("faiss")  # its types are not complete
+    whole = index = faiss.read_index(str(path))
+    ids = None
+    if hasattr(whole, "id_map"):
+        ids, index = faiss.vector_to_array(whole.id_map), faiss.downcast_index(whole.index)
+    if isinstance(index, faiss.IndexIVF):  # the ids are within the lists
+        lists = [i for i in range(index.nlist) if index.invlists.list_size(i)]
+        stored = [faiss.rev_swig_ptr(index.invlists.get_ids(i), index.invlists.list_size(i)).copy() for i in lists]
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        found = np.sort(np.concatenate(stored)) if stored else np.empty(0, np.int64)
+        yield from _parts(lambda a, b: index.reconstruct_batch(found[a:b]), len(found), found if ids is None else ids[found])
+    else:
+        yield from _parts(lambda a, b: index.reconstruct_n(a, b - a), index.ntotal, ids)
+    del whole  # until here: it owns the other
+
+
+def _hnswlib(path: Path, dimensions: int, space: str = "l2") -> Parts:
+    import hnswlib
+
+    index = hnswlib.Index(space=space, dim=dimensions)
+    index.load_index(str(path))
+    ids = np.sort(np.array(index.get_ids_list(), np.int64))
+    return _parts(lambda a, b: np.asarray(index.get_items(ids[a:b])), len(ids), ids)
+
+
+def _annoy(path: Path, dimensions: int, space: str = "angular") -> Parts:
+    annoy: Any = importlib.import_module("annoy")  # whose types want the space by Literal
+
+    index = annoy.AnnoyIndex(dimensions, space)
+    index.load(str(path))
+    return _parts(lambda a, b: np.array([index.get_item_vector(i) for i in range(a, b)], np.float32), index.get_n_items())
+
+
+READERS: dict[str, Callable[..., Parts]] = {
+    "npy": _npy, "fvecs": lambda path: _vecs(path, "<f4"), "bvecs": lambda path: _vecs(path, "u1"), "hdf5": _hdf5,
+    "faiss": _faiss, "hnswlib": _hnswlib, "annoy": _annoy,
+}
+
+
+def import_index(connection: Connection, path: str | Path, table: str, *, format: str | None = None, column: str = "embedding",
+                 id: str = "id", create: str | None = None, resume: str | None = None, progress: bool = False, **options: Any) -> int:
+    """Copies vectors and their ids out of a file into a table, and returns how many.
+
+    `format`: npy, fvecs, bvecs, hdf5, faiss, hnswlib, annoy; without it by the file's name. `create`: make the table, with vectors of
+    this type (vector, halfvec). `options`: `dimensions` and `space` for hnswlib and annoy, whose files do not say them; `dataset` for hdf5.
+    """
+    path = Path(path)
+    chosen = format or path.suffix.lstrip(".")
+    if chosen not in READERS:
+        raise ValueError(f"{path}: format {chosen!r} is none of {', '.join(READERS)}")
+    if not path.exists():
+        raise FileNotFoundError(path)
+    parts = READERS[chosen](path, **options)
+    if create is not None and create not in ("vector", "halfvec"):
+        raise ValueError(f"tables are created with vector or halfvec, not {create!r}")
+    if resume is not None:
+        if create is not None:
+            raise ValueError("a load that can be resumed needs a table that is there")
+        return load(connection, table, ((v, {id: i}) for v, i in parts), column=column, resume=resume, progress=progress)
+    with connection.transaction():
+        if create is not None:
+            first = next(parts, None)
+            if first is None:
+                raise ValueError(f"{path} has no vectors, by which a table could be made")
+            connection.execute(sql.SQL("CREATE TABLE {} ({} bigint PRIMARY KEY, {} {}({}) NOT NULL)").format(
+                identifier(table), sql.Identifier(id), sql.Identifier(column), sql.SQL(create), sql.Literal(first[0].shape[1])))
+            parts = _chained(first, parts)
+        return load(connection, table, ((v, {id: i}) for v, i in parts), column=column, progress=progress)
+
+
+def _chained(first: tuple[Array, Array], rest: Parts) -> Parts:
+    yield first
+    yield from rest
