@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails if a crate of Cargo.lock has a licence that we have not agreed to, or comes from elsewhere than crates.io.
+"""Fails if a crate of Cargo.lock has a licence that we have not agreed to, or comes from elsewhere than Rust's registry.
 
 usage: cargo metadata --locked --format-version 1 | licenses.py [--list | --sbom VERSION]
   --list           tells the crates that are linked into the library, with their licences, instead
