@@ -1,4 +1,4 @@
-"""scripts/copy_vectors.py: files of other libraries into a table. Those that are not installed here are passed over."""
+"""`python -m vector_ext`: files of other libraries into a table. Those that are not installed here are passed over."""
 
 import os
 import subprocess
@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "copy_vectors.py"
+PACKAGE = Path(__file__).parents[1] / "clients/python/src"
 VECTORS = np.random.default_rng(1).standard_normal((25_000, 12)).astype(np.float32)
 
 
 def copied(database, *arguments, check=True):
-    environment = os.environ | {"PGHOST": str(database.cluster.folder), "PGUSER": "postgres", "PGDATABASE": database.name}
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], text=True, capture_output=True, check=check, env=environment)
+    environment = os.environ | {"PGHOST": str(database.cluster.folder), "PGUSER": "postgres", "PGDATABASE": database.name,
+                                "PYTHONPATH": str(PACKAGE)}
+    return subprocess.run([sys.executable, "-m", "vector_ext", *map(str, arguments)], text=True, capture_output=True, check=check,
+                          env=environment)
 
 
 def rows(db, table="items"):
@@ -37,7 +39,7 @@ def test_numpy_refused(database, db, tmp_path):
     np.save(tmp_path / "flat.npy", VECTORS[0])
     assert "not of rows and columns" in copied(database, tmp_path / "flat.npy", "items", check=False).stderr
     np.save(tmp_path / "nan.npy", np.full((3, 4), np.nan))
-    assert "NaN not allowed in vector" in copied(database, tmp_path / "nan.npy", "items", check=False).stderr
+    assert "nan.npy: row 0: nan at position 0 is not a finite number" in copied(database, tmp_path / "nan.npy", "items", check=False).stderr
     assert "say --format" in copied(database, tmp_path / "other", "items", check=False).stderr
     assert db.execute("SELECT to_regclass('items')").fetchone() == (None,), "one transaction"
 
