@@ -22,9 +22,10 @@ from pgvector import Vector
 from pgvector.psycopg import register_vector
 
 import datasets
+from commits import SETTINGS, processor_seconds
 from harness.cluster import Cluster
+from systems import binary_rows
 
-SETTINGS = {"shared_buffers": "2GB", "maintenance_work_mem": "1GB", "max_parallel_maintenance_workers": "1", "max_wal_size": "16GB"}
 SHARES = (0.0001, 0.001, 0.01, 0.1, 0.5, 1)
 KINDS = {"count(*)": "SELECT count(*) FROM items WHERE {d} < {r}", "id": "SELECT id FROM items WHERE {d} < {r}"}
 WAYS = {"chosen": {}, "table": {"ivflsh.enable_vector_scan": "off"}, "index": {"ivflsh.enable_vector_scan": "inline"}}
@@ -39,9 +40,8 @@ class Bench:
         execute("DROP TABLE IF EXISTS items")
         execute(f"CREATE TABLE items (id int PRIMARY KEY, v vector({data.dimensions}))")
         with self.connection.cursor().copy("COPY items FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(["int4", "vector"])
-            for i, vector in enumerate(data.base):
-                copy.write_row((i, Vector(vector)))
+            for block in binary_rows(data.base, first=0):
+                copy.write(block)
         execute(f"CREATE INDEX items_v ON items USING ivflsh (v {data.operator_class})")
         execute("VACUUM ANALYZE items")
         execute("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
@@ -50,7 +50,7 @@ class Bench:
     def clock(self):
         if self.workers:
             return time.perf_counter()
-        return int(Path(f"/proc/{self.connection.info.backend_pid}/schedstat").read_text().split()[0]) / 1e9
+        return processor_seconds(self.connection.info.backend_pid)
 
     def run(self, way, statement, rounds):
         """Seconds, the plan's name and the rows of a statement."""

@@ -51,8 +51,17 @@ commits=${VECTOR_EXT_COMMITS:-/var/tmp/vector_ext-commits-$(id -u)}
 
 pg_major() {
     local version; version=$("$pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
-    (( version >= 14 && version <= 18 )) || die "$pg_config: PostgreSQL $version, but 14 to 18 are supported"
+    (( version >= 15 && version <= 18 )) || die "$pg_config: PostgreSQL $version, but 15 to 18 are supported"
     echo "$version"
+}
+
+# compile_vector FILE [OPTION…]: vector.so, pgvector's C symbols in front of vector_ext.so.
+compile_vector() {
+    local file=$1 symbols; shift
+    symbols=$(mktemp -d)
+    scripts/sql.sh symbols >"$symbols/symbols.h"
+    ${CC:-cc} -O2 -fPIC -shared -Wall "$@" -I"$symbols" -I"$("$pg_config" --includedir-server)" extensions/vector.c -o "$file"
+    rm -r "$symbols"
 }
 
 # find_python: a Python that can make virtual environments.

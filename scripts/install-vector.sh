@@ -45,8 +45,7 @@ install_vector() {
     work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
     mkdir "$work/sql"
     scripts/sql.sh vector "$work/sql"
-    scripts/sql.sh symbols >"$work/symbols.h"
-    ${CC:-cc} -O2 -fPIC -shared -Wall -I"$work" -I"$("$pg_config" --includedir-server)" extensions/vector.c -o "$work/vector.so"
+    compile_vector "$work/vector.so"
     if is_ours; then run rm -f "$scripts"/vector--*.sql; fi
     # A new file: servers that run have the old one open.
     run install -m 755 "$work/vector.so" "$libraries/vector.so.new"

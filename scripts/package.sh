@@ -35,10 +35,8 @@ make_trees() {
     install -m 644 "$work/install$("$pg_config" --sharedir)"/extension/* "$work/tree/vector_ext/share/extension/"
     scripts/sql.sh ivflsh "$work/tree/ivflsh/share/extension"
     scripts/sql.sh vector "$work/tree/vector/share/extension"
-    scripts/sql.sh symbols >"$work/symbols.h"
-    cp extensions/vector.c "$work/vector.c"
-    (cd "$work" && ${CC:-cc} -O2 -fPIC -shared -Wall -Wl,--build-id=none -I. -I"$("$pg_config" --includedir-server)" vector.c \
-        -o tree/vector/lib/vector.so && strip --strip-unneeded --remove-section=.comment tree/vector/lib/vector.so)
+    compile_vector "$work/tree/vector/lib/vector.so" -Wl,--build-id=none
+    strip --strip-unneeded --remove-section=.comment "$work/tree/vector/lib/vector.so"
     find "$work/tree" -type f -exec chmod u=rw,go=r {} + -o -type d -exec chmod 755 {} +
     find "$work/tree" -name '*.so' -exec chmod 755 {} +
 }

@@ -11,7 +11,7 @@
 
 use super::assign::order_of;
 use super::outliers;
-use super::page::{GOALS, Limits, NO_LIMIT, RECALLS, StoppingRule};
+use super::page::{GOALS, Limits, Measuring, NO_LIMIT, RECALLS, StoppingRule};
 use super::search::FIRST_GOAL;
 use super::tree::needed_cosine;
 use ann::memory;
@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows that serve as queries, for each of [`GOALS`]: the more neighbours each has, the fewer tell the same.
 pub const QUERIES: [usize; GOALS.len()] = [400, 96, 32, 16, 16, 16];
+const _: () = assert!(QUERIES[0] <= Measuring::MOST_QUERIES as usize);
 /// From this one of [`GOALS`] on they are measured by the same queries, which have to look into nearly the same lists.
 const TOGETHER: usize = 3;
 /// Share of the allowed misses that is left to what is not simulated: sketches' bounds, the beam, late rows.

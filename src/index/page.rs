@@ -672,6 +672,9 @@ pub struct Tried {
 }
 
 impl Measuring {
+    /// More are asked for no goal.
+    pub const MOST_QUERIES: u32 = 1024;
+
     pub const NONE: Measuring = Measuring {
         lists: 0,
         mean_epoch: 0,
@@ -693,7 +696,7 @@ impl Measuring {
         let fits = (read.goal as usize) < GOALS.len()
             && read.seen <= read.asked
             && read.asked <= read.queries
-            && read.queries as usize <= super::calibrate::QUERIES[0];
+            && read.queries <= Measuring::MOST_QUERIES;
         if fits && sum == word(page, META_END - 4) { read } else { Measuring::NONE }
     }
 
@@ -814,6 +817,8 @@ const AT_SCALE: usize = AT_CONSTANT + 4 * BLOCK;
 const AT_ERROR: usize = AT_SCALE + 2 * BLOCK;
 const AT_TID: usize = AT_ERROR + 2 * BLOCK;
 const AT_RUNS: usize = AT_TID + 6 * BLOCK;
+// Tests damage what is there.
+const _: () = assert!(AT_LIVE == 0 && AT_CONSTANT == 8 && AT_TID == 264 && AT_RUNS == 456 && RUN == 8);
 /// Bytes of a [`Run`].
 const RUN: usize = 8;
 const GROUP: usize = 16;

@@ -164,6 +164,7 @@ struct Survey {
 
 /// Bytes that VACUUM may take for what it keeps of an index.
 fn vacuum_memory() -> usize {
+    // pgrx has no binding of it.
     unsafe extern "C" {
         static autovacuum_work_mem: std::ffi::c_int;
     }

@@ -1407,6 +1407,7 @@ impl Execution {
         totals
     }
 
+    /// Whether the rows that have been found were by a pass over the table, not by a bitmap.
     fn found_by_pass(&self) -> bool {
         self.found.as_ref().is_some_and(|found| found.by_pass)
     }
