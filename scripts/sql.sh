@@ -20,8 +20,8 @@ as_pgvector() {
             s/'vx_halfvec_combine'/'vector_combine'/; s/'vx_([a-z0-9_]+)'/'\1'/"
 }
 
-# Functions of the index are in the library that does the work, whatever the extension's own is.
-in_library() { sed "s/'MODULE_PATHNAME', 'ivflsh_/'\$libdir\/vector_ext', 'ivflsh_/"; }
+# Functions that pgvector does not have are in the library that does the work, whatever the extension's own is.
+in_library() { sed -E "s/'MODULE_PATHNAME', '(ivflsh_|vx_(bm25_|[a-z]+_(mmr|deduplicate)'))/'\$libdir\/vector_ext', '\1/"; }
 
 # Statements, one after the other without comments.
 statements() { awk '/^ *(--|$)/ { next } { print }' "$@"; }
@@ -40,6 +40,7 @@ vector_statements() {
       statements sql/pgvector.sql sql/index.sql sql/filter.sql
       filters_for hnsw; filters_for ivfflat
       statements sql/insight.sql
+      statements sql/rank.sql
     } | in_library
 }
 
@@ -50,6 +51,7 @@ ivflsh_statements() {
             s/OPERATOR 1 ([^ ]+) /OPERATOR 1 @types@.\1 /'
       statements sql/filter.sql
       statements sql/insight.sql | sed -E 's/\b(vector|halfvec|sparsevec)\[\]/@types@.\1[]/g'
+      statements sql/rank.sql | sed -E 's/\b(vector|halfvec|sparsevec)(\[\]|,|\)|$)/@types@.\1\2/g; s/\b(query) (vector|halfvec) /\1 @types@.\2 /g'
     } | in_library
 }
 

@@ -15,6 +15,7 @@ mod hook;
 mod index;
 mod insight;
 mod memory;
+mod rank;
 pub mod types;
 mod vector_scan;
 

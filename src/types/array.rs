@@ -160,6 +160,18 @@ pub fn float4_array(values: impl ExactSizeIterator<Item = f32>) -> NewVarlena {
     array
 }
 
+/// Build a one-dimensional `integer[]`; an empty one has no dimension.
+pub fn int4_array(values: &[i32]) -> NewVarlena {
+    if values.is_empty() {
+        let mut array = NewVarlena::zeroed(DIMENSIONS);
+        array.set::<u32>(ELEMENT_TYPE, pg_sys::INT4OID.to_u32());
+        return array;
+    }
+    let mut array = new_array::<i32>(values.len(), pg_sys::INT4OID);
+    array.array_mut::<i32>(DATA_1D, values.len()).copy_from_slice(values);
+    array
+}
+
 fn new_array<T: Plain>(len: usize, element_type: Oid) -> NewVarlena {
     let mut array = NewVarlena::zeroed(DATA_1D + len * size_of::<T>());
     array.set::<i32>(NDIM, 1);

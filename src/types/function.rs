@@ -189,6 +189,12 @@ impl FromArg<'_> for i32 {
     }
 }
 
+impl FromArg<'_> for f64 {
+    unsafe fn from_arg(datum: Datum) -> Result<Self> {
+        Ok(f64::from_bits(datum.value() as u64))
+    }
+}
+
 impl FromArg<'_> for bool {
     unsafe fn from_arg(datum: Datum) -> Result<Self> {
         Ok(datum.value() as u8 != 0)

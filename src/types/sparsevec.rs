@@ -104,7 +104,7 @@ impl SparsevecBuf {
     }
 
     /// From elements that are in order and not zero.
-    fn from_elements(dims: i32, elements: &[(i32, f32)]) -> Result<Self> {
+    pub fn from_elements(dims: i32, elements: &[(i32, f32)]) -> Result<Self> {
         check_nnz(elements.len() as i64, dims)?;
         let mut result = Self::zeroed(dims, elements.len());
         let (indices, values) = result.parts();

@@ -126,13 +126,28 @@ impl Drop for Detoasted<'_> {
 /// # Safety
 /// `datum` is a non-null varlena.
 pub unsafe fn head(datum: Datum, count: usize) -> Detoasted<'static> {
-    let given = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: as in `Detoasted::new`; the slice is a fresh copy, the borrow of a value in memory ends with the call.
+    // SAFETY: the caller's promise; the borrow of a value in memory ends with the call.
+    unsafe { if is_out_of_line(datum) { part(datum, 0, count) } else { Detoasted::new(datum) } }
+}
+
+/// Whether a value is not where the datum points to.
+///
+/// # Safety
+/// `datum` is a non-null varlena.
+pub unsafe fn is_out_of_line(datum: Datum) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { pgrx::varlena::varatt_is_1b_e(datum.cast_mut_ptr()) }
+}
+
+/// The `count` bytes (or what there is of them) that begin `at` bytes behind the length word, as a value of their own. Of a value
+/// out of line that is not compressed no more than these are fetched.
+///
+/// # Safety
+/// `datum` is a non-null varlena.
+pub unsafe fn part(datum: Datum, at: usize, count: usize) -> Detoasted<'static> {
+    // SAFETY: the caller's promise; the slice is a fresh copy.
     unsafe {
-        if pgrx::varlena::varatt_is_4b_u(given) || !pgrx::varlena::varatt_is_1b_e(given) {
-            return Detoasted::new(datum);
-        }
-        let copy = pg_sys::pg_detoast_datum_slice(given, 0, count as i32);
+        let copy = pg_sys::pg_detoast_datum_slice(datum.cast_mut_ptr(), at as i32, count as i32);
         let len = pgrx::varlena::varsize_4b(copy).max(LENGTH_WORD);
         Detoasted { place: Place::Copied(copy.cast()), len, borrow: PhantomData }
     }
@@ -147,6 +162,8 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for u8 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for i16 {}
+// SAFETY: plain numbers.
+unsafe impl Plain for u16 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for i32 {}
 // SAFETY: plain numbers.

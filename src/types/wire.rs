@@ -33,6 +33,13 @@ impl Message<'_> {
         Ok(unsafe { std::slice::from_raw_parts(buffer.data.add(cursor).cast(), count) })
     }
 
+    /// Bytes that have not been read yet.
+    pub fn left(&self) -> usize {
+        // SAFETY: as in `bytes`.
+        let buffer = unsafe { &*self.buffer };
+        (buffer.len.max(0) - buffer.cursor.max(0)).max(0) as usize
+    }
+
     pub fn i16(&mut self) -> Result<i16> {
         Ok(i16::from_be_bytes(self.bytes(2)?.try_into().expect("asked for 2 bytes")))
     }
