@@ -21,6 +21,9 @@ CREATE FUNCTION ivflsh_halfvec_cosine() RETURNS integer
 CREATE FUNCTION ivflsh_halfvec_ip() RETURNS integer
     AS 'MODULE_PATHNAME', 'ivflsh_halfvec_ip' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION ivflsh_sparsevec_ip() RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivflsh_sparsevec_ip' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
 CREATE OPERATOR CLASS vector_l2_ops DEFAULT FOR TYPE vector USING ivflsh AS
     OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops,
     FUNCTION 1 (vector, vector) ivflsh_vector_l2();
@@ -44,3 +47,7 @@ CREATE OPERATOR CLASS halfvec_ip_ops FOR TYPE halfvec USING ivflsh AS
 CREATE OPERATOR CLASS halfvec_cosine_ops FOR TYPE halfvec USING ivflsh AS
     OPERATOR 1 <=> (halfvec, halfvec) FOR ORDER BY float_ops,
     FUNCTION 1 (halfvec, halfvec) ivflsh_halfvec_cosine();
+
+CREATE OPERATOR CLASS sparsevec_ip_ops FOR TYPE sparsevec USING ivflsh AS
+    OPERATOR 1 <#> (sparsevec, sparsevec) FOR ORDER BY float_ops,
+    FUNCTION 1 (sparsevec, sparsevec) ivflsh_sparsevec_ip();

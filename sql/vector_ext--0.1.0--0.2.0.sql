@@ -126,6 +126,14 @@ CREATE FUNCTION bm25_query(query tsquery, stats bm25_stats) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_bm25_query_of_tsquery' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 COMMENT ON FUNCTION bm25_query(tsquery, bm25_stats) IS 'the words of a tsquery as query for documents by bm25_document';
 
+-- Indexes of terms.
+
+CREATE FUNCTION ivflsh_sparsevec_ip() RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivflsh_sparsevec_ip' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE OPERATOR CLASS sparsevec_ip_ops FOR TYPE sparsevec USING ivflsh AS
+    OPERATOR 1 <#> (sparsevec, sparsevec) FOR ORDER BY float_ops,
+    FUNCTION 1 (sparsevec, sparsevec) ivflsh_sparsevec_ip();
+
 -- Fused rankings.
 
 CREATE FUNCTION rrf_score(rank bigint, k integer DEFAULT 60) RETURNS float8

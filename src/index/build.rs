@@ -16,7 +16,7 @@ use super::gather::{self, Whole};
 use super::identity;
 use super::meta::column_dims;
 use super::metric::{Frame, Operator, Placed};
-use super::options;
+use super::options::{self, Partition};
 use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
 use super::pgvector;
@@ -24,6 +24,7 @@ use super::recalibrate;
 use super::rows as heap;
 use super::sample::Random;
 use super::storage::{self, Buffer};
+use super::terms;
 use super::threads::{Pool, trim_memory};
 use super::write::{Entry, ListWriter};
 use crate::filter::columns::Columns;
@@ -139,7 +140,13 @@ pub unsafe extern "C-unwind" fn ambuild(
         // SAFETY: a result of zeroes, read by the caller before its memory context goes.
         return unsafe { pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast() };
     }
+    if options::partition(index) == Partition::Terms {
+        // SAFETY: PostgreSQL's arguments.
+        let (heap_rows, index_rows) = unsafe { terms::build::build(heap, index, info) };
+        return finish(index, heap_rows, index_rows);
+    }
     let operator = Operator::of_index(index);
+    operator.check_lists();
     let filters = Columns::of_index(index);
     let dims = checked_dims(index);
     let padded = ann::quantize::padded_dims(dims);
@@ -166,6 +173,11 @@ pub unsafe extern "C-unwind" fn ambuild(
         left_out: Cell::new(0),
     };
     let (heap_rows, index_rows) = build.run();
+    finish(index, heap_rows, index_rows)
+}
+
+/// Logs the pages of an index that has been built; returns what `ambuild` has to.
+fn finish(index: pg_sys::Relation, heap_rows: f64, index_rows: f64) -> *mut pg_sys::IndexBuildResult {
     // SAFETY: `index` is open; the result is read by the caller before its memory context goes.
     unsafe {
         if compat::needs_wal(index) {
@@ -185,10 +197,15 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     if pgvector::is_idle(index) {
         return;
     }
+    let fork = pg_sys::ForkNumber::INIT_FORKNUM;
+    if options::partition(index) == Partition::Terms {
+        terms::build::build_empty(index);
+        return log_init_fork(index);
+    }
     let operator = Operator::of_index(index);
+    operator.check_lists();
     let filters = Columns::of_index(index);
     let dims = checked_dims(index);
-    let fork = pg_sys::ForkNumber::INIT_FORKNUM;
     let mut meta_buffer = Buffer::allocate(index, fork);
     let mut root_buffer = Buffer::allocate(index, fork);
     let (seed, bits) = (seed(index), options::bits(index));
@@ -201,6 +218,12 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     page::init(page, Kind::Posting, 0, meta.root_list);
     page::edit_opaque(page, |o| (o.head, o.insert_at) = (meta.root, meta.root));
     drop((meta_buffer, root_buffer));
+    log_init_fork(index);
+}
+
+/// Logs the init fork of an index, which has just been written.
+fn log_init_fork(index: pg_sys::Relation) {
+    let fork = pg_sys::ForkNumber::INIT_FORKNUM;
     // After a crash the init fork becomes the index, so it must be in the WAL although the index is not; GenericXLog would
     // leave it out.
     // SAFETY: `index` is open; its init fork has just been written and no page of it is locked.

@@ -2,7 +2,7 @@
 
 use super::meta::Info;
 use super::search::FIRST_GOAL;
-use super::{options, pgvector};
+use super::{options, pgvector, terms};
 use crate::filter::predicate::strategy;
 use pgrx::prelude::*;
 
@@ -49,6 +49,14 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         }
         let (mut random, mut sequential) = (0.0, 0.0);
         pg_sys::get_tablespace_page_costs(index_info.reltablespace, &mut random, &mut sequential);
+        if !index_info.hypothetical && terms::is_of_plan(index_info) {
+            let mut query_cost = pg_sys::QualCost::default();
+            pg_sys::cost_qual_eval(&mut query_cost, (*path).indexorderbys, root);
+            let (first, all) = terms::cost::costs(index_info, (random, sequential));
+            *startup = first + query_cost.startup;
+            *total = all + query_cost.startup;
+            return;
+        }
         let rows = index_info.tuples.max(1.0);
         let all_pages = f64::from(index_info.pages).max(1.0);
         let usual = (rows / 100.0).max(1.0);

@@ -8,6 +8,7 @@ use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Owner, Tid}
 use super::pgvector;
 use super::storage::{Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::structure::{self, Structure};
+use super::terms;
 use super::tree::{self, CodeReader, Found, Query};
 use crate::filter::columns::Columns;
 use ann::filter::Summary;
@@ -50,6 +51,10 @@ pub unsafe extern "C-unwind" fn aminsert(
     // SAFETY: PostgreSQL's arguments. ii_AmCache is NULL or what was stored here; it lives in ii_Context.
     unsafe {
         if pgvector::is_idle(index) {
+            return false;
+        }
+        if terms::is_of(index) {
+            terms::insert::insert(index, values, nulls, &*tid);
             return false;
         }
         if *nulls {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub enum Element {
     Vector,
     Halfvec,
+    Sparsevec,
 }
 
 /// Distance of the operator class.
@@ -54,6 +55,7 @@ impl Operator {
         let element = match self.element {
             Element::Vector => 0,
             Element::Halfvec => 1,
+            Element::Sparsevec => 2,
         };
         let metric = match self.metric {
             Metric::L2 => 1,
@@ -68,6 +70,7 @@ impl Operator {
         let element = match code >> 8 {
             0 => Element::Vector,
             1 => Element::Halfvec,
+            2 => Element::Sparsevec,
             _ => return None,
         };
         let metric = match code & 0xff {
@@ -109,6 +112,13 @@ impl Operator {
             }
             ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown ivflsh operator class {code}"));
         })
+    }
+
+    /// An ERROR if lists around centroids cannot be made of the element type.
+    pub fn check_lists(self) {
+        if self.element == Element::Sparsevec {
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, NO_LISTS_OF_SPARSEVEC);
+        }
     }
 
     /// The arithmetic that the metric is mapped to: cosine is L2 between normalised vectors.
@@ -223,6 +233,9 @@ impl Operator {
                     out.resize(from.len(), 0.0);
                     ann::distance::f16_to_f32_slice(from, out);
                 }
+                Element::Sparsevec => {
+                    ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, NO_LISTS_OF_SPARSEVEC);
+                }
             }
         }
     }
@@ -247,6 +260,9 @@ pub enum Placed {
     /// No direction (norm zero, under cosine): not indexed.
     Nowhere,
 }
+
+/// What only an index with `partition = terms` can do.
+const NO_LISTS_OF_SPARSEVEC: &str = "sparsevec cannot be indexed but WITH (partition = terms)";
 
 /// Number of the support function that names the metric.
 pub const SUPPORT_PROC: u16 = 1;

@@ -41,6 +41,7 @@ pub mod search;
 pub mod sort;
 pub mod storage;
 pub mod structure;
+pub mod terms;
 pub mod threads;
 pub mod tidy;
 pub mod tree;
@@ -94,6 +95,7 @@ support_function!(pg_finfo_ivflsh_vector_ip, ivflsh_vector_ip, Vector, InnerProd
 support_function!(pg_finfo_ivflsh_halfvec_l2, ivflsh_halfvec_l2, Halfvec, L2);
 support_function!(pg_finfo_ivflsh_halfvec_cosine, ivflsh_halfvec_cosine, Halfvec, Cosine);
 support_function!(pg_finfo_ivflsh_halfvec_ip, ivflsh_halfvec_ip, Halfvec, InnerProduct);
+support_function!(pg_finfo_ivflsh_sparsevec_ip, ivflsh_sparsevec_ip, Sparsevec, InnerProduct);
 
 macro_rules! filter_function {
     ($info:ident, $name:ident, $kind:ident) => {

@@ -1,8 +1,10 @@
 //! Index options (`WITH (…)`) and settings (`SET ivflsh.…`).
 
+use super::method::Method;
 use super::pgvector;
 use crate::vector_scan::Strategy;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_ENUM, RELOPT_TYPE_INT};
 use pgrx::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -89,6 +91,8 @@ pub struct Options {
     pub bits: i32,
     /// Another seed, another index of the same rows.
     pub seed: i32,
+    /// A [`Partition`].
+    partition: i32,
     // What pgvector's methods keep beside.
     m: i32,
     ef_construction: i32,
@@ -101,6 +105,19 @@ const DEFAULT_EF_CONSTRUCTION: i32 = 64;
 /// The bits of codes that a user can choose.
 const BITS: [(&std::ffi::CStr, u32); 3] = [(c"0", 0), (c"4", 4), (c"8", 8)];
 const DEFAULT_BITS: u32 = 8;
+
+/// How an index groups its rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Partition {
+    /// In lists around centroids.
+    Kmeans,
+    /// In a list for each element that is not zero.
+    Terms,
+}
+
+/// The partitions that a user can choose.
+const PARTITIONS: [(&std::ffi::CStr, Partition); 2] = [(c"kmeans", Partition::Kmeans), (c"terms", Partition::Terms)];
+const DEFAULT_PARTITION: Partition = Partition::Kmeans;
 
 /// Registers options and settings when the library is loaded.
 pub fn register() {
@@ -123,6 +140,17 @@ pub fn register() {
         let mut members: Vec<_> = BITS.iter().map(|(name, bits)| member(name.as_ptr(), *bits as i32)).collect();
         members.push(member(std::ptr::null(), 0));
         let members = members.leak().as_mut_ptr();
+        let mut partitions: Vec<_> = PARTITIONS.iter().map(|(name, p)| member(name.as_ptr(), *p as i32)).collect();
+        partitions.push(member(std::ptr::null(), 0));
+        pg_sys::add_enum_reloption(
+            kind,
+            c"partition".as_ptr(),
+            c"How rows are grouped: in lists around centroids, or in a list for each term".as_ptr(),
+            partitions.leak().as_mut_ptr(),
+            DEFAULT_PARTITION as i32,
+            c"Valid values are \"kmeans\" and \"terms\".".as_ptr(),
+            lock,
+        );
         for kind in [kind, hnsw, ivfflat] {
             pg_sys::add_enum_reloption(
                 kind,
@@ -187,14 +215,19 @@ pub fn register() {
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
     // SAFETY: PostgreSQL's arguments.
-    unsafe { parse(options, validate, &KIND, &[(c"lists", std::mem::offset_of!(Options, lists))]) }
+    unsafe {
+        let partition = (c"partition", RELOPT_TYPE_ENUM, std::mem::offset_of!(Options, partition));
+        parse(options, validate, &KIND, &[(c"lists", RELOPT_TYPE_INT, std::mem::offset_of!(Options, lists)), partition])
+    }
 }
 
 /// `amoptions` of hnsw.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions_of_hnsw(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
     use std::mem::offset_of;
-    let own = [(c"m", offset_of!(Options, m)), (c"ef_construction", offset_of!(Options, ef_construction))];
+    let integer = |name, offset| (name, RELOPT_TYPE_INT, offset);
+    let own =
+        [integer(c"m", offset_of!(Options, m)), integer(c"ef_construction", offset_of!(Options, ef_construction))];
     // SAFETY: PostgreSQL's arguments.
     unsafe { parse(options, validate, &HNSW_KIND, &own) }
 }
@@ -202,12 +235,12 @@ pub unsafe extern "C-unwind" fn amoptions_of_hnsw(options: pg_sys::Datum, valida
 /// `amoptions` of ivfflat.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn amoptions_of_ivfflat(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
-    let own = [(c"lists", std::mem::offset_of!(Options, ivfflat_lists))];
+    let own = [(c"lists", RELOPT_TYPE_INT, std::mem::offset_of!(Options, ivfflat_lists))];
     // SAFETY: PostgreSQL's arguments.
     unsafe { parse(options, validate, &IVFFLAT_KIND, &own) }
 }
 
-/// Parses the options of a kind: integers of its own, and those of all kinds.
+/// Parses the options of a kind: its own, and those of all kinds.
 ///
 /// # Safety
 /// PostgreSQL's arguments.
@@ -215,7 +248,7 @@ unsafe fn parse(
     options: pg_sys::Datum,
     validate: bool,
     kind: &AtomicU32,
-    own: &[(&std::ffi::CStr, usize)],
+    own: &[(&std::ffi::CStr, pg_sys::relopt_type::Type, usize)],
 ) -> *mut pg_sys::bytea {
     let element = |name: &std::ffi::CStr, opttype, offset: usize| pg_sys::relopt_parse_elt {
         optname: name.as_ptr(),
@@ -224,8 +257,7 @@ unsafe fn parse(
         #[cfg(feature = "pg18")]
         isset_offset: 0,
     };
-    use pg_sys::relopt_type::{RELOPT_TYPE_ENUM, RELOPT_TYPE_INT};
-    let mut elements: Vec<_> = own.iter().map(|&(name, offset)| element(name, RELOPT_TYPE_INT, offset)).collect();
+    let mut elements: Vec<_> = own.iter().map(|&(name, opttype, offset)| element(name, opttype, offset)).collect();
     elements.push(element(c"bits", RELOPT_TYPE_ENUM, std::mem::offset_of!(Options, bits)));
     elements.push(element(c"seed", RELOPT_TYPE_INT, std::mem::offset_of!(Options, seed)));
     // SAFETY: PostgreSQL's arguments; the elements describe `Options`.
@@ -256,6 +288,27 @@ pub fn lists(index: pg_sys::Relation) -> usize {
 /// `bits` of an open index: 0, 4 or 8.
 pub fn bits(index: pg_sys::Relation) -> u32 {
     of(index).map_or(DEFAULT_BITS, |o| o.bits as u32)
+}
+
+/// `partition` of an open index.
+pub fn partition(index: pg_sys::Relation) -> Partition {
+    // SAFETY: callers have an index of ours open.
+    if unsafe { Method::of(index) } != Method::Ivflsh {
+        return DEFAULT_PARTITION;
+    }
+    let stored = of(index).map_or(DEFAULT_PARTITION as i32, |o| o.partition);
+    PARTITIONS.iter().map(|(_, p)| *p).find(|p| *p as i32 == stored).unwrap_or(DEFAULT_PARTITION)
+}
+
+/// An option of an open index that was set and has no meaning where the partition is of terms.
+pub fn ignored_by_terms(index: pg_sys::Relation) -> Option<&'static str> {
+    let options = of(index)?;
+    match options {
+        o if o.lists != 0 => Some("lists"),
+        o if o.bits != DEFAULT_BITS as i32 => Some("bits"),
+        o if o.seed != 0 => Some("seed"),
+        _ => None,
+    }
 }
 
 /// `m` and `ef_construction` of an open hnsw index.

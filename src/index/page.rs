@@ -48,6 +48,11 @@ pub enum Kind {
     Sketch = 4,
     Code = 5,
     Free = 6,
+    // Of indexes of terms: `terms/page.rs`.
+    TermMeta = 7,
+    TermInner = 8,
+    TermLeaf = 9,
+    TermPending = 10,
 }
 
 /// The special area of every page.
@@ -275,6 +280,32 @@ fn set_used_end(page: &mut Bytes, bytes: usize) {
     page[PD_UPPER..PD_UPPER + 2].copy_from_slice(&upper.to_ne_bytes());
 }
 
+/// The contents of a page.
+pub fn contents(page: &Bytes) -> &[u8; CAPACITY] {
+    page[START..END].try_into().unwrap()
+}
+
+/// The contents of a page.
+pub fn contents_mut(page: &mut Bytes) -> &mut [u8; CAPACITY] {
+    (&mut page[START..END]).try_into().unwrap()
+}
+
+/// The contents from an offset on, and the special area behind them: what reads words may read beyond its own.
+pub fn contents_and_behind(page: &Bytes, at: usize) -> &[u8] {
+    &page[START + at..]
+}
+
+/// Where in the contents what the header declares as unused begins and ends.
+pub fn hole(page: &Bytes) -> (usize, usize) {
+    (header_field(page, PD_LOWER).saturating_sub(START), header_field(page, PD_UPPER).saturating_sub(START))
+}
+
+/// Declares what is between these offsets of the contents as unused.
+pub fn set_hole(page: &mut Bytes, start: usize, end: usize) {
+    set_used_bytes(page, start);
+    set_used_end(page, CAPACITY - end);
+}
+
 /// Whether a generic WAL record can be made of a change of this page. A new one is logged as a whole.
 pub fn can_be_changed(page: &Bytes) -> bool {
     can_be_logged(page) || page.iter().all(|&byte| byte == 0)
@@ -349,6 +380,7 @@ pub fn check_any(page: &Bytes) -> Result<Opaque, Damage> {
     let used = match o.kind {
         kind if kind == Kind::Posting as u8 || kind == Kind::Sketch as u8 => return Ok(o),
         kind if kind == Kind::Code as u8 && header_field(page, PD_UPPER) == END => return Ok(o),
+        kind if (Kind::TermMeta as u8..=Kind::TermPending as u8).contains(&kind) => return Ok(o),
         kind if kind == Kind::Meta as u8 => META_END - START,
         kind if kind == Kind::Mean as u8 => 4 + 4 * usize::from(o.used),
         kind if kind == Kind::Free as u8 => 0,
@@ -1500,7 +1532,7 @@ impl Checksum {
     }
 
     /// Of some bytes.
-    fn of_bytes(bytes: &[u8]) -> Checksum {
+    pub fn of_bytes(bytes: &[u8]) -> Checksum {
         let mut sum = Checksum(0);
         sum.add(bytes);
         sum
@@ -1533,7 +1565,7 @@ impl Checksum {
     }
 
     /// In 32 bits.
-    fn long(self) -> u32 {
+    pub fn long(self) -> u32 {
         (self.0 >> 32) as u32
     }
 }

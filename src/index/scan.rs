@@ -7,6 +7,7 @@ use super::page::Damage;
 use super::rows::{Judge, Table};
 use super::search::{Restriction, Search};
 use super::storage::corrupted;
+use super::terms;
 use super::tree::Query;
 use crate::filter::columns::Columns;
 use crate::filter::predicate::Predicate;
@@ -15,6 +16,8 @@ use pgrx::prelude::*;
 
 /// A scan's state between calls of the access method.
 struct ScanState {
+    /// Of an index of terms; the rest is idle then.
+    terms: Option<Box<terms::scan::Scan>>,
     operator: Operator,
     dims: usize,
     /// And the epoch of its mean.
@@ -52,6 +55,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             (*scan).xs_orderbynulls = pg_sys::palloc0(n).cast();
         }
         let state = ScanState {
+            terms: terms::is_of(index).then(Box::default),
             operator: Operator::of_index(index),
             dims: meta::column_dims(index).unwrap_or(0),
             frame: None,
@@ -76,7 +80,13 @@ pub unsafe extern "C-unwind" fn ambeginscan(
 /// `scan` is open and of this access method.
 pub unsafe fn expect(scan: pg_sys::IndexScanDesc, rows: usize) {
     // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
-    unsafe { (*(*scan).opaque.cast::<ScanState>()).expected = Some(rows) }
+    unsafe {
+        let state = &mut *(*scan).opaque.cast::<ScanState>();
+        state.expected = Some(rows);
+        if let Some(terms) = &mut state.terms {
+            terms.expect(rows);
+        }
+    }
 }
 
 /// Has the scan put its rows in order itself.
@@ -188,6 +198,21 @@ pub unsafe extern "C-unwind" fn amgettuple(
     // SAFETY: PostgreSQL's arguments; `opaque` is what `ambeginscan` stored.
     unsafe {
         let state = &mut *(*scan).opaque.cast::<ScanState>();
+        if let Some(terms) = &mut state.terms {
+            let Some(hit) = terms.next(scan) else { return false };
+            state.order_values[0] = pg_sys::IndexOrderByDistance {
+                value: hit.distance.unwrap_or_default(),
+                isnull: hit.distance.is_none(),
+            };
+            let recheck = !hit.exact || state.order_values.len() > 1;
+            pg_sys::index_store_float8_orderby_distances(
+                scan,
+                state.order_types.as_mut_ptr(),
+                state.order_values.as_mut_ptr(),
+                recheck,
+            );
+            return true;
+        }
         if state.search.is_none() {
             start(scan, state);
         }
@@ -267,6 +292,9 @@ pub unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
 
 /// Ends the search, if there is one.
 fn end_search(state: &mut ScanState) {
+    if let Some(terms) = &mut state.terms {
+        terms.end();
+    }
     if let Some(mut search) = state.search.take() {
         search.mark_dead();
     }

@@ -9,6 +9,7 @@ use super::meta::Info;
 use super::page::{self, Kind, Layout, META_BLOCK, Posting, PostingMut, Tid};
 use super::pgvector;
 use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, corrupted};
+use super::terms;
 use super::tidy::{self, Tidied};
 use super::tree::Cursor;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -30,12 +31,21 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         if pgvector::is_idle(index) {
             return stats;
         }
+        let dead = callback.expect("PostgreSQL passes a callback");
+        if terms::is_of(index) {
+            let terms::vacuum::Done { rows, removed } = terms::vacuum::bulk_delete(index, dead, callback_state);
+            (*stats).num_index_tuples = rows as f64;
+            (*stats).estimated_count = false;
+            (*stats).tuples_removed += removed as f64;
+            (*stats).num_pages = storage::blocks(index);
+            return stats;
+        }
         let leaf = Info::of(index).leaf_layout();
         let mut pass = Pass {
             index,
             leaf,
             strategy: (*info).strategy,
-            dead: callback.expect("PostgreSQL passes a callback"),
+            dead,
             state: callback_state,
             entries: Vec::new(),
             rows: 0,
@@ -233,6 +243,14 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
             return stats;
         }
         let index = (*info).index;
+        if storage::blocks(index) > 0 && terms::is_of(index) {
+            let free = terms::vacuum::clean_up(index, (*info).strategy);
+            if let Some(stats) = stats.as_mut() {
+                stats.num_pages = storage::blocks(index);
+                (stats.pages_free, stats.pages_deleted) = (free, free);
+            }
+            return stats;
+        }
         // Nothing to tidy, or nothing that this library could tidy: what pgvector left is to be built anew.
         if storage::blocks(index) == 0 || Info::to_plan(index).is_none() {
             return stats;

@@ -16,6 +16,7 @@ use crate::index::encode;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
 use crate::index::page::{self, Block, Layout, NO_BLOCK, Owner, Posting, Tid};
 use crate::index::storage::{Buffer, blocks};
+use crate::index::terms;
 use crate::index::tree::{Code, CodeReader, List, Query};
 use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
@@ -45,6 +46,10 @@ const USUAL_SQUARES: std::ops::Range<f64> = 1e-25..1e30;
 /// Verifies an open index. `rows`: against its table as well.
 pub fn check(heap: pg_sys::Relation, index: pg_sys::Relation, rows: bool) -> Report {
     ensure_checkable(index);
+    if terms::is_of(index) {
+        let snapshot = rows.then(|| Snapshot::new(index));
+        return terms::check::check(heap, index, snapshot.as_ref());
+    }
     at_rest(index, || {
         // Before the index is read: whatever the snapshot sees has an entry by then.
         let snapshot = Snapshot::new(index);
@@ -94,7 +99,7 @@ fn run(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&Snapsh
 }
 
 /// The snapshot whose rows must be in the index; registered while this lives.
-struct Snapshot(pg_sys::Snapshot);
+pub struct Snapshot(pub pg_sys::Snapshot);
 
 impl Snapshot {
     fn new(index: pg_sys::Relation) -> Snapshot {
@@ -699,41 +704,41 @@ impl Pass<'_> {
         for &(tid, place, _) in here.iter().filter(|entry| !entry.2) {
             // VACUUM removes entries first, items afterwards. So an entry that is still there after its item has gone is
             // wrong, unless both have come back meanwhile.
-            let wrong = !self.has_item(tid) && self.checker.is_there(tid, place)? && !self.has_item(tid);
+            let wrong = !has_item(self.heap, tid) && self.checker.is_there(tid, place)? && !has_item(self.heap, tid);
             ensure!(!wrong, "The entry in block {} points to {}, where there is no row.", place.block, shown(tid));
             self.checker.check_cell(tid, place)?;
         }
         Ok(())
     }
+}
 
-    /// Whether a TID names an item that an index may point to.
-    fn has_item(&self, tid: Tid) -> bool {
-        // SAFETY: `heap` is open; its table access method is compared, not called.
-        let is_heap = unsafe { (*self.heap).rd_tableam == pg_sys::GetHeapamTableAmRoutine() };
-        if tid.offset() == 0 || tid.block() >= blocks(self.heap) || !is_heap {
-            return tid.offset() != 0 && !is_heap;
+/// Whether a TID names an item of the open table that an index may point to.
+pub fn has_item(heap: pg_sys::Relation, tid: Tid) -> bool {
+    // SAFETY: `heap` is open; its table access method is compared, not called.
+    let is_heap = unsafe { (*heap).rd_tableam == pg_sys::GetHeapamTableAmRoutine() };
+    if tid.offset() == 0 || tid.block() >= blocks(heap) || !is_heap {
+        return tid.offset() != 0 && !is_heap;
+    }
+    let buffer = Buffer::read(heap, tid.block());
+    let page = buffer.pointer();
+    // SAFETY: a locked page of a heap table, on which others may set hint bits: so there is no reference to it. The item's
+    // number and place are checked first.
+    unsafe {
+        if pg_sys::PageIsNew(page) || tid.offset() > pg_sys::PageGetMaxOffsetNumber(page) {
+            return false;
         }
-        let buffer = Buffer::read(self.heap, tid.block());
-        let page = buffer.pointer();
-        // SAFETY: a locked page of a heap table, on which others may set hint bits: so there is no reference to it. The item's
-        // number and place are checked first.
-        unsafe {
-            if pg_sys::PageIsNew(page) || tid.offset() > pg_sys::PageGetMaxOffsetNumber(page) {
-                return false;
-            }
-            let item = pg_sys::PageGetItemId(page, tid.offset()).read();
-            match item.lp_flags() {
-                pg_sys::LP_UNUSED => false,
-                pg_sys::LP_NORMAL => {
-                    let at = item.lp_off() as usize;
-                    if at + size_of::<pg_sys::HeapTupleHeaderData>() > page::PAGE {
-                        return false;
-                    }
-                    let header: *const pg_sys::HeapTupleHeaderData = page.add(at).cast();
-                    u32::from((&raw const (*header).t_infomask2).read()) & pg_sys::HEAP_ONLY_TUPLE == 0
+        let item = pg_sys::PageGetItemId(page, tid.offset()).read();
+        match item.lp_flags() {
+            pg_sys::LP_UNUSED => false,
+            pg_sys::LP_NORMAL => {
+                let at = item.lp_off() as usize;
+                if at + size_of::<pg_sys::HeapTupleHeaderData>() > page::PAGE {
+                    return false;
                 }
-                _ => true,
+                let header: *const pg_sys::HeapTupleHeaderData = page.add(at).cast();
+                u32::from((&raw const (*header).t_infomask2).read()) & pg_sys::HEAP_ONLY_TUPLE == 0
             }
+            _ => true,
         }
     }
 }

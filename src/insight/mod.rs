@@ -1,17 +1,17 @@
 //! What an index is like: `ivflsh_recall`, `ivflsh_stats`, `ivflsh_lists`, `ivflsh_last_scan`; whether it is whole:
 //! `ivflsh_check`; and into memory with it: `ivflsh_prewarm`.
 
-mod check;
+pub mod check;
 mod privilege;
 mod queries;
 mod recall;
 mod stats;
 mod tune;
-mod walk;
+pub mod walk;
 
 use crate::index::identity::AsOwner;
 use crate::index::storage;
-use crate::index::{method, pgvector, search};
+use crate::index::{method, pgvector, search, terms};
 use crate::types::array::ArrayRef;
 use crate::types::error::{Result, SqlError};
 use crate::types::function::{FromArg, IntoReturn, pg_function};
@@ -132,6 +132,19 @@ impl Opened {
         }
     }
 
+    /// The same of an index that groups its rows in lists around centroids.
+    fn lists(oid: pg_sys::Oid, asks: Asks) -> Result<Opened> {
+        let opened = Opened::new(oid, asks)?;
+        if terms::is_of(opened.index) {
+            // SAFETY: an index that is there.
+            let name = unsafe { name_of(oid) };
+            let message = format!("index \"{name}\" has partition = terms");
+            return Err(SqlError::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                .with_detail("Its searches are exact, and it has no lists of rows around centroids."));
+        }
+        Ok(opened)
+    }
+
     /// The table of an index of this access method.
     unsafe fn table_of(oid: pg_sys::Oid) -> Result<pg_sys::Oid> {
         // SAFETY: look-ups in the system caches.
@@ -168,7 +181,7 @@ pg_function! {
     fn ivflsh_recall(call @ FunctionCallInfo, index: Index, queries: i32, k: i32) -> f64 {
         check_range(queries, "queries", 100_000)?;
         check_range(k, "k", MOST_NEIGHBOURS)?;
-        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let opened = Opened::lists(index.0, Asks::trust(call))?;
         let owner = AsOwner::of(opened.heap);
         Ok(recall::recall(opened.heap, opened.index, &owner, recall::Queries::Rows(queries as usize), k as usize))
     }
@@ -187,7 +200,7 @@ pg_function! {
     /// `ivflsh_recall(index regclass, queries vector[] or halfvec[], k integer)`
     fn ivflsh_recall_of_array(call @ FunctionCallInfo, index: Index, queries: ArrayRef<'_>, k: i32) -> f64 {
         check_range(k, "k", MOST_NEIGHBOURS)?;
-        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let opened = Opened::lists(index.0, Asks::trust(call))?;
         let queries = queries::Wanted::of(opened.index).of_array(&queries)?;
         let owner = AsOwner::of(opened.heap);
         Ok(recall::recall(opened.heap, opened.index, &owner, recall::Queries::Given(queries), k as usize))
@@ -198,7 +211,7 @@ pg_function! {
     /// `ivflsh_recall(index regclass, queries text, k integer)`
     fn ivflsh_recall_of_select(call @ FunctionCallInfo, index: Index, queries: TextRef<'_>, k: i32) -> f64 {
         check_range(k, "k", MOST_NEIGHBOURS)?;
-        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let opened = Opened::lists(index.0, Asks::trust(call))?;
         // With the caller's rights, not the owner's.
         let queries = queries::Wanted::of(opened.index).of_select(&queries.c_string()?)?;
         let owner = AsOwner::of(opened.heap);
@@ -209,7 +222,7 @@ pg_function! {
 pg_function! {
     /// `ivflsh_tune(index regclass, queries vector[] or halfvec[])`
     fn ivflsh_tune_by_array(index: Index, queries: ArrayRef<'_>) -> f64 {
-        let opened = Opened::new(index.0, Asks::Ownership)?;
+        let opened = Opened::lists(index.0, Asks::Ownership)?;
         tune::prepare(opened.index);
         let queries = queries::Wanted::of(opened.index).of_array(&queries)?;
         let owner = AsOwner::of(opened.heap);
@@ -220,7 +233,7 @@ pg_function! {
 pg_function! {
     /// `ivflsh_tune(index regclass, queries text)`
     fn ivflsh_tune_by_select(index: Index, queries: TextRef<'_>) -> f64 {
-        let opened = Opened::new(index.0, Asks::Ownership)?;
+        let opened = Opened::lists(index.0, Asks::Ownership)?;
         tune::prepare(opened.index);
         // With the caller's rights, not the owner's, who may be a role that he is in.
         let queries = queries::Wanted::of(opened.index).of_select(&queries.c_string()?)?;
@@ -232,7 +245,7 @@ pg_function! {
 pg_function! {
     /// `ivflsh_tune(index regclass)`
     fn ivflsh_untune(index: Index) -> f64 {
-        let opened = Opened::new(index.0, Asks::Ownership)?;
+        let opened = Opened::lists(index.0, Asks::Ownership)?;
         tune::prepare(opened.index);
         tune::untune(opened.index)
     }
@@ -250,7 +263,7 @@ impl IntoReturn for Json {
 pg_function! {
     /// `ivflsh_stats(index regclass)`
     fn ivflsh_stats(call @ FunctionCallInfo, index: Index) -> Json {
-        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let opened = Opened::lists(index.0, Asks::trust(call))?;
         let stats = stats::Stats::of(opened.index);
         let stats = serde_json::to_value(stats);
         stats.map(Json).map_err(|e| SqlError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string()))
@@ -328,7 +341,7 @@ impl<T, const N: usize> IntoReturn for Table<T, N> {
 pg_function! {
     /// `ivflsh_lists(index regclass)`
     fn ivflsh_lists(call @ FunctionCallInfo, index: Index) -> Table<walk::Structure, 9> {
-        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let opened = Opened::lists(index.0, Asks::trust(call))?;
         let read = || walk::Structure::read(opened.index, maintenance_memory(), &mut |_| ());
         let structure = walk::at_rest(opened.index, read);
         let row = |structure: &walk::Structure, i: usize| {

@@ -81,7 +81,7 @@ macro_rules! ensure {
         }
     };
 }
-pub(super) use ensure;
+pub(crate) use ensure;
 
 /// The bytes of a page, copied so that no lock is held while other pages are looked at.
 #[repr(align(64))]

@@ -8,7 +8,7 @@ use crate::index::cost::Filter;
 use crate::index::meta::Info;
 use crate::index::page;
 use crate::index::scan;
-use crate::index::{compat, method, options, pgvector};
+use crate::index::{compat, method, options, pgvector, terms};
 use pgrx::prelude::*;
 
 /// The node's name in EXPLAIN.
@@ -57,6 +57,9 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
         let mut ours = false;
         for index in nodes::<pg_sys::IndexOptInfo>((*rel).indexlist) {
             if !method::is_ours_to_plan(index) || (*index).hypothetical || (*index).pages == 0 {
+                continue;
+            }
+            if terms::is_of_plan(&*index) {
                 continue;
             }
             ours = true;

@@ -1,0 +1,572 @@
+//! A search: the rows in order of their inner product with the query, the largest first; each with its exact value.
+//!
+//! MaxScore by windows of rows: a list whose weights, with those of all smaller lists, cannot lift a row above the last of those
+//! found so far is only looked at for rows that other lists have; and a window in which all lists together cannot is skipped by
+//! what the directories of their leaves say.
+
+use super::page::{Key, NULLS, PendingRow, Place, ROWS, opposite};
+use super::pending;
+use super::segment;
+use super::tree::{Found, Tree};
+use super::value::Value;
+use ann::memory;
+use pgrx::prelude::*;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+/// Rows that a search looks for first if nobody has said how many are wanted.
+const FIRST_GOAL: usize = 16;
+/// As many times as many rows are looked for when those found were not enough.
+const MORE: usize = 4;
+/// Segments of a list that is only looked up whose maxima are looked at for a window, at most.
+const LOOK: usize = 8;
+
+/// A row that was found. The better one is the greater one: of rows with the same score, the one with the lower number.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Scored {
+    score: f32,
+    row: u64,
+}
+
+impl Eq for Scored {}
+
+impl PartialOrd for Scored {
+    fn partial_cmp(&self, other: &Scored) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scored {
+    fn cmp(&self, other: &Scored) -> Ordering {
+        self.score.total_cmp(&other.score).then(other.row.cmp(&self.row))
+    }
+}
+
+/// One term of the query, and where its list is read.
+struct Cursor {
+    key: Key,
+    /// The query's value, positive: signs are in the key.
+    query: f32,
+    /// Its place among the terms of the query.
+    term: usize,
+    segments: Vec<Found>,
+    /// The largest that it can add to a score.
+    most: f32,
+    /// The segment that holds the rows looked at.
+    at: usize,
+    /// The segment whose entries are in `rows` and `scores`.
+    loaded: usize,
+    rows: Vec<u64>,
+    /// What each row gets from it.
+    scores: Vec<f32>,
+    pos: usize,
+}
+
+const NONE: usize = usize::MAX;
+
+impl Cursor {
+    fn reset(&mut self) {
+        (self.at, self.loaded, self.pos) = (0, NONE, 0);
+    }
+
+    /// The first row behind a segment.
+    fn end(&self, at: usize) -> u64 {
+        self.segments.get(at + 1).map_or(u64::MAX, |next| next.first)
+    }
+
+    /// Goes on to the segment that holds a row, or that begins behind it where none is before.
+    fn advance(&mut self, row: u64) {
+        if self.end(self.at) > row {
+            return;
+        }
+        // Mostly it is near.
+        let mut step = 1;
+        let mut low = self.at + 1;
+        while low + step < self.segments.len() && self.segments[low + step].first <= row {
+            low += step;
+            step *= 2;
+        }
+        let most = (low + step).min(self.segments.len());
+        self.at = low + self.segments[low..most].partition_point(|segment| segment.first <= row) - 1;
+    }
+
+    /// What it can add to the score of a row of the window that begins at `row`, in the segment at hand; and where that segment ends.
+    fn window(&self, row: u64) -> (f32, u64) {
+        match self.segments.get(self.at) {
+            None => (0.0, u64::MAX),
+            // Rows before the first one of the list.
+            Some(segment) if segment.first > row => (0.0, segment.first),
+            Some(segment) => (self.query * segment.max, self.end(self.at)),
+        }
+    }
+
+    /// What it can add to the score of any row up to `end`.
+    fn most_before(&self, end: u64) -> f32 {
+        let mut most = 0.0f32;
+        for (i, segment) in self.segments[self.at.min(self.segments.len())..].iter().enumerate() {
+            if segment.first >= end {
+                break;
+            }
+            if i == LOOK {
+                return self.most;
+            }
+            most = most.max(segment.max);
+        }
+        self.query * most
+    }
+
+    /// Reads the segment at hand.
+    fn load(&mut self, tree: &Tree) {
+        if self.loaded == self.at {
+            return;
+        }
+        self.rows.clear();
+        self.scores.clear();
+        (self.loaded, self.pos) = (self.at, 0);
+        let Some(&Found { first, block, .. }) = self.segments.get(self.at) else { return };
+        tree.entries(self.key, block, (first, self.end(self.at)), &mut self.rows, &mut self.scores);
+        for score in &mut self.scores {
+            *score *= self.query;
+        }
+    }
+
+    /// Goes on to a row within the segment that has been read; what it adds to its score if it is in the list.
+    fn find(&mut self, row: u64) -> Option<f32> {
+        let rest = &self.rows[self.pos..];
+        // Rows are looked up in order; the next is near.
+        let n = match rest.iter().take(8).position(|&r| r >= row) {
+            Some(n) => n,
+            None if rest.len() <= 8 => rest.len(),
+            None => rest.partition_point(|&r| r < row),
+        };
+        self.pos += n;
+        (self.rows.get(self.pos) == Some(&row)).then(|| self.scores[self.pos])
+    }
+
+    /// What the list adds to the score of a row: rows are asked for in order.
+    fn look_up(&mut self, tree: &Tree, row: u64) -> Option<f32> {
+        self.advance(row);
+        if self.segments.get(self.at).is_none_or(|segment| segment.first > row) {
+            return None;
+        }
+        self.load(tree);
+        self.find(row)
+    }
+}
+
+/// A pending row, as far as the query is concerned.
+struct Waiting {
+    row: u64,
+    /// None: it has nothing in common with the query.
+    score: Option<f32>,
+    is_null: bool,
+}
+
+/// What comes next.
+enum Phase {
+    /// Rows that have a term of the query.
+    Matching,
+    /// The other ones: first those of `waiting`, then those of the tree, of which `Place` says where to go on.
+    Others {
+        waiting: usize,
+        next: Option<Place>,
+    },
+    /// Rows whose value is NULL, likewise.
+    Nulls {
+        waiting: usize,
+        next: Option<Place>,
+    },
+    End,
+}
+
+/// What the search gives for a row.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Hit {
+    pub row: u64,
+    /// Its distance, or a bound of it; None for NULL.
+    pub distance: Option<f64>,
+    /// Whether that is the distance itself.
+    pub exact: bool,
+}
+
+/// Which rows are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    pub values: bool,
+    pub nulls: bool,
+}
+
+/// A search under way.
+pub struct Search {
+    tree: Tree,
+    wanted: Wanted,
+    /// The query's terms that have a list, those first that can add least.
+    cursors: Vec<Cursor>,
+    /// Terms of the query.
+    terms: usize,
+    waiting: Vec<Waiting>,
+    /// Whether scores are the inner products: no element of the rows or the query below zero takes anything away from them.
+    exact: bool,
+    /// ORDER BY NULL.
+    is_null: bool,
+    goal: usize,
+    /// The best ones of a pass, the last one to be returned first.
+    found: Vec<Scored>,
+    /// The last one that was returned.
+    last: Option<Scored>,
+    /// Whether the last pass found fewer than it looked for.
+    all_found: bool,
+    phase: Phase,
+    /// Rows of the tree that are to be returned next.
+    rows: Vec<u64>,
+    weights: Vec<f32>,
+    at: usize,
+    /// By term: what a row gets.
+    parts: Vec<f32>,
+}
+
+impl Search {
+    /// For a query (None: NULL) and so many rows at first, if that is known.
+    pub fn new(index: pg_sys::Relation, query: Option<&Value>, wanted: Wanted, expected: Option<usize>) -> Search {
+        let terms = query.map_or(&[][..], |query| &query.entries);
+        let mut opposed = false;
+        let mut waiting = Vec::new();
+        let meta = {
+            let waiting = std::cell::RefCell::new(&mut waiting);
+            pending::read(
+                index,
+                |row| {
+                    let (score, opposes) = judge(terms, row);
+                    opposed |= opposes;
+                    memory::push(&mut waiting.borrow_mut(), Waiting { row: row.row, score, is_null: row.is_null });
+                },
+                || waiting.borrow_mut().clear(),
+            )
+        };
+        if let Some(query) = query
+            && meta.dims != 0
+            && meta.dims != query.dims
+        {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+                format!("different sparsevec dimensions {} and {}", query.dims, meta.dims)
+            );
+        }
+        waiting.sort_unstable_by_key(|waiting| waiting.row);
+        waiting.dedup_by_key(|waiting| waiting.row);
+        let tree = pending::tree(index, &meta);
+        let mut cursors = memory::with_room(terms.len());
+        for (term, &(key, query)) in terms.iter().enumerate() {
+            let segments = tree.directory(key);
+            opposed = opposed || (meta.negative || key & 1 == 1) && !tree.directory(opposite(key)).is_empty();
+            if segments.is_empty() {
+                continue;
+            }
+            let most = query * segments.iter().map(|segment| segment.max).fold(0.0, f32::max);
+            let (rows, scores) = (memory::with_room(segment::MOST), memory::with_room(segment::MOST));
+            cursors.push(Cursor { key, query, term, segments, most, at: 0, loaded: NONE, rows, scores, pos: 0 });
+        }
+        cursors.sort_by(|a, b| a.most.total_cmp(&b.most));
+        let goal = expected.map_or(FIRST_GOAL, |rows| rows.saturating_add(rows / 8 + 2));
+        Search {
+            tree,
+            wanted,
+            cursors,
+            terms: terms.len(),
+            waiting,
+            exact: !opposed,
+            is_null: query.is_none(),
+            goal,
+            found: Vec::new(),
+            last: None,
+            all_found: false,
+            phase: if wanted.values { Phase::Matching } else { Phase::Nulls { waiting: 0, next: FIRST_NULL } },
+            rows: Vec::new(),
+            weights: Vec::new(),
+            at: 0,
+            parts: memory::filled(0.0, terms.len()),
+        }
+    }
+
+    /// The next row.
+    pub fn next_hit(&mut self) -> Option<Hit> {
+        loop {
+            match self.phase {
+                Phase::Matching => {
+                    if let Some(scored) = self.found.pop() {
+                        self.last = Some(scored);
+                        let distance = Some(-f64::from(scored.score));
+                        return Some(Hit { row: scored.row, distance, exact: self.exact });
+                    }
+                    if self.all_found || self.terms == 0 {
+                        self.cursors.iter_mut().for_each(Cursor::reset);
+                        self.phase = Phase::Others { waiting: 0, next: Some(Place { key: ROWS, row: 0 }) };
+                        continue;
+                    }
+                    self.pass();
+                }
+                Phase::Others { .. } => {
+                    if let Some(row) = self.other() {
+                        let distance = (!self.is_null).then_some(-0.0);
+                        return Some(Hit { row, distance, exact: self.exact });
+                    }
+                    self.phase = match self.wanted.nulls {
+                        true => Phase::Nulls { waiting: 0, next: FIRST_NULL },
+                        false => Phase::End,
+                    };
+                    (self.at, self.rows) = (0, Vec::new());
+                }
+                Phase::Nulls { ref mut waiting, ref mut next } => {
+                    while let Some(row) = self.waiting.get(*waiting) {
+                        *waiting += 1;
+                        if row.is_null {
+                            return Some(Hit { row: row.row, distance: None, exact: true });
+                        }
+                    }
+                    match next_row(&self.tree, next, &mut self.rows, &mut self.weights, &mut self.at) {
+                        Some(row) if is_waiting(&self.waiting, row) => {}
+                        Some(row) => return Some(Hit { row, distance: None, exact: true }),
+                        None => self.phase = Phase::End,
+                    }
+                }
+                Phase::End => return None,
+            }
+        }
+    }
+
+    /// The next of the rows that have nothing in common with the query.
+    fn other(&mut self) -> Option<u64> {
+        let Phase::Others { waiting, next } = &mut self.phase else { return None };
+        while let Some(row) = self.waiting.get(*waiting) {
+            *waiting += 1;
+            if !row.is_null && row.score.is_none() {
+                return Some(row.row);
+            }
+        }
+        loop {
+            let row = next_row(&self.tree, next, &mut self.rows, &mut self.weights, &mut self.at)?;
+            let tree = &self.tree;
+            if !is_waiting(&self.waiting, row) && !self.cursors.iter_mut().any(|c| c.look_up(tree, row).is_some()) {
+                return Some(row);
+            }
+        }
+    }
+
+    /// Looks for the next best rows.
+    fn pass(&mut self) {
+        // SAFETY: a plain setting of the backend, in kB.
+        let most = (unsafe { pg_sys::work_mem } as usize * 1024 / size_of::<Scored>()).max(1024);
+        let goal = self.goal.clamp(1, most);
+        self.goal = goal.saturating_mul(MORE);
+        let mut best = Best { goal, heap: BinaryHeap::new(), before: self.last };
+        self.cursors.iter_mut().for_each(Cursor::reset);
+        self.look(&mut best);
+        for waiting in &self.waiting {
+            if let Some(score) = waiting.score {
+                best.offer(Scored { score, row: waiting.row });
+            }
+        }
+        self.all_found = best.heap.len() < goal;
+        self.found = best.heap.into_vec().into_iter().map(|Reverse(scored)| scored).collect();
+        self.found.sort_unstable();
+    }
+
+    /// Offers the rows of the tree to `best`, but those that cannot be among them.
+    fn look(&mut self, best: &mut Best) {
+        let n = self.cursors.len();
+        // Sums in another order than the operator's may be a little less.
+        let slack = if n > 1 { 1.0 + (n + 2) as f32 * f32::EPSILON } else { 1.0 };
+        let (mut start, mut passive, mut rest) = (0u64, 0, 0.0f32);
+        let mut active: Vec<(f32, usize)> = memory::with_room(n);
+        let mut beside: Vec<Beside> = memory::with_room(n);
+        for round in 1u32.. {
+            if round.is_multiple_of(256) {
+                crate::memory::check_for_interrupts();
+            }
+            let least = best.least();
+            // Lists that only matter beside others.
+            while passive < n && (rest + self.cursors[passive].most) * slack <= least {
+                rest += self.cursors[passive].most;
+                passive += 1;
+            }
+            if passive == n {
+                return;
+            }
+            let mut end = u64::MAX;
+            active.clear();
+            for (i, cursor) in self.cursors.iter_mut().enumerate().skip(passive) {
+                cursor.advance(start);
+                let (most, to) = cursor.window(start);
+                end = end.min(to);
+                if cursor.segments[cursor.at].first <= start {
+                    active.push((most, i));
+                }
+            }
+            if !active.is_empty() {
+                beside.clear();
+                let mut sum = 0.0;
+                for (i, cursor) in self.cursors[..passive].iter_mut().enumerate() {
+                    cursor.advance(start);
+                    let most = cursor.most_before(end);
+                    beside.push(Beside { before: sum, most, cursor: i });
+                    sum += most;
+                }
+                let total: f32 = active.iter().map(|a| a.0).sum::<f32>() + sum;
+                if total * slack > least {
+                    // In this window more of them may only matter beside others.
+                    active.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+                    let mut only_beside = 0;
+                    while only_beside < active.len() && (sum + active[only_beside].0) * slack <= least {
+                        let (most, cursor) = active[only_beside];
+                        beside.push(Beside { before: sum, most, cursor });
+                        sum += most;
+                        only_beside += 1;
+                    }
+                    self.window(best, (start, end), &active[only_beside..], &beside, slack);
+                }
+            }
+            if end == u64::MAX {
+                return;
+            }
+            start = end;
+        }
+    }
+
+    /// Offers the rows of a window that are in one of the lists `drivers`.
+    fn window(
+        &mut self,
+        best: &mut Best,
+        (start, end): (u64, u64),
+        drivers: &[(f32, usize)],
+        beside: &[Beside],
+        slack: f32,
+    ) {
+        let (tree, cursors, parts) = (&self.tree, &mut self.cursors, &mut self.parts);
+        for &(_, i) in drivers {
+            cursors[i].load(tree);
+            cursors[i].find(start);
+        }
+        let mut least = best.least();
+        'rows: loop {
+            let mut row = u64::MAX;
+            for &(_, i) in drivers {
+                row = row.min(cursors[i].rows.get(cursors[i].pos).copied().unwrap_or(u64::MAX));
+            }
+            if row >= end {
+                return;
+            }
+            parts.fill(0.0);
+            let mut sum = 0.0;
+            for &(_, i) in drivers {
+                let cursor = &mut cursors[i];
+                if cursor.rows.get(cursor.pos) == Some(&row) {
+                    let part = cursor.scores[cursor.pos];
+                    sum += part;
+                    parts[cursor.term] = part;
+                    cursor.pos += 1;
+                }
+            }
+            // Those first that can add most.
+            for &Beside { before, most, cursor } in beside.iter().rev() {
+                if (sum + before + most) * slack <= least {
+                    continue 'rows;
+                }
+                let cursor = &mut cursors[cursor];
+                if let Some(part) = cursor.look_up(tree, row) {
+                    sum += part;
+                    parts[cursor.term] = part;
+                }
+            }
+            if sum * slack <= least {
+                continue;
+            }
+            // As the operator adds them up, in the order of the terms.
+            let score = parts.iter().fold(0.0, |sum, part| sum + part);
+            let scored = Scored { score, row };
+            if best.wants(scored) && !is_waiting(&self.waiting, row) {
+                best.offer(scored);
+                least = best.least();
+            }
+        }
+    }
+}
+
+/// A list that is only looked up, for rows of others: what it and those before it can add to a score.
+struct Beside {
+    before: f32,
+    most: f32,
+    cursor: usize,
+}
+
+const FIRST_NULL: Option<Place> = Some(Place { key: NULLS, row: 0 });
+
+/// The score of a pending row, and whether it has an element that takes something away from it.
+fn judge(terms: &[(Key, f32)], row: &PendingRow<'_>) -> (Option<f32>, bool) {
+    let (mut score, mut opposes, mut from) = (None, false, 0);
+    for &(key, query) in terms {
+        // The list of the element with the other sign is right before or behind.
+        match row.find(key & !1, &mut from) {
+            Some((found, weight)) if found == key => score = Some(score.unwrap_or(0.0) + query * weight),
+            Some((found, _)) if found == opposite(key) => opposes = true,
+            _ => {}
+        }
+    }
+    (score, opposes)
+}
+
+/// Whether a row is among the pending ones.
+fn is_waiting(waiting: &[Waiting], row: u64) -> bool {
+    !waiting.is_empty() && waiting.binary_search_by_key(&row, |waiting| waiting.row).is_ok()
+}
+
+/// The next row of a list that is read from `next` on.
+fn next_row(
+    tree: &Tree,
+    next: &mut Option<Place>,
+    rows: &mut Vec<u64>,
+    weights: &mut Vec<f32>,
+    at: &mut usize,
+) -> Option<u64> {
+    while *at >= rows.len() {
+        rows.clear();
+        weights.clear();
+        *at = 0;
+        *next = tree.part((*next)?, rows, weights);
+    }
+    *at += 1;
+    Some(rows[*at - 1])
+}
+
+/// The best rows so far, of those that come after one.
+struct Best {
+    goal: usize,
+    heap: BinaryHeap<Reverse<Scored>>,
+    before: Option<Scored>,
+}
+
+impl Best {
+    /// A row counts if its score is above this: those that come later have higher numbers.
+    fn least(&self) -> f32 {
+        match self.heap.peek() {
+            Some(Reverse(worst)) if self.heap.len() == self.goal => worst.score,
+            _ => -1.0,
+        }
+    }
+
+    fn wants(&self, scored: Scored) -> bool {
+        let behind = self.before.is_none_or(|before| scored < before);
+        behind && (self.heap.len() < self.goal || self.heap.peek().is_some_and(|Reverse(worst)| scored > *worst))
+    }
+
+    fn offer(&mut self, scored: Scored) {
+        if !self.wants(scored) {
+            return;
+        }
+        if self.heap.len() == self.goal {
+            self.heap.pop();
+        }
+        memory::room(&mut self.heap, 1);
+        self.heap.push(Reverse(scored));
+    }
+}
