@@ -10,11 +10,10 @@ const VERSION: &std::ffi::CStr =
         Err(_) => panic!("a version without NUL"),
     };
 
-mod filter;
-mod hook;
 mod index;
 mod insight;
-mod memory;
+mod pg;
+mod planner;
 mod rank;
 pub mod types;
 mod vector_scan;
@@ -25,14 +24,11 @@ use pgrx::prelude::*;
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    memory::register();
+    pg::memory::register();
     forgo_backtraces();
     index::options::register();
-    index::projection::register();
-    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
-    filter::planner::register();
-    index::limit::register();
-    // Behind the hook of `filter`, whose paths it looks at.
+    planner::register();
+    // Behind the hook of `planner`, whose paths it looks at.
     vector_scan::register();
 }
 

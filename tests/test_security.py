@@ -497,11 +497,11 @@ def test_rows_split_before_they_were_committed(database, db, bits, metric):
 ONLY_IN = {  # what may run functions of users, or changes as whom they run: files of src
     "FormIndexDatum": [],
     "RelationGetIndexExpressions": [],
-    "ExecPrepareExpr": ["index/rows.rs"],
-    "ExecEvalExpr": ["index/limit.rs", "index/rows.rs", "vector_scan/exec.rs"],
-    "SetUserIdAndSecContext": ["index/identity.rs"],
+    "ExecPrepareExpr": ["index/read/rows.rs"],
+    "ExecEvalExpr": ["planner/limit.rs", "index/read/rows.rs", "vector_scan/exec.rs"],
+    "SetUserIdAndSecContext": ["pg/identity.rs"],
     "BuildIndexInfo": ["insight/check.rs", "insight/recall.rs"],
-    "table_index_build_scan": ["index/assign.rs", "index/gather.rs", "insight/check.rs", "insight/recall.rs"],
+    "table_index_build_scan": ["index/build/assign.rs", "index/build/gather.rs", "insight/check.rs", "insight/recall.rs"],
 }
 
 

@@ -1,9 +1,11 @@
 //! Cost estimate: what the first rows cost, and what all rows would.
 
-use super::meta::Info;
+use super::options;
+use super::pgvector;
 use super::search::FIRST_GOAL;
-use super::{options, pgvector, terms};
-use crate::filter::predicate::strategy;
+use super::terms;
+use crate::index::filter::predicate::strategy;
+use crate::index::read::info::Info;
 use pgrx::prelude::*;
 
 /// Code pages that a search reads beside the lists, typically.

@@ -1,16 +1,16 @@
 //! `INSERT`: one entry into the nearest list. A list that has grown too long is split by whoever filled it.
 
-use super::append::{self, Added, NewEntry, Refused};
-use super::encode::Encoder;
-use super::meta::Info;
 use super::metric::{Frame, Placed};
 use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Owner, Tid};
 use super::pgvector;
 use super::storage::{Buffer, Change, Checked, Stale, StructureLock, corrupted};
-use super::structure::{self, Structure};
 use super::terms;
-use super::tree::{self, CodeReader, Found, Query};
-use crate::filter::columns::Columns;
+use crate::index::change::structure::{self, Structure};
+use crate::index::filter::columns::Columns;
+use crate::index::read::info::Info;
+use crate::index::read::tree::{self, CodeReader, Found, Query};
+use crate::index::write::append::{self, Added, NewEntry, Refused};
+use crate::index::write::encode::Encoder;
 use ann::filter::Summary;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
@@ -159,7 +159,7 @@ impl Inserter {
                     }
                 }
             };
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             info = match refused {
                 Refused::Stale(stale) => Info::after(index, stale, info.meta.epoch),
                 Refused::Closed => {

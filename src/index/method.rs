@@ -3,8 +3,9 @@
 //! An access method is known by the callbacks that its handler gave, not by its name or OID. So several of them may be in
 //! a database, made by several extensions, dropped and made again, and nothing has to be looked up or invalidated.
 
+use super::cost;
 use super::metric::SUPPORT_PROC;
-use super::{cost, options};
+use super::options;
 use pgrx::prelude::*;
 
 /// Address of the callback that all our access methods have, and no other one.

@@ -1,8 +1,10 @@
 //! What an operator class means to the index, and how rows and queries enter its coordinate system.
 
-use super::{method, pgvector};
-use crate::filter::keys::Kind;
-use crate::types::{halfvec::HalfvecRef, vector::VectorRef};
+use super::method;
+use super::pgvector;
+use crate::index::filter::keys::Kind;
+use crate::types::halfvec::HalfvecRef;
+use crate::types::vector::VectorRef;
 use ann::quantize::{Rotation, Space};
 use pgrx::prelude::*;
 use std::cell::RefCell;

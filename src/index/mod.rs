@@ -1,54 +1,37 @@
 //! The `ivflsh` access method: an inverted file of lists whose entries are LSH sketches, under a k-means tree.
 //! The algorithm, the locking order and the crash argument are in `README.md` beside this file.
 //!
-//! * [`page`]: the page layout; the only place with offsets.
-//! * [`storage`]: buffers and WAL. [`compat`]: what differs between PostgreSQL versions.
+//! By the stages of a row's life:
+//!
+//! * [`page`]: the page layout; the only place with offsets. [`storage`]: buffers and WAL.
+//! * [`read`]: lists are found and read, rows of the table, the meta page. [`filter`]: filter columns.
+//! * [`search`]: the nearest rows. [`scan`]: the callbacks of an index scan.
+//! * [`write`]: a row becomes an entry, an entry gets its place. [`insert`]: the callback.
+//! * [`build`]: CREATE INDEX. [`outliers`]: which rows do not count for it.
+//! * [`change`]: lists are split and merged, the stopping rule is measured again.
+//! * [`vacuum`]: dead entries, and what VACUUM does beside.
 //! * [`method`]: which indexes are ours. [`pgvector`]: its access methods and settings on this engine.
-//! * [`metric`], [`meta`], [`options`]: operator classes and coordinates, meta page, settings.
-//! * [`returned`]: the rows that a scan has returned.
-//! * [`encode`], [`tree`], [`rows`]: entries; reading lists and finding them; the table's rows. [`outliers`]: what does not count.
-//! * [`projection`], [`limit`]: plans without the distances that nobody sees; the LIMIT reaches the scan.
-//! * [`append`], [`structure`] (with [`rows`]): an entry is added to a list; lists are split. [`merge`], [`tidy`]: what VACUUM does beside.
-//! * [`recalibrate`]: how many lists a recall takes, measured again.
-//! * [`build`] (with [`sample`], [`threads`], [`write`], [`calibrate`]), [`insert`], [`scan`] (over [`search`]), [`vacuum`], [`cost`]: the callbacks.
+//! * [`metric`], [`options`], [`cost`]: operator classes and coordinates, settings, what a scan costs.
 
-pub mod append;
-pub mod assign;
 pub mod build;
-pub mod calibrate;
-pub mod compat;
+pub mod change;
 pub mod cost;
-pub mod encode;
-pub mod gather;
-pub mod identity;
+pub mod filter;
 pub mod insert;
-pub mod limit;
-pub mod merge;
-pub mod meta;
 pub mod method;
 pub mod metric;
 pub mod options;
 pub mod outliers;
 pub mod page;
 pub mod pgvector;
-pub mod projection;
-pub mod recalibrate;
-pub mod returned;
-pub mod rows;
-pub mod sample;
+pub mod read;
 pub mod scan;
 pub mod search;
-pub mod sort;
 pub mod storage;
-pub mod structure;
 pub mod terms;
-pub mod threads;
-pub mod tidy;
-pub mod tree;
 pub mod vacuum;
 pub mod write;
 
-use crate::filter;
 use metric::{Element, Metric, Operator, SUPPORT_PROC};
 use pgrx::prelude::*;
 

@@ -5,12 +5,12 @@
 //! the other. What such a class means is told by the function of its ordering operator. A class whose distance this engine
 //! does not know yet makes an *idle* index: it is created and kept, holds nothing, and is never taken by a plan.
 
-use super::meta::Info;
 use super::method::{self, Method};
 use super::metric::{Element, Metric, Operator};
 use super::options::{self, IterativeScan};
 use super::page::Bytes;
 use super::storage;
+use crate::index::read::info::Info;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
 

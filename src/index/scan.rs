@@ -1,16 +1,16 @@
 //! Index scan: hands the rows of a [`Search`] to the executor with a certain lower bound of their distance; the executor
 //! computes the true distances and reorders (`xs_recheckorderby`).
 
-use super::meta::{self, Info};
 use super::metric::{Frame, Operator};
 use super::page::Damage;
-use super::rows::{Judge, Table};
 use super::search::{Restriction, Search};
 use super::storage::corrupted;
 use super::terms;
-use super::tree::Query;
-use crate::filter::columns::Columns;
-use crate::filter::predicate::Predicate;
+use crate::index::filter::columns::Columns;
+use crate::index::filter::predicate::Predicate;
+use crate::index::read::info::{self, Info};
+use crate::index::read::rows::{Judge, Table};
+use crate::index::read::tree::Query;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 
@@ -57,7 +57,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
         let state = ScanState {
             terms: terms::is_of(index).then(Box::default),
             operator: Operator::of_index(index),
-            dims: meta::column_dims(index).unwrap_or(0),
+            dims: info::column_dims(index).unwrap_or(0),
             frame: None,
             filters: None,
             search: None,
@@ -164,7 +164,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         if state.frame.as_ref().is_none_or(|(epoch, _)| *epoch != info.meta.mean_epoch) {
             state.frame = Some((info.meta.mean_epoch, info.frame(index)));
         }
-        super::compat::count_index_scan(scan);
+        crate::pg::compat::count_index_scan(scan);
         let table = Table { heap: (*scan).heapRelation, snapshot: (*scan).xs_snapshot };
         let mut search = Search::new(index, table, &info, &state.frame.as_ref().unwrap().1, query);
         let n = (*scan).numberOfKeys as usize;

@@ -8,16 +8,16 @@
 //!
 //! Rows and entries are brought together by TID: entries are sorted by it (externally), the table is read in order.
 
-use super::maintenance_memory;
 use super::walk::{Copied, Located, Named, Place, Structure, Wrong, at_rest, ensure};
-use crate::filter::columns::Columns;
-use crate::index::compat;
-use crate::index::encode;
+use crate::index::filter::columns::Columns;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
 use crate::index::page::{self, Block, Layout, NO_BLOCK, Owner, Posting, Tid};
+use crate::index::read::tree::{Code, CodeReader, List, Query};
 use crate::index::storage::{Buffer, blocks};
 use crate::index::terms;
-use crate::index::tree::{Code, CodeReader, List, Query};
+use crate::index::write::encode;
+use crate::insight::maintenance_memory;
+use crate::pg::compat;
 use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -316,7 +316,7 @@ impl<'s> Checker<'s> {
 
     /// Compares the entry of a list in its parent with the centroid that its code stands for.
     fn check_centroid(&mut self, at: usize) -> Result<(), Wrong> {
-        crate::memory::check_for_interrupts();
+        crate::pg::memory::check_for_interrupts();
         let list = &self.structure.lists[at];
         let Some(named) = list.named else { return Ok(()) };
         let what = format!("The entry of list {} in block {}", list.id, named.place.block);
@@ -699,7 +699,7 @@ impl Pass<'_> {
 
     /// Ends with a block of the table: entries without a visible row point to something.
     fn leave(&mut self) -> Result<(), Wrong> {
-        crate::memory::check_for_interrupts();
+        crate::pg::memory::check_for_interrupts();
         let here = std::mem::take(&mut self.here);
         for &(tid, place, _) in here.iter().filter(|entry| !entry.2) {
             // VACUUM removes entries first, items afterwards. So an entry that is still there after its item has gone is

@@ -9,12 +9,15 @@ mod stats;
 mod tune;
 pub mod walk;
 
-use crate::index::identity::AsOwner;
+use crate::index::method;
+use crate::index::pgvector;
+use crate::index::search;
 use crate::index::storage;
-use crate::index::{method, pgvector, search, terms};
-use crate::types::array::ArrayRef;
-use crate::types::error::{Result, SqlError};
-use crate::types::function::{FromArg, IntoReturn, pg_function};
+use crate::index::terms;
+use crate::pg::array::ArrayRef;
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::{FromArg, IntoReturn, pg_function};
+use crate::pg::identity::AsOwner;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 use queries::TextRef;
@@ -327,7 +330,7 @@ impl<T, const N: usize> IntoReturn for Table<T, N> {
             (*set).setDesc = desc;
             pg_sys::MemoryContextSwitchTo(context);
             for row in (0..self.count).map(|i| (self.row)(&self.things, i)) {
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
                 let mut nulls = row.map(|value| value.is_none());
                 let mut values = row.map(|value| value.unwrap_or_else(Datum::null));
                 pg_sys::tuplestore_putvalues(store, desc, values.as_mut_ptr(), nulls.as_mut_ptr());
@@ -384,7 +387,7 @@ pg_function! {
         let blocks = storage::blocks(opened.index);
         (0..blocks.min(READ_AHEAD)).for_each(|block| storage::read_ahead(opened.index, block));
         for block in 0..blocks {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             if block + READ_AHEAD < blocks {
                 storage::read_ahead(opened.index, block + READ_AHEAD);
             }

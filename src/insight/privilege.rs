@@ -1,6 +1,6 @@
 //! Who may call the functions of this module. All look-ups are in the system caches and take no lock.
 
-use crate::filter::keys;
+use crate::index::filter::keys;
 use pgrx::prelude::*;
 
 /// Whether the current user may read a table.

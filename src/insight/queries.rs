@@ -1,11 +1,11 @@
 //! Vectors that a user gives as queries: an array, or the text of a query that returns them.
 
-use crate::index::meta::Info;
 use crate::index::metric::Operator;
-use crate::types::array::ArrayRef;
-use crate::types::error::{Result, SqlError};
-use crate::types::function::FromArg;
-use crate::types::varlena::{Detoasted, LENGTH_WORD};
+use crate::index::read::info::Info;
+use crate::pg::array::ArrayRef;
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::FromArg;
+use crate::pg::varlena::{Detoasted, LENGTH_WORD};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{CStr, CString};

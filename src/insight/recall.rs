@@ -1,13 +1,13 @@
 //! `ivflsh_recall`: the index against exact search, on rows of the table or given vectors as queries.
 
-use crate::index::identity::AsOwner;
-use crate::index::meta::Info;
+use crate::index::build::sample::{Random, Reservoir};
 use crate::index::metric::{Metric, Operator};
 use crate::index::page::Tid;
-use crate::index::rows::{Expression, Table};
-use crate::index::sample::{Random, Reservoir};
+use crate::index::read::info::Info;
+use crate::index::read::rows::{Expression, Table};
+use crate::index::read::tree::Query;
 use crate::index::search::Search;
-use crate::index::tree::Query;
+use crate::pg::identity::AsOwner;
 use ann::memory;
 use pgrx::prelude::*;
 
@@ -87,7 +87,7 @@ unsafe extern "C-unwind" fn visit_row(
         if *nulls {
             return;
         }
-        crate::memory::check_for_interrupts();
+        crate::pg::memory::check_for_interrupts();
         pass.operator.read(*values, &mut pass.value);
         // Rows without direction are not in a cosine index.
         if pass.operator.metric == Metric::Cosine && pass.value.iter().all(|&v| v == 0.0) {
@@ -210,7 +210,7 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, 
                     }
                     _ => break,
                 }
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
             }
             hits[number] = sure;
         }

@@ -1,12 +1,12 @@
 //! `ivflsh_stats`: what the pages say.
 
-use super::maintenance_memory;
 use super::walk::{PageCounts, Structure, at_rest};
-use crate::filter::keys::Kind;
+use crate::index::filter::keys::Kind;
 use crate::index::metric::Operator;
 use crate::index::page::{self, RECALLS};
 use crate::index::search::FIRST_GOAL;
 use crate::index::storage;
+use crate::insight::maintenance_memory;
 use pgrx::prelude::*;
 use serde::Serialize;
 

@@ -1,14 +1,14 @@
 //! `ivflsh_tune`: an index's stopping rule, measured by a user's own queries.
 
-use crate::index::identity::AsOwner;
-use crate::index::meta::Info;
+use crate::index::change::recalibrate;
+use crate::index::change::structure;
 use crate::index::options;
 use crate::index::page::{Meta, NO_TUNING, StoppingRule};
-use crate::index::recalibrate;
-use crate::index::rows::Rows;
+use crate::index::read::info::Info;
+use crate::index::read::rows::Rows;
 use crate::index::search::FIRST_GOAL;
-use crate::index::structure;
-use crate::types::error::{Result, SqlError};
+use crate::pg::error::{Result, SqlError};
+use crate::pg::identity::AsOwner;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 

@@ -8,8 +8,8 @@
 //! What is known of pages is kept for as many of them as the memory holds that is allowed. Where there are more, all lists
 //! are walked once for each such window of pages. What is known of lists is kept for all: some hundred bytes each.
 
-use crate::index::meta::Info;
 use crate::index::page::{self, Block, Bytes, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Posting, Tid};
+use crate::index::read::info::Info;
 use crate::index::storage::{self, Buffer, Checked, Stale, StructureLock};
 use ann::memory;
 use ann::quantize::BLOCK;
@@ -242,7 +242,7 @@ impl Structure {
         memory::resize(&mut self.pages, pages, Page::default());
         self.cells.fill(false);
         let cells = pages * self.most_cells();
-        crate::memory::resize_bits(&mut self.cells, cells);
+        crate::pg::memory::resize_bits(&mut self.cells, cells);
         (self.first..self.first + pages as u32).try_for_each(|block| self.look_at(block))?;
         self.reach(META_BLOCK, "the index")?;
         self.walk_mean()?;
@@ -293,7 +293,7 @@ impl Structure {
 
     /// Reads what a page of the window says of itself.
     fn look_at(&mut self, block: u32) -> Result<(), Wrong> {
-        crate::memory::check_for_interrupts();
+        crate::pg::memory::check_for_interrupts();
         let opaque = {
             let buffer = Buffer::read(self.rel, block);
             match page::check_any(buffer.page()) {
@@ -414,7 +414,7 @@ impl Structure {
             self.reach(number, &by)?;
             ensure!(pages <= self.blocks, "Block {number} is reached twice, the second time by {by}.");
             pages += 1;
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             let copied = Copied::of(self.rel, number);
             let posting = Posting::open(copied.page(), &layout, id).map_err(|damage| Wrong::page(number, damage))?;
             let opaque = posting.opaque;
@@ -537,7 +537,7 @@ impl Structure {
         let Some(in_window) = self.in_window(number) else { return Ok(()) };
         let bit = in_window * self.most_cells() + position;
         if bit >= self.cells.len() {
-            crate::memory::resize_bits(&mut self.cells, bit + 1);
+            crate::pg::memory::resize_bits(&mut self.cells, bit + 1);
         }
         ensure!(
             !self.cells.replace(bit, true),
@@ -560,7 +560,7 @@ impl Structure {
         let mut next = self.lists[at].head;
         let mut steps = storage::Steps::new();
         while next != NO_BLOCK && next != number {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             steps.step(self.rel, next);
             let buffer = Buffer::read(self.rel, next);
             next = page::check(buffer.page(), Kind::Posting).map_err(|damage| Wrong::page(next, damage))?.next;
@@ -571,7 +571,7 @@ impl Structure {
     /// What can only be said at the end: of pages that nothing refers to, and of how many blocks refer to a code page.
     fn check_references(&mut self) -> Result<(), Wrong> {
         for at in 0..self.pages.len() {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             let (number, page) = (self.first + at as u32, self.pages[at]);
             let list = self.by_id.get(&page.list).filter(|_| page.kind == Kind::Posting as u8 && !page.reached);
             if let Some(&list) = list

@@ -10,8 +10,8 @@
 
 use super::lexemes::{TsQuery, TsVector};
 use super::stats::{Parameters, Stats, TERMS, term};
-use crate::types::error::Result;
-use crate::types::function::pg_function;
+use crate::pg::error::Result;
+use crate::pg::function::pg_function;
 use crate::types::sparsevec::SparsevecBuf;
 use ann::memory;
 

@@ -1,12 +1,12 @@
 //! Results that are not all the same: maximal marginal relevance, and results without near copies.
 
-use crate::memory::check_for_interrupts;
-use crate::types::array::{ArrayRef, int4_array};
+use crate::pg::array::{ArrayRef, int4_array};
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::{FromArg, pg_function};
+use crate::pg::memory::check_for_interrupts;
+use crate::pg::varlena::NewVarlena;
 use crate::types::dense::{DenseRef, Element};
-use crate::types::error::{Result, SqlError};
-use crate::types::function::{FromArg, pg_function};
 use crate::types::halfvec::HalfvecRef;
-use crate::types::varlena::NewVarlena;
 use crate::types::vector::VectorRef;
 use ann::distance::inner_product;
 use ann::memory;

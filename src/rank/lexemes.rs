@@ -2,9 +2,9 @@
 //!
 //! Layouts: `tsearch/ts_type.h` of PostgreSQL. All of them are the same in the versions that we support.
 
-use crate::types::error::{Result, SqlError};
-use crate::types::function::FromArg;
-use crate::types::varlena::Detoasted;
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::FromArg;
+use crate::pg::varlena::Detoasted;
 use pgrx::pg_sys::Datum;
 
 /// Where the number of entries, or of items, is; and where they begin.

@@ -7,12 +7,12 @@
 //! large the vocabulary is.
 
 use super::lexemes::{TsVector, WEIGHTS};
-use crate::types::array::ArrayRef;
-use crate::types::error::{Result, SqlError, quotable};
-use crate::types::function::{FromArg, IntoReturn, Raw, pg_function};
+use crate::pg::array::ArrayRef;
+use crate::pg::error::{Result, SqlError, quotable};
+use crate::pg::function::{FromArg, IntoReturn, Raw, pg_function};
+use crate::pg::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena};
+use crate::pg::wire::{Message, Reply};
 use crate::types::sparsevec::MAX_DIMS;
-use crate::types::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena};
-use crate::types::wire::{Message, Reply};
 use ann::memory;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use pgrx::{PgMemoryContexts, PgSqlErrorCode};

@@ -1,9 +1,9 @@
 //! Distances on PostgreSQL's own `bit`, and quantization to it.
 
 use super::dense::Element;
-use super::error::{Result, SqlError};
-use super::function::{FromArg, IntoReturn, pg_function};
-use super::varlena::{Detoasted, LENGTH_WORD, NewVarlena};
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::{FromArg, IntoReturn, pg_function};
+use crate::pg::varlena::{Detoasted, LENGTH_WORD, NewVarlena};
 use ann::distance;
 use bitvec::field::BitField;
 use bitvec::order::Msb0;

@@ -3,25 +3,25 @@
 /// `comparison_functions! { type, compare function, names of <, <=, =, <>, >=, >, cmp }`
 macro_rules! comparison_functions {
     ($ty:ty, $compare:path, $lt:ident, $le:ident, $eq:ident, $ne:ident, $ge:ident, $gt:ident, $cmp:ident) => {
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $lt(a: $ty, b: $ty) -> bool { Ok($compare(&a, &b).is_lt()) }
         }
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $le(a: $ty, b: $ty) -> bool { Ok($compare(&a, &b).is_le()) }
         }
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $eq(a: $ty, b: $ty) -> bool { Ok($compare(&a, &b).is_eq()) }
         }
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $ne(a: $ty, b: $ty) -> bool { Ok($compare(&a, &b).is_ne()) }
         }
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $ge(a: $ty, b: $ty) -> bool { Ok($compare(&a, &b).is_ge()) }
         }
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $gt(a: $ty, b: $ty) -> bool { Ok($compare(&a, &b).is_gt()) }
         }
-        $crate::types::function::pg_function! {
+        $crate::pg::function::pg_function! {
             fn $cmp(a: $ty, b: $ty) -> i32 { Ok($compare(&a, &b) as i32) }
         }
     };

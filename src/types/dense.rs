@@ -1,11 +1,11 @@
 //! What `vector` and `halfvec` share: the layout, and every operation, generic over the element.
 
-use super::array::{ArrayRef, AverageState, float4_array};
-use super::error::{Result, SqlError};
-use super::function::{FromArg, IntoReturn, Raw};
-use super::text::{FLOAT_LEN, Scanner, TextWriter, float_text};
-use super::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena, Plain};
-use super::wire::{Message, Reply};
+use crate::pg::array::{ArrayRef, AverageState, float4_array};
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::{FromArg, IntoReturn, Raw};
+use crate::pg::text::{FLOAT_LEN, Scanner, TextWriter, float_text};
+use crate::pg::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena, Plain};
+use crate::pg::wire::{Message, Reply};
 use ann::distance::{self, f16};
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use std::cmp::Ordering;

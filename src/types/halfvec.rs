@@ -1,15 +1,15 @@
 //! `halfvec`: f16 elements, computed with as f32.
 
-use super::array::{ArrayRef, dimension_modifier};
 use super::bit::BitBuf;
 use super::compare::comparison_functions;
 use super::dense::{self, DenseBuf, DenseRef, Dims, MAX_DIMS, StateResult};
-use super::function::{Raw, called_by_aggregate, pg_function};
 use super::sparsevec::SparsevecRef;
-use super::text::TextWriter;
-use super::varlena::NewVarlena;
 use super::vector::VectorRef;
-use super::wire::Message;
+use crate::pg::array::{ArrayRef, dimension_modifier};
+use crate::pg::function::{Raw, called_by_aggregate, pg_function};
+use crate::pg::text::TextWriter;
+use crate::pg::varlena::NewVarlena;
+use crate::pg::wire::Message;
 use ann::distance::f16;
 use std::ffi::CStr;
 

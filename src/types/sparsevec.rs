@@ -1,15 +1,15 @@
 //! `sparsevec`: the elements that are not zero, f32, each with its index.
 
-use super::array::{ArrayRef, dimension_modifier};
 use super::compare::comparison_functions;
 use super::dense::{DenseBuf, Element, check_expected_dims, f64_norm};
-use super::error::{Result, SqlError};
-use super::function::{FromArg, IntoReturn, Raw, pg_function};
 use super::halfvec::HalfvecRef;
-use super::text::{FLOAT_LEN, Scanner, TextWriter};
-use super::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena};
 use super::vector::VectorRef;
-use super::wire::{Message, Reply};
+use crate::pg::array::{ArrayRef, dimension_modifier};
+use crate::pg::error::{Result, SqlError};
+use crate::pg::function::{FromArg, IntoReturn, Raw, pg_function};
+use crate::pg::text::{FLOAT_LEN, Scanner, TextWriter};
+use crate::pg::varlena::{self, Detoasted, LENGTH_WORD, NewVarlena};
+use crate::pg::wire::{Message, Reply};
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use std::cmp::Ordering;
 use std::ffi::CStr;

@@ -1,15 +1,15 @@
 //! `vector`: f32 elements.
 
-use super::array::{ArrayRef, dimension_modifier};
 use super::bit::BitBuf;
 use super::compare::comparison_functions;
 use super::dense::{self, DenseBuf, DenseRef, Dims, MAX_DIMS, StateResult};
-use super::function::{Raw, called_by_aggregate, pg_function};
 use super::halfvec::HalfvecRef;
 use super::sparsevec::SparsevecRef;
-use super::text::TextWriter;
-use super::varlena::NewVarlena;
-use super::wire::Message;
+use crate::pg::array::{ArrayRef, dimension_modifier};
+use crate::pg::function::{Raw, called_by_aggregate, pg_function};
+use crate::pg::text::TextWriter;
+use crate::pg::varlena::NewVarlena;
+use crate::pg::wire::Message;
 use std::ffi::CStr;
 
 /// A borrowed `vector`.

@@ -3,9 +3,9 @@
 //! All times are processor time in microseconds with everything in shared buffers, measured on one core of a Zen 5; only
 //! their proportions matter. Pages that have to be read are added for the planner.
 
-use crate::index::meta::{Info, RuleAt};
 use crate::index::options;
 use crate::index::page::GOALS;
+use crate::index::read::info::{Info, RuleAt};
 use crate::index::search::{FIRST_GOAL, Work};
 
 /// Planner's units that one microsecond is worth. A sequential scan that filters rows takes 0.9 µs a unit.

@@ -8,15 +8,15 @@ use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
 use super::plan::{self, Facts, nodes};
 use super::rows::{Row, Rows};
 use super::tids::{TidList, TidSet};
-use crate::index::compat;
-use crate::index::meta::Info;
 use crate::index::options::{self, IterativeScan};
 use crate::index::page::{self, Tid};
 use crate::index::pgvector;
-use crate::index::returned::Returned;
-use crate::index::rows::{self, Judge};
+use crate::index::read::info::Info;
+use crate::index::read::rows::{self, Judge};
 use crate::index::scan;
+use crate::index::search::returned::Returned;
 use crate::index::search::{Found, Next, Search, Work};
+use crate::pg::compat;
 use ann::memory;
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
@@ -671,7 +671,7 @@ impl Execution {
             Some(list) => {
                 for (i, tid) in list.iter().enumerate() {
                     if i % 256 == 0 {
-                        crate::memory::check_for_interrupts();
+                        crate::pg::memory::check_for_interrupts();
                     }
                     if matches!(rows.check(tid, false), Row::Passed(_)) {
                         add();
@@ -1294,7 +1294,7 @@ impl Execution {
         let mut removed = 0;
         for (i, tid) in list.iter().enumerate() {
             if i % 256 == 0 {
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
             }
             run.fetched += 1;
             match rows.check(tid, false) {

@@ -3,12 +3,16 @@
 use super::Strategy;
 use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, WORTH, with_chance, with_try};
 use super::plan::{self, Expressions, Facts, nodes};
-use crate::hook::Previous;
 use crate::index::cost::Filter;
-use crate::index::meta::Info;
+use crate::index::method;
+use crate::index::options;
 use crate::index::page;
+use crate::index::pgvector;
+use crate::index::read::info::Info;
 use crate::index::scan;
-use crate::index::{compat, method, options, pgvector, terms};
+use crate::index::terms;
+use crate::pg::compat;
+use crate::pg::hook::Previous;
 use pgrx::prelude::*;
 
 /// The node's name in EXPLAIN.

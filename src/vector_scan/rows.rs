@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 /// PostgreSQL's functions without a guard of their own: several calls for a row share one.
 mod unguarded {
-    use super::pg_sys;
+    use crate::vector_scan::pg_sys;
 
     unsafe extern "C-unwind" {
         pub fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
@@ -174,7 +174,7 @@ impl Rows {
             let table = (*self.scan).heapRelation;
             let next = (*(*table).rd_tableam).scan_getnextslot.expect("a table access method has it");
             loop {
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
                 // Up to the next row that passes, so that most rows share a guard.
                 let found = pg_guard_ffi_boundary(|| {
                     for _ in 0..ROWS_IN_GUARD {

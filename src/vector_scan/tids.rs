@@ -134,7 +134,7 @@ impl TidList {
     pub fn to_set(&self, blocks: u32) -> TidSet {
         let mut set = TidSet::for_table(blocks);
         for (block, offsets, bits) in self.pages() {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             if offsets.is_empty() && bits.is_empty() {
                 set.insert(block, 0);
             }
@@ -153,7 +153,7 @@ impl TidList {
         // SAFETY: by contract; offsets are valid until the next call.
         unsafe {
             iterate(bitmap, |block, offsets| {
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
                 match offsets {
                     Some(offsets) => offsets.iter().for_each(|&offset| list.push(block, offset)),
                     None => {

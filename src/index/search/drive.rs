@@ -172,7 +172,7 @@ impl Search {
             return false;
         };
         loop {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             if self.stale.is_some() {
                 self.renew();
                 self.find_lists();

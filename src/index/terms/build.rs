@@ -5,12 +5,12 @@ use super::page::{self, Meta, NULLS};
 use super::pending::entries_of;
 use super::tree::{self, Entry, Loader};
 use super::value::Value;
+use crate::index::build::gather;
 use crate::index::build::progress;
-use crate::index::gather;
-use crate::index::meta::column_dims;
 use crate::index::metric::Operator;
 use crate::index::options;
 use crate::index::page::{self as pages, Kind, META_BLOCK, NO_BLOCK, Tid};
+use crate::index::read::info::column_dims;
 use crate::index::storage::Buffer;
 use ann::memory;
 use pgrx::prelude::*;
@@ -33,7 +33,7 @@ fn check(index: pg_sys::Relation) {
         .set_hint(hint)
         .report(PgLogLevel::ERROR);
     };
-    if !super::is_class(index) {
+    if !crate::index::terms::is_class(index) {
         refuse(
             "partition = terms needs the operator class sparsevec_ip_ops".to_string(),
             "For the cosine distance, index l2_normalize(…) by its inner product.",
@@ -101,7 +101,7 @@ pub unsafe fn build(heap: pg_sys::Relation, index: pg_sys::Relation, info: *mut 
         |entry| {
             n = n.wrapping_add(1);
             if n.is_multiple_of(1 << 14) {
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
             }
             loader.put(entry);
         },
@@ -199,7 +199,7 @@ impl Entries {
         let mut run = Run::new();
         for part in self.held.chunks(OF_BLOCK) {
             run.write(part);
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
         }
         memory::push(&mut self.runs, run);
         self.held.clear();

@@ -62,7 +62,7 @@ impl Walk {
     fn of(index: pg_sys::Relation) -> Result<Walk, Wrong> {
         let blocks = storage::blocks_settled(index);
         let mut seen = BitVec::new();
-        crate::memory::resize_bits(&mut seen, blocks as usize);
+        crate::pg::memory::resize_bits(&mut seen, blocks as usize);
         let mut visit = |block: u32| {
             let is_new = (block as usize) < seen.len() && block != META_BLOCK && !seen.replace(block as usize, true);
             ensure!(is_new, "Block {block} is reached twice, or is not there.");
@@ -81,7 +81,7 @@ impl Walk {
             for i in 0..level.len() {
                 let (place, block) = level[i];
                 let (high, next) = level.get(i + 1).copied().unwrap_or((Place::END, NO_BLOCK));
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
                 visit(block)?;
                 let buffer = Buffer::read(index, block);
                 let node = Node::open(buffer.page()).map_err(wrong(block))?;
@@ -109,7 +109,7 @@ impl Walk {
         let meta = pending::meta(index);
         let (mut block, mut number) = (meta.head, meta.first);
         while block != NO_BLOCK && block < blocks {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             visit(block)?;
             let buffer = Buffer::read(index, block);
             let mut rows = Pending::open(buffer.page(), number).map_err(wrong(block))?;
@@ -136,7 +136,7 @@ impl Walk {
             if seen[block as usize] {
                 continue;
             }
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             let buffer = Buffer::read(index, block);
             match pages::check_any(buffer.page()) {
                 Err(Damage::New) => found.report.leaked_pages += 1,
@@ -210,7 +210,7 @@ fn rows(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: &Snapshot, wa
     for key in [ROWS, NULLS] {
         let (mut next, mut numbers, mut weights) = (Some(Place { key, row: 0 }), Vec::new(), Vec::new());
         while let Some(from) = next {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             numbers.clear();
             weights.clear();
             next = walk.tree.part(from, &mut numbers, &mut weights);
@@ -251,7 +251,7 @@ unsafe extern "C-unwind" fn visit_row(
 
 impl Pass<'_> {
     fn row(&mut self, tid: Tid, value: Option<&Value>) -> Result<(), Wrong> {
-        crate::memory::check_for_interrupts();
+        crate::pg::memory::check_for_interrupts();
         self.rows += 1;
         let row = super::insert::number_of(tid);
         let list = value.map_or(&[][..], |value| &value.entries);

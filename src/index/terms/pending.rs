@@ -125,7 +125,7 @@ pub fn read(index: pg_sys::Relation, mut each: impl FnMut(&PendingRow<'_>), mut 
         let meta = meta(index);
         let (mut block, mut number) = (meta.head, meta.first);
         while block != NO_BLOCK {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             let buffer = Buffer::read(index, block);
             let mut pending = match Pending::open(buffer.page(), number) {
                 Ok(pending) => pending,
@@ -179,7 +179,7 @@ pub fn move_rows(index: pg_sys::Relation, lock: &StructureLock, all: bool) {
             memory::push(&mut blocks, block);
             block = pending.next;
             drop(buffer);
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
         }
         entries.sort_unstable_by_key(Entry::place);
         Writer::new(tree(index, &meta), lock).put(&entries);

@@ -3,7 +3,7 @@
 use super::page::tid_of;
 use super::search::{Hit, Search, Wanted};
 use super::value::Value;
-use crate::index::compat;
+use crate::pg::compat;
 use pgrx::prelude::*;
 
 /// A scan's state between calls of the access method.

@@ -382,7 +382,7 @@ impl Search {
         let mut beside: Vec<Beside> = memory::with_room(n);
         for round in 1u32.. {
             if round.is_multiple_of(256) {
-                crate::memory::check_for_interrupts();
+                crate::pg::memory::check_for_interrupts();
             }
             let least = best.least();
             // Lists that only matter beside others.

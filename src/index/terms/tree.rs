@@ -83,7 +83,7 @@ impl Tree {
                 return;
             }
             drop(buffer);
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             buffer = Buffer::read(self.index, next);
         }
     }
@@ -244,7 +244,7 @@ impl<'l> Writer<'l> {
     pub fn put(&mut self, entries: &[Entry]) {
         let mut done = 0;
         while done < entries.len() {
-            crate::memory::check_for_interrupts();
+            crate::pg::memory::check_for_interrupts();
             let (leaf, parent) = self.way(entries[done].place());
             done += self.fill(&leaf, parent, &entries[done..]);
         }

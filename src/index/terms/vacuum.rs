@@ -6,9 +6,9 @@
 use super::page::{NULLS, Node, Place, ROWS};
 use super::pending::{self, move_rows};
 use super::tree::{Tree, Writer};
-use crate::index::compat;
 use crate::index::page::{self as pages, Kind, META_BLOCK};
 use crate::index::storage::{self, Buffer, Change, Checked, StructureLock};
+use crate::pg::compat;
 use ann::memory;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
