@@ -234,6 +234,10 @@ unsafe fn tell(state: *mut pg_sys::PlanState, rows: usize, offset: usize) {
                 (0..node.ms_nplans as usize).for_each(|i| tell(*node.mergeplans.add(i), rows, 0));
             }
             pg_sys::NodeTag::T_ResultState => tell(node.lefttree, rows, offset),
+            // It reads on until the first sort key changes.
+            pg_sys::NodeTag::T_IncrementalSortState => {
+                tell(node.lefttree, rows.saturating_add(offset).saturating_add(1), 0)
+            }
             pg_sys::NodeTag::T_LockRowsState => tell(node.lefttree, rows, offset),
             pg_sys::NodeTag::T_CustomScanState => vector_scan::expect(state.cast(), rows, offset),
             _ => {}

@@ -95,7 +95,7 @@ unsafe fn trim(root: *mut pg_sys::PlannerInfo, limit: &mut pg_sys::LimitPath) {
         let unseen = |column: *mut pg_sys::TargetEntry| {
             (*column).resjunk
                 && (*column).ressortgroupref > 0
-                && pg_sys::exprType((*column).expr.cast()) == pg_sys::FLOAT8OID
+                && is_number((*column).expr)
                 && !pg_sys::contain_volatile_functions((*column).expr.cast())
         };
         if !columns.iter_ptr().any(unseen) {
@@ -108,7 +108,7 @@ unsafe fn trim(root: *mut pg_sys::PlannerInfo, limit: &mut pg_sys::LimitPath) {
         let mut exprs = pgrx::PgList::<pg_sys::Node>::new();
         for (column, value) in columns.iter_ptr().zip(values.iter_ptr()) {
             exprs.push(if unseen(column) {
-                pg_sys::makeNullConst(pg_sys::FLOAT8OID, -1, pg_sys::InvalidOid).cast()
+                pg_sys::makeNullConst(pg_sys::exprType(value), -1, pg_sys::InvalidOid).cast()
             } else {
                 value
             });
@@ -118,4 +118,14 @@ unsafe fn trim(root: *mut pg_sys::PlannerInfo, limit: &mut pg_sys::LimitPath) {
         limit.subpath = copy;
         limit.path.pathtarget = trimmed;
     }
+}
+
+/// Whether an expression is of a type that a distance, or what follows from one, can have.
+///
+/// # Safety
+/// An expression of the planner.
+unsafe fn is_number(expression: *mut pg_sys::Expr) -> bool {
+    // SAFETY: by contract.
+    let of_type = unsafe { pg_sys::exprType(expression.cast()) };
+    [pg_sys::FLOAT8OID, pg_sys::FLOAT4OID, pg_sys::NUMERICOID].contains(&of_type)
 }

@@ -22,13 +22,6 @@ impl Match {
         Match { lower: distance, upper: distance, exact: true, tid }
     }
 
-    /// A row with the value of the ORDER BY operator: one that is NaN comes after all others, one that is NULL after these.
-    pub fn of(value: Option<f64>, tid: Tid) -> Match {
-        const NOT_A_NUMBER: f64 = f64::from_bits(0x7FF8 << 48);
-        const NULL: f64 = f64::from_bits(0x7FFF << 48);
-        Match::exact(value.map_or(NULL, |value| if value.is_nan() { NOT_A_NUMBER } else { value }), tid)
-    }
-
     /// As SQL orders them, by their lower bounds.
     pub fn order(&self, other: &Match) -> Ordering {
         self.lower.total_cmp(&other.lower).then_with(|| self.tid.cmp(&other.tid))

@@ -3,10 +3,11 @@
 use super::Strategy;
 use super::collect::{Collector, Match, Nearby};
 use super::cost::{CHANCE, Model, WORTH};
+use super::distance::{Comparison, Form};
 use super::explain;
 use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
 use super::plan::{self, Facts, nodes};
-use super::rows::{Row, Rows};
+use super::rows::{NULL, Row, Rows};
 use super::tids::{TidList, TidSet};
 use crate::index::options::{self, IterativeScan};
 use crate::index::page::{self, Tid};
@@ -116,7 +117,7 @@ unsafe extern "C-unwind" fn begin(
     unsafe {
         let css = &mut *node;
         let plan: *mut pg_sys::CustomScan = css.ss.ps.plan.cast();
-        let (facts, expressions, ranges) = plan::unpack(plan);
+        let plan::Unpacked { facts, expressions, places: ranges, forms } = plan::unpack(plan);
         let table = css.ss.ss_currentRelation;
         // PostgreSQL has made ready for virtual tuples; rows come as the table stores them.
         pg_sys::ExecInitScanTupleSlot(estate, &mut css.ss, (*table).rd_att, pg_sys::table_slot_callbacks(table));
@@ -142,14 +143,26 @@ unsafe extern "C-unwind" fn begin(
             qual,
             qual_in_range: if ranges.is_empty() { qual } else { pg_sys::ExecInitQual(qual_in_range, parent) },
             distance: init(expressions.distance),
+            nan: if facts.nan_first { -f64::NAN } else { f64::NAN },
+            null: if facts.nulls_first { -NULL } else { NULL },
         };
+        let radii = expressions.radii.iter().zip(&expressions.queries).zip(forms);
+        let radii = radii.map(|((&value, &query), (comparison, form))| Radius {
+            value: init(value),
+            query: (!pg_sys::equal(query.cast(), expressions.query.cast())).then(|| init(query)),
+            comparison,
+            form,
+        });
+        let radii = radii.collect();
+        let qual_in_range = rows.qual_in_range;
         let execution = Execution {
             node,
             facts,
             expressions: Compiled {
                 query: init(expressions.query),
                 query_type: pg_sys::exprType(expressions.query.cast()),
-                radii: expressions.radii.into_iter().map(init).collect(),
+                radii,
+                qual_in_range,
             },
             conditions: Conditions::default(),
             rows,
@@ -243,7 +256,19 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
 struct Compiled {
     query: *mut pg_sys::ExprState,
     query_type: pg_sys::Oid,
-    radii: Vec<*mut pg_sys::ExprState>,
+    radii: Vec<Radius>,
+    /// The WHERE clause without the distance ranges.
+    qual_in_range: *mut pg_sys::ExprState,
+}
+
+/// A distance range.
+struct Radius {
+    /// What it compares with.
+    value: *mut pg_sys::ExprState,
+    /// Its query vector, where that is another expression than the scan's.
+    query: Option<*mut pg_sys::ExprState>,
+    comparison: Comparison,
+    form: Form,
 }
 
 /// What all runs of a node have done, for EXPLAIN ANALYZE.
@@ -451,6 +476,8 @@ struct Run {
     undefined: bool,
     /// At the end, rows without a distance, the last one first.
     rest: Option<Vec<Match>>,
+    /// Such that come before all others, likewise.
+    front: Vec<Match>,
     /// The rows behind an OFFSET, in order.
     page: Option<VecDeque<Match>>,
     /// Where rows within the radius come from, when the index is not searched for the nearest.
@@ -547,7 +574,7 @@ impl Execution {
             && let Some(found) = self.next_row()
         {
             let exact = found.exact || !self.rows.load(found.tid);
-            let row = if exact { found } else { Match::of(self.rows.value(), found.tid) };
+            let row = if exact { found } else { self.rows.matched(found.tid) };
             memory::push(&mut page, row);
         }
         page.sort_unstable_by(Match::order);
@@ -559,6 +586,10 @@ impl Execution {
 
     /// The next row as they are found.
     fn next_row(&mut self) -> Option<Match> {
+        if let Some(found) = self.run.as_mut().unwrap().front.pop() {
+            self.run.as_mut().unwrap().returned += 1;
+            return Some(found);
+        }
         let found = self.next_match()?;
         let run = self.run.as_mut().unwrap();
         run.returned += 1;
@@ -600,7 +631,7 @@ impl Execution {
             if run.null_query {
                 return Some(found);
             }
-            if found.lower.is_nan() && !run.exhausted {
+            if found.lower.is_nan() && found.lower.is_sign_positive() && !run.exhausted {
                 // All others come before it.
                 run.matches.put_back(found);
                 let goal = run.goal.saturating_mul(2);
@@ -651,6 +682,11 @@ impl Execution {
         if !self.facts.ordered || run.radius < f64::INFINITY || !run.undefined && !self.leaves_out() {
             return Vec::new();
         }
+        self.find_undefined()
+    }
+
+    /// Finds these rows, the last one first.
+    fn find_undefined(&mut self) -> Vec<Match> {
         self.count_work();
         if self.bitmap.is_some() && self.found.is_none() {
             self.find_by_bitmap();
@@ -661,7 +697,7 @@ impl Execution {
             // SAFETY: a row of the table is in the slot.
             let tid = unsafe { slot_tid(&rows) };
             if !run.emitted.contains(&tid) {
-                let row = Match::of(rows.value(), tid);
+                let row = rows.matched(tid);
                 if run.null_query || row.lower.is_nan() {
                     memory::push(&mut found, row);
                 }
@@ -684,6 +720,29 @@ impl Execution {
         }
         found.sort_unstable_by(|a, b| b.order(a));
         found
+    }
+
+    /// Finds the rows without a distance, or with none that is a number, if there may be some and such are to come first.
+    fn begin_with_undefined(&mut self) {
+        let facts = self.facts;
+        if !(facts.nan_first || facts.nulls_first) || self.run.as_ref().unwrap().radius < f64::INFINITY {
+            return;
+        }
+        let left_out = Info::of(self.index).meta.left_out;
+        let nulls = facts.nulls_first && !facts.has_vector && left_out & page::LEFT_OUT_NULL != 0;
+        let nans = facts.nan_first && (left_out & page::LEFT_OUT_NOWHERE != 0 || !self.search().is_usual());
+        if !(nulls || nans) {
+            return;
+        }
+        let mut front = self.find_undefined();
+        front.retain(|row| row.lower.is_sign_negative());
+        let run = self.run.as_mut().unwrap();
+        for row in &front {
+            run.emitted.insert(row.tid);
+        }
+        run.front = front;
+        // The search has not begun.
+        self.search_anew();
     }
 
     /// Whether there may be rows that match and are not in the index.
@@ -714,22 +773,9 @@ impl Execution {
             }
             let context = css.ss.ps.ps_ExprContext;
             // Values live as long as the scan key that holds them: until the next rescan.
-            let (mut query_null, mut radius) = (false, f64::INFINITY);
-            for &expression in &self.expressions.radii {
-                let mut null = false;
-                let value = pg_sys::ExecEvalExprSwitchContext(expression, context, &mut null);
-                if null {
-                    return false;
-                }
-                let value = f64::from_bits(value.value() as u64);
-                // NaN is greater than all numbers.
-                radius = if value.is_nan() { radius } else { radius.min(value) };
-            }
+            let mut query_null = false;
             let query = pg_sys::ExecEvalExprSwitchContext(self.expressions.query, context, &mut query_null);
             let query = self.keep_query(query, query_null);
-            if query_null && !self.expressions.radii.is_empty() {
-                return false;
-            }
             let mut key = pg_sys::ScanKeyData::default();
             let flags = pg_sys::SK_ORDER_BY | if query_null { pg_sys::SK_ISNULL } else { 0 };
             key.sk_flags = flags as i32;
@@ -739,6 +785,7 @@ impl Execution {
             key.sk_argument = query;
             self.conditions.evaluate();
             pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, &mut key, 1);
+            let Some(radius) = self.radius((!query_null).then_some(query)) else { return false };
             let k = self.first_goal();
             self.run = Some(Run {
                 mode: Mode::Inline,
@@ -763,11 +810,20 @@ impl Execution {
                 undefined: false,
                 rest: None,
                 page: None,
+                front: Vec::new(),
                 range: None,
             });
-            let plain = self.rows.qual.is_null() && self.facts.ordered && self.facts.limit.is_some();
+            if !query_null {
+                self.begin_with_undefined();
+            }
+            let run = self.run.as_ref().unwrap();
+            let plain =
+                run.front.is_empty() && self.rows.qual.is_null() && self.facts.ordered && self.facts.limit.is_some();
             let in_range = !self.expressions.radii.is_empty() && radius < f64::INFINITY;
-            if in_range
+            if !in_range && !self.facts.ordered {
+                // Rows that are not in the index may pass, too.
+                self.begin_table();
+            } else if in_range
                 && self.facts.strategy != Strategy::Bitmap
                 && (self.all || self.facts.limit.is_none() || !self.facts.ordered)
             {
@@ -788,6 +844,60 @@ impl Execution {
             }
         }
         true
+    }
+
+    /// The radius within which all rows are that match, infinite where none is known; None where no row can match. `query`: the scan's.
+    /// Has the ranges be evaluated for each row where it does not stand for all of them.
+    unsafe fn radius(&mut self, query: Option<pg_sys::Datum>) -> Option<f64> {
+        let (mut radius, mut stands_for_all) = (f64::INFINITY, true);
+        // SAFETY: the node is running; expressions are its own.
+        unsafe {
+            let context = (*self.node).ss.ps.ps_ExprContext;
+            let mut null = false;
+            for range in &self.expressions.radii {
+                let value = pg_sys::ExecEvalExprSwitchContext(range.value, context, &mut null);
+                let value = f64::from_bits(value.value() as u64);
+                if null {
+                    return None;
+                }
+                if let Some(of_range) = range.query {
+                    let of_range = pg_sys::ExecEvalExprSwitchContext(of_range, context, &mut null);
+                    if null {
+                        return None;
+                    }
+                    if query.is_none_or(|query| !is_same_value(query, of_range)) {
+                        stands_for_all = false;
+                        continue;
+                    }
+                }
+                // No distance from NULL is within anything.
+                query?;
+                // Rows whose distance is not a number are not in the index, or anywhere there.
+                let nan_passes = range.comparison.lets_nan_pass(value);
+                if nan_passes
+                    && (Info::of(self.index).meta.left_out & page::LEFT_OUT_NOWHERE != 0 || !self.search().is_usual())
+                {
+                    stands_for_all = false;
+                    continue;
+                }
+                let reach = range.comparison.reach(&range.form, value);
+                if reach == f64::NEG_INFINITY && !nan_passes && range.form.is_positive() {
+                    return None;
+                }
+                radius = radius.min(reach);
+            }
+        }
+        let in_range = self.expressions.qual_in_range;
+        self.rows.qual_in_range = if stands_for_all && radius < f64::INFINITY { in_range } else { self.rows.qual };
+        Some(radius)
+    }
+
+    /// Prepares to read the table, in its order.
+    fn begin_table(&mut self) {
+        let scan = self.rows.begin_all();
+        let run = self.run.as_mut().unwrap();
+        run.mode = Mode::Pass;
+        run.range = Some(Range::Table(scan));
     }
 
     /// Copies the query to where it lives as long as the run.
@@ -822,7 +932,7 @@ impl Execution {
             self.model =
                 Some(Model::new(&info, pgvector::target_recall(self.index), self.facts.rows, self.facts.toasted));
             let (table, snapshot) = (css.ss.ss_currentRelation, (*estate).es_snapshot);
-            let (_, expressions, _) = plan::unpack(plan);
+            let expressions = plan::unpack(plan).expressions;
             PgMemoryContexts::For((*estate).es_query_cxt).switch_to(|_| {
                 if !expressions.conditions.is_null() {
                     self.conditions = Conditions::new(self.node, self.index, expressions.conditions);
@@ -927,8 +1037,8 @@ impl Execution {
         while self.next_in_range() {
             // SAFETY: a row of the table is in the slot.
             let tid = unsafe { slot_tid(&self.rows) };
-            let value = self.rows.value();
-            self.run.as_mut().unwrap().matches.add(Match::of(value, tid));
+            let found = self.rows.matched(tid);
+            self.run.as_mut().unwrap().matches.add(found);
         }
         let run = self.run.as_mut().unwrap();
         (run.exhausted, run.goal) = (true, UNKNOWN_LIMIT as usize);
@@ -1418,6 +1528,18 @@ impl Execution {
     }
 }
 
+/// Whether two values that are not NULL, of one type of variable length, are the same.
+///
+/// # Safety
+/// Such values.
+pub unsafe fn is_same_value(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    // SAFETY: by contract; copies go with the memory context.
+    unsafe {
+        let [a, b] = [a, b].map(|value| pg_sys::pg_detoast_datum(value.cast_mut_ptr()));
+        pgrx::varlena_to_byte_slice(a) == pgrx::varlena_to_byte_slice(b)
+    }
+}
+
 /// The TID of the row in the slot.
 ///
 /// # Safety
@@ -1427,9 +1549,9 @@ unsafe fn slot_tid(rows: &Rows) -> Tid {
     unsafe { Tid::from_item(&(*rows.slot).tts_tid) }
 }
 
-/// Whether one distance is greater than another, as PostgreSQL compares them: NaN is the greatest.
+/// Whether one distance comes after another: NaN comes last, or, if it is negative, first (see [`Rows::matched`]).
 fn is_above(a: f64, b: f64) -> bool {
-    a > b || a.is_nan() && !b.is_nan()
+    a > b || (a.is_nan() || b.is_nan()) && a.total_cmp(&b).is_gt()
 }
 
 /// Rows that wait until none can come that is nearer: PostgreSQL's heap, as its own index scans have it.
@@ -1503,9 +1625,9 @@ const MIN_FEW: f64 = 32.0;
 /// Candidates that the first lists are chosen for at most.
 const MOST_FIRST: f64 = 20_000.0;
 
-/// Whether a row at a distance comes after one that has been returned at `last`. NaN is the largest number.
+/// Whether a row at a distance comes after one that has been returned at `last`. NaN comes last, or, if it is negative, first.
 fn is_behind(distance: f64, last: f64) -> bool {
-    distance >= last || distance.is_nan()
+    distance >= last || distance.is_nan() && distance.is_sign_positive()
 }
 
 /// What a restricted search may cost before all rows are read, which is sure to cost `other`.

@@ -21,7 +21,7 @@ pub unsafe extern "C-unwind" fn explain(
         let name = if name.is_null() { "?".into() } else { CStr::from_ptr(name).to_string_lossy().into_owned() };
         text(es, "Index", &name);
         let plan = (*node).ss.ps.plan;
-        let (_, expressions, _) = plan::unpack(plan.cast());
+        let expressions = plan::unpack(plan.cast()).expressions;
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan, ancestors);
         let prefix = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*es).rtable).len() > 1 || (*es).verbose;
         let distance = pg_sys::deparse_expression(expressions.distance.cast(), context, prefix, false);

@@ -10,6 +10,7 @@
 
 mod collect;
 mod cost;
+mod distance;
 mod exec;
 mod explain;
 mod path;

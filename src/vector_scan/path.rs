@@ -2,13 +2,17 @@
 
 use super::Strategy;
 use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, WORTH, with_chance, with_try};
+use super::distance::{self, Comparison, Form};
+use super::exec::is_same_value;
 use super::plan::{self, Expressions, Facts, nodes};
 use crate::index::cost::Filter;
 use crate::index::method;
+use crate::index::metric::{Metric, Operator};
 use crate::index::options;
 use crate::index::page;
 use crate::index::pgvector;
 use crate::index::read::info::Info;
+use crate::index::read::rows;
 use crate::index::scan;
 use crate::index::terms;
 use crate::pg::compat;
@@ -101,11 +105,23 @@ unsafe fn is_table(rel: *mut pg_sys::RelOptInfo, rte: *mut pg_sys::RangeTblEntry
 }
 
 /// `column <op> query` for the column of an index and an ordering operator of its class.
+#[derive(Clone, Copy)]
 struct Distance {
+    /// As written, or as the operator has it where it was written otherwise.
     expression: *mut pg_sys::Expr,
     query: *mut pg_sys::Expr,
-    /// The btree family that its results are ordered by.
-    order: pg_sys::Oid,
+}
+
+/// What the query is ordered by first.
+struct Order {
+    distance: Distance,
+    /// The order of a scan.
+    pathkeys: *mut pg_sys::List,
+    /// It is the distance itself, in the words of a plain index scan.
+    plain: bool,
+    /// Rows whose distance is not a number, and those that have none, come before all others.
+    nan_first: bool,
+    nulls_first: bool,
 }
 
 /// An index of a relation, for which paths are made.
@@ -123,17 +139,17 @@ impl Offer {
         unsafe {
             let ranges: Vec<Range> = self.clauses().into_iter().filter_map(|clause| self.range(clause)).collect();
             let ordered = if self.order_is_the_statements() { self.order() } else { None };
-            if let Some((distance, pathkeys)) = &ordered {
+            if let Some(order) = &ordered {
                 let ranges: Vec<&Range> =
-                    ranges.iter().filter(|r| same(r.distance.expression, distance.expression)).collect();
+                    ranges.iter().filter(|r| self.may_be_same(&r.distance, &order.distance)).collect();
                 let conditions = self.conditions();
                 // Without other conditions a plain scan does as well, where it may be taken.
                 let is_other = |clause| !self.is_null_test(clause, pg_sys::NullTestType::IS_NOT_NULL);
-                if self.clauses().into_iter().any(is_other) || !self.plain_scan_is_right() {
-                    self.offer(distance, &ranges, *pathkeys, conditions);
+                if !order.plain || self.clauses().into_iter().any(is_other) || !self.plain_scan_is_right() {
+                    self.offer(&order.distance, &ranges, Some(order), conditions);
                 }
             }
-            let mut done: Vec<*mut pg_sys::Expr> = ordered.iter().map(|(d, _)| d.expression).collect();
+            let mut done: Vec<*mut pg_sys::Expr> = ordered.iter().map(|order| order.distance.expression).collect();
             for range in &ranges {
                 if done.iter().any(|d| same(*d, range.distance.expression)) {
                     continue;
@@ -141,7 +157,7 @@ impl Offer {
                 done.push(range.distance.expression);
                 let ranges: Vec<&Range> =
                     ranges.iter().filter(|r| same(r.distance.expression, range.distance.expression)).collect();
-                self.offer(&range.distance, &ranges, std::ptr::null_mut(), None);
+                self.offer(&range.distance, &ranges, None, None);
             }
         }
     }
@@ -223,6 +239,12 @@ impl Offer {
             let root = &*self.root;
             let count = constant((*root.parse).limitCount).flatten().filter(|&count| count > 0);
             match count {
+                // A sort by further keys reads on until the first one changes.
+                _ if root.limit_tuples > 0.0
+                    && pgrx::PgList::<pg_sys::PathKey>::from_pg(root.query_pathkeys).len() > 1 =>
+                {
+                    Some(root.limit_tuples + 1.0)
+                }
                 Some(count) if root.limit_tuples > 0.0 => Some(count as f64),
                 _ if root.limit_tuples > 0.0 => Some(root.limit_tuples),
                 _ if root.tuple_fraction >= 1.0 => Some(root.tuple_fraction),
@@ -254,48 +276,129 @@ impl Offer {
         }
     }
 
-    /// The query's first ORDER BY, when it is a distance that the index knows; and the pathkeys that a scan has then.
-    unsafe fn order(&self) -> Option<(Distance, *mut pg_sys::List)> {
+    /// The query's first ORDER BY, when it is a distance that the index knows, or follows from one.
+    unsafe fn order(&self) -> Option<Order> {
         // SAFETY: the planner's nodes.
         unsafe {
             let pathkey = *nodes::<pg_sys::PathKey>((*self.root).query_pathkeys).first()?;
-            if !compat::is_ascending(pathkey) || (*pathkey).pk_nulls_first || (*(*pathkey).pk_eclass).ec_has_volatile {
+            if !distance::is_order((*pathkey).pk_opfamily) || (*(*pathkey).pk_eclass).ec_has_volatile {
                 return None;
             }
+            let descending = !compat::is_ascending(pathkey);
+            let is_sorted_further = nodes::<pg_sys::PathKey>((*self.root).query_pathkeys).len() > 1;
             for expression in members((*pathkey).pk_eclass, (*self.rel).relids) {
-                if let Some(distance) = self.distance(expression)
-                    && distance.order == (*pathkey).pk_opfamily
-                {
-                    return Some((distance, pg_sys::lappend(std::ptr::null_mut(), pathkey.cast())));
+                let Some((distance, form)) = self.value(expression) else { continue };
+                if form.falling != descending {
+                    continue;
                 }
+                let (nan_first, nulls_first) = (descending, (*pathkey).pk_nulls_first);
+                let at_front = if nan_first { page::LEFT_OUT_NOWHERE } else { 0 }
+                    | if nulls_first { page::LEFT_OUT_NULL } else { 0 };
+                // They would have to be looked for in the table.
+                if at_front != 0 && self.left_out() & at_front != 0 {
+                    return None;
+                }
+                let pathkeys = pg_sys::lappend(std::ptr::null_mut(), pathkey.cast());
+                let plain = distance.expression == expression && !nulls_first && !is_sorted_further;
+                return Some(Order { distance, pathkeys, plain, nan_first, nulls_first });
             }
             None
         }
     }
 
-    /// Takes an expression for a distance.
-    unsafe fn distance(&self, expression: *mut pg_sys::Expr) -> Option<Distance> {
-        // SAFETY: the planner's nodes; an OpExpr with two arguments.
+    /// Takes an expression for a value that follows from a distance.
+    unsafe fn value(&self, expression: *mut pg_sys::Expr) -> Option<(Distance, Form)> {
+        // SAFETY: the planner's nodes.
+        unsafe { Form::of(expression, &|inner| self.distance(inner)) }
+    }
+
+    /// Takes an expression for a distance: by an operator of the index's class, by the function of one, or by the function
+    /// `inner_product`, whose negative is a distance.
+    unsafe fn distance(&self, expression: *mut pg_sys::Expr) -> Option<(Distance, Form)> {
+        // SAFETY: the planner's nodes, which are what their tags say; an OpExpr with two arguments.
         unsafe {
-            if !pgrx::is_a(expression.cast(), pg_sys::NodeTag::T_OpExpr) {
-                return None;
-            }
-            let op = expression.cast::<pg_sys::OpExpr>();
-            let arguments: Vec<*mut pg_sys::Expr> = nodes((*op).args);
+            let (operator, arguments): (_, Vec<*mut pg_sys::Expr>) = match (*expression).type_ {
+                pg_sys::NodeTag::T_OpExpr => {
+                    let op = &*expression.cast::<pg_sys::OpExpr>();
+                    (op.opno, nodes(op.args))
+                }
+                pg_sys::NodeTag::T_FuncExpr => {
+                    let call = &*expression.cast::<pg_sys::FuncExpr>();
+                    (pg_sys::InvalidOid, nodes(call.args))
+                }
+                _ => return None,
+            };
             let &[left, right] = &arguments[..] else { return None };
-            let family = *(*self.index).opfamily;
-            let (operator, query) = if pg_sys::match_index_to_operand(left.cast(), 0, self.index) {
-                ((*op).opno, right)
+            let (column, query, turned) = if pg_sys::match_index_to_operand(left.cast(), 0, self.index) {
+                (left, right, false)
             } else if pg_sys::match_index_to_operand(right.cast(), 0, self.index) {
-                (pg_sys::get_commutator((*op).opno), left)
+                (right, left, true)
             } else {
                 return None;
             };
-            if operator == pg_sys::InvalidOid || !self.is_constant(query) {
+            let form = || Form::of_distance(self.is_positive());
+            let family = *(*self.index).opfamily;
+            let (operator, form) = if operator == pg_sys::InvalidOid {
+                let of_type = *(*self.index).opcintype;
+                let operator = pg_sys::get_opfamily_member(family, of_type, of_type, ORDERING);
+                let called = (*expression.cast::<pg_sys::FuncExpr>()).funcid;
+                let function = if operator == pg_sys::InvalidOid { operator } else { pg_sys::get_opcode(operator) };
+                if function == pg_sys::InvalidOid {
+                    return None;
+                } else if called == function {
+                    (operator, form())
+                } else if is_inner_product(called, function) {
+                    (operator, form().negated())
+                } else {
+                    return None;
+                }
+            } else {
+                (if turned { pg_sys::get_commutator(operator) } else { operator }, form())
+            };
+            if operator == pg_sys::InvalidOid
+                || pg_sys::get_op_opfamily_sortfamily(operator, family) != distance::FLOAT_OPS
+                || !self.is_constant(query)
+            {
                 return None;
             }
-            let order = pg_sys::get_op_opfamily_sortfamily(operator, family);
-            (order != pg_sys::InvalidOid).then_some(Distance { expression, query, order })
+            let is_written_so = !turned && (*expression).type_ == pg_sys::NodeTag::T_OpExpr;
+            let expression = if is_written_so {
+                expression
+            } else {
+                let none = pg_sys::InvalidOid;
+                pg_sys::make_opclause(operator, pg_sys::FLOAT8OID, false, column, query, none, none)
+            };
+            Some((Distance { expression, query }, form))
+        }
+    }
+
+    /// Whether distances of the index are never below 0.
+    unsafe fn is_positive(&self) -> bool {
+        // SAFETY: the planner has the table and its indexes locked.
+        unsafe {
+            let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
+            let operator = Operator::find(index);
+            pg_sys::index_close(index, pg_sys::NoLock as i32);
+            operator.is_some_and(|operator| operator.metric != Metric::InnerProduct)
+        }
+    }
+
+    /// Whether two distances have the same query vector, as far as that is known before the query runs: parameters and subqueries that
+    /// are given twice are compared then.
+    unsafe fn may_be_same(&self, a: &Distance, b: &Distance) -> bool {
+        // SAFETY: the planner's nodes; both are made by `distance`.
+        unsafe {
+            if same(a.expression, b.expression) {
+                return true;
+            }
+            let operator = |d: &Distance| (*d.expression.cast::<pg_sys::OpExpr>()).opno;
+            if operator(a) != operator(b) {
+                return false;
+            }
+            match (self.known(a.query), self.known(b.query)) {
+                (Some(a), Some(b)) => is_same_value(a, b),
+                _ => true,
+            }
         }
     }
 
@@ -308,7 +411,8 @@ impl Offer {
         }
     }
 
-    /// Takes a WHERE clause for a distance range: `distance < radius`, `<=`, or turned round.
+    /// Takes a WHERE clause for a distance range: `distance < radius`, `<=`, or turned round; or a comparison of a value that follows
+    /// from a distance.
     unsafe fn range(&self, clause: *mut pg_sys::RestrictInfo) -> Option<Range> {
         // SAFETY: the planner's nodes; a comparison of two float8 has two arguments.
         unsafe {
@@ -324,17 +428,17 @@ impl Offer {
             if left_type != pg_sys::FLOAT8OID || right_type != pg_sys::FLOAT8OID {
                 return None;
             }
-            let (inner, radius, strategies) = match (self.distance(left), self.distance(right)) {
-                (Some(distance), None) => (distance, right, BELOW),
-                (None, Some(distance)) => (distance, left, ABOVE),
+            let (distance, form, radius, turned) = match (self.value(left), self.value(right)) {
+                (Some((distance, form)), None) => (distance, form, right, false),
+                (None, Some((distance, form))) => (distance, form, left, true),
                 _ => return None,
             };
-            if !strategies.contains(&pg_sys::get_op_opfamily_strategy((*op).opno, inner.order))
-                || !self.is_constant(radius)
-            {
+            let strategy = pg_sys::get_op_opfamily_strategy((*op).opno, distance::FLOAT_OPS);
+            let comparison = Comparison::of_strategy(strategy, turned)?;
+            if comparison.is_below() == form.falling || !form.is_computed() || !self.is_constant(radius) {
                 return None;
             }
-            Some(Range { clause, distance: inner, radius })
+            Some(Range { clause, distance, form, comparison, radius })
         }
     }
 
@@ -344,16 +448,17 @@ impl Offer {
         &self,
         distance: &Distance,
         ranges: &[&Range],
-        pathkeys: *mut pg_sys::List,
+        order: Option<&Order>,
         conditions: Option<*mut pg_sys::IndexPath>,
     ) {
         // SAFETY: the planner's nodes; what is made here lives in the planner's memory.
         unsafe {
             let (root, rel) = (self.root, self.rel);
-            let ordered = !pathkeys.is_null();
+            let ordered = order.is_some();
+            let pathkeys = order.map_or(std::ptr::null_mut(), |order| order.pathkeys);
             let is_cut_short = ordered && self.limit().is_some();
             if !(ranges.is_empty() || is_cut_short) {
-                self.offer_range(distance, ranges, pathkeys);
+                self.offer_range(distance, ranges, order);
                 return;
             }
             let range_clauses: Vec<*mut pg_sys::RestrictInfo> = ranges.iter().map(|r| r.clause).collect();
@@ -410,6 +515,8 @@ impl Offer {
                 in_range,
                 index_share,
                 has_vector: self.excludes_null() || !ranges.is_empty(),
+                nan_first: order.is_some_and(|order| order.nan_first),
+                nulls_first: order.is_some_and(|order| order.nulls_first),
                 lists_read: conditions.map_or(1.0, |path| Filter::of_path(root, path).lists_read(rows / model.lists)),
             };
             // What the caches hold costs no more than processor time.
@@ -453,6 +560,7 @@ impl Offer {
                 distance: distance.expression,
                 query: distance.query,
                 radii: ranges.iter().map(|r| r.radius).collect(),
+                queries: ranges.iter().map(|r| r.distance.query).collect(),
                 // Taken from PostgreSQL's plan of the index scan.
                 conditions: std::ptr::null_mut(),
                 conditions_written: std::ptr::null_mut(),
@@ -496,7 +604,7 @@ impl Offer {
             {
                 path.custom_paths = pg_sys::lappend(path.custom_paths, bitmap.cast());
             }
-            path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses, forms(ranges));
             if ordered {
                 self.remove_plain_scans();
             }
@@ -505,9 +613,10 @@ impl Offer {
     }
 
     /// Adds a path for all rows within a distance, where that is expected to be quicker than PostgreSQL's own plan.
-    unsafe fn offer_range(&self, distance: &Distance, ranges: &[&Range], pathkeys: *mut pg_sys::List) {
+    unsafe fn offer_range(&self, distance: &Distance, ranges: &[&Range], order: Option<&Order>) {
         // SAFETY: the planner's nodes; what is made here lives in the planner's memory.
         unsafe {
+            let pathkeys = order.map_or(std::ptr::null_mut(), |order| order.pathkeys);
             let (root, rel) = (self.root, self.rel);
             let rows = (*self.index).tuples.max(1.0);
             let Some(model) = self.model(rows) else { return };
@@ -545,12 +654,15 @@ impl Offer {
                 in_range: Some(within.max(1.0)),
                 index_share: 1.0,
                 has_vector: true,
+                nan_first: order.is_some_and(|order| order.nan_first),
+                nulls_first: order.is_some_and(|order| order.nulls_first),
                 lists_read: 1.0,
             };
             let expressions = Expressions {
                 distance: distance.expression,
                 query: distance.query,
                 radii: ranges.iter().map(|r| r.radius).collect(),
+                queries: ranges.iter().map(|r| r.distance.query).collect(),
                 conditions: std::ptr::null_mut(),
                 conditions_written: std::ptr::null_mut(),
                 all: std::ptr::null_mut(),
@@ -564,7 +676,7 @@ impl Offer {
             let startup = if pathkeys.is_null() { units_of(model.least()) } else { total };
             let (startup, total) = if forced { (0.0, 0.0) } else { (startup.min(total), total) };
             let mut path = self.new_path((*cheapest).rows.max(found.min(1.0)), startup, total, pathkeys);
-            path.custom_private = plan::path_private(facts, &expressions, &range_clauses);
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses, forms(ranges));
             pg_sys::add_path(rel, path.into_pg().cast());
         }
     }
@@ -605,9 +717,8 @@ impl Offer {
             let query = self.known(distance.query)?;
             let radius = ranges
                 .iter()
-                .filter_map(|range| self.known(range.radius))
-                .map(|radius| f64::from_bits(radius.value() as u64))
-                .filter(|radius| !radius.is_nan())
+                .filter_map(|range| Some((range, f64::from_bits(self.known(range.radius)?.value() as u64))))
+                .map(|(range, radius)| range.comparison.reach(&range.form, radius))
                 .min_by(f64::total_cmp)?;
             let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
             let share = scan::share_within(index, query, radius);
@@ -822,14 +933,41 @@ unsafe fn constant(expression: *mut pg_sys::Node) -> Option<Option<i64>> {
     }
 }
 
-/// Strategy numbers of btree.
-const BELOW: [i32; 2] = [pg_sys::BTLessStrategyNumber as i32, pg_sys::BTLessEqualStrategyNumber as i32];
-const ABOVE: [i32; 2] = [pg_sys::BTGreaterStrategyNumber as i32, pg_sys::BTGreaterEqualStrategyNumber as i32];
+/// Strategy number of the ordering operator in the classes of vectors.
+const ORDERING: i16 = 1;
 
-/// A WHERE clause `distance < radius`.
+/// Whether a function is the inner product whose negative is the distance `distance`: both come from one library in C, and stand in one
+/// schema.
+unsafe fn is_inner_product(called: pg_sys::Oid, distance: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the catalog.
+    unsafe {
+        let name = |function| {
+            let name = pg_sys::get_func_name(function);
+            if name.is_null() { "".into() } else { std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned() }
+        };
+        name(called) == "inner_product"
+            && name(distance).ends_with("_negative_inner_product")
+            && pg_sys::get_func_namespace(called) == pg_sys::get_func_namespace(distance)
+            && rows::is_immutable_in_c(called)
+    }
+}
+
+/// How ranges follow from distances, as integers.
+fn forms(ranges: &[&Range]) -> Vec<i32> {
+    let mut integers = Vec::new();
+    for range in ranges {
+        integers.push(range.comparison as i32);
+        range.form.to_integers(&mut integers);
+    }
+    integers
+}
+
+/// A WHERE clause `distance < radius`, or what follows from a distance compared likewise.
 struct Range {
     clause: *mut pg_sys::RestrictInfo,
     distance: Distance,
+    form: Form,
+    comparison: Comparison,
     radius: *mut pg_sys::Expr,
 }
 

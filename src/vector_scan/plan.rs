@@ -3,6 +3,7 @@
 
 use super::Strategy;
 use super::cost::{Cost, Model};
+use super::distance::{Comparison, Form};
 use super::exec;
 use super::path::CUSTOM_NAME;
 use pgrx::prelude::*;
@@ -38,6 +39,9 @@ pub struct Facts {
     pub lists_read: f64,
     /// The WHERE clause excludes rows without a vector.
     pub has_vector: bool,
+    /// Rows whose distance is not a number, and those that have none, come before all others.
+    pub nan_first: bool,
+    pub nulls_first: bool,
 }
 
 impl Facts {
@@ -71,7 +75,7 @@ impl Facts {
 }
 
 /// How many numbers [`Facts`] are.
-const FACTS: usize = 16;
+const FACTS: usize = 18;
 
 impl Facts {
     fn to_numbers(self) -> [f64; FACTS] {
@@ -92,6 +96,8 @@ impl Facts {
             self.index_share,
             self.lists_read,
             f64::from(u8::from(self.has_vector)),
+            f64::from(u8::from(self.nan_first)),
+            f64::from(u8::from(self.nulls_first)),
         ]
     }
 
@@ -114,6 +120,8 @@ impl Facts {
             index_share: n[13],
             lists_read: n[14],
             has_vector: n[15] != 0.0,
+            nan_first: n[16] != 0.0,
+            nulls_first: n[17] != 0.0,
         }
     }
 
@@ -151,8 +159,9 @@ pub struct Expressions {
     /// The distance of a row.
     pub distance: *mut pg_sys::Expr,
     pub query: *mut pg_sys::Expr,
-    /// Radii of distance ranges.
+    /// What distance ranges compare with, and the query vector of each.
     pub radii: Vec<*mut pg_sys::Expr>,
+    pub queries: Vec<*mut pg_sys::Expr>,
     /// Conditions on the index's filter columns, as the index sees them and as they were written.
     pub conditions: *mut pg_sys::List,
     pub conditions_written: *mut pg_sys::List,
@@ -164,7 +173,8 @@ pub struct Expressions {
 impl Expressions {
     pub fn to_list(&self) -> *mut pg_sys::List {
         let pair = list_of(&[self.distance, self.query]);
-        list_of(&[pair, list_of(&self.radii), self.conditions, self.conditions_written, self.all])
+        let (radii, queries) = (list_of(&self.radii), list_of(&self.queries));
+        list_of(&[pair, radii, self.conditions, self.conditions_written, self.all, queries])
     }
 
     /// # Safety
@@ -181,6 +191,7 @@ impl Expressions {
                 conditions: lists[2],
                 conditions_written: lists[3],
                 all: lists[4],
+                queries: nodes(lists[5]),
             }
         }
     }
@@ -192,13 +203,20 @@ pub fn list_of<T>(nodes: &[*mut T]) -> *mut pg_sys::List {
     nodes.iter().fold(std::ptr::null_mut(), |list, node| unsafe { pg_sys::lappend(list, node.cast()) })
 }
 
-/// Of a path, in `custom_private`: facts, expressions, the clauses that are distance ranges.
+/// A list of integers.
+fn list_of_integers(integers: impl IntoIterator<Item = i32>) -> *mut pg_sys::List {
+    // SAFETY: appends to a list made here.
+    integers.into_iter().fold(std::ptr::null_mut(), |list, integer| unsafe { pg_sys::lappend_int(list, integer) })
+}
+
+/// Of a path, in `custom_private`: facts, expressions, the clauses that are distance ranges, and how these follow from distances.
 pub fn path_private(
     facts: Facts,
     expressions: &Expressions,
     ranges: &[*mut pg_sys::RestrictInfo],
+    forms: Vec<i32>,
 ) -> *mut pg_sys::List {
-    list_of(&[facts.to_list(), expressions.to_list(), list_of(ranges)])
+    list_of(&[facts.to_list(), expressions.to_list(), list_of(ranges), list_of_integers(forms)])
 }
 
 /// Nodes of a list.
@@ -252,7 +270,7 @@ pub unsafe extern "C-unwind" fn plan_path(
         scan.scan.scanrelid = (*rel).relid;
         scan.flags = (*path).flags;
         scan.custom_exprs = expressions.to_list();
-        scan.custom_private = list_of(&[private[0], places]);
+        scan.custom_private = list_of(&[private[0], places, private[3]]);
         scan.custom_plans = list_of(&bitmaps);
         scan.methods = scan_methods();
         scan.into_pg().cast()
@@ -270,16 +288,29 @@ unsafe fn below_gates(mut plan: *mut pg_sys::Plan) -> *mut pg_sys::Plan {
     }
 }
 
-/// What a plan node carries in `custom_private`: facts, and places of distance ranges among the quals.
-///
+/// What a plan node carries.
+pub struct Unpacked {
+    pub facts: Facts,
+    pub expressions: Expressions,
+    /// Places of distance ranges among the quals.
+    pub places: Vec<usize>,
+    /// How these compare, and with what.
+    pub forms: Vec<(Comparison, Form)>,
+}
+
 /// # Safety
 /// `scan` was made by [`plan_path`], or copied.
-pub unsafe fn unpack(scan: *mut pg_sys::CustomScan) -> (Facts, Expressions, Vec<usize>) {
+pub unsafe fn unpack(scan: *mut pg_sys::CustomScan) -> Unpacked {
     // SAFETY: by contract.
     unsafe {
         let private: Vec<*mut pg_sys::List> = nodes((*scan).custom_private);
-        let places = pgrx::PgList::<i32>::from_pg(private[1]).iter_int().map(|i| i as usize).collect();
-        (Facts::from_list(private[0]), Expressions::from_list((*scan).custom_exprs), places)
+        let integers = |list| pgrx::PgList::<i32>::from_pg(list).iter_int().collect::<Vec<i32>>();
+        Unpacked {
+            facts: Facts::from_list(private[0]),
+            expressions: Expressions::from_list((*scan).custom_exprs),
+            places: integers(private[1]).into_iter().map(|i| i as usize).collect(),
+            forms: Comparison::read(&integers(private[2])),
+        }
     }
 }
 

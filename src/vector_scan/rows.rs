@@ -1,5 +1,6 @@
 //! Reading rows of the table: visibility, WHERE clause, distance.
 
+use super::collect::Match;
 use crate::index::page::Tid;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
@@ -25,7 +26,14 @@ pub struct Rows {
     pub qual: *mut pg_sys::ExprState,
     pub qual_in_range: *mut pg_sys::ExprState,
     pub distance: *mut pg_sys::ExprState,
+    /// What stands for a distance that is not a number, and for none: NaNs, positive ones where such rows come after all others, negative
+    /// ones where they come before these. Those for none are the farther ones from all numbers, by `total_cmp`.
+    pub nan: f64,
+    pub null: f64,
 }
+
+/// Stands for no distance.
+pub const NULL: f64 = f64::from_bits(0x7FFF << 48);
 
 /// What was found under a TID.
 pub enum Row {
@@ -93,14 +101,8 @@ impl Rows {
         }
     }
 
-    /// Distance of the row in the slot. None: NULL. What is not a number is the positive NaN, which `total_cmp` puts last, as
-    /// PostgreSQL does.
+    /// Distance of the row in the slot, as the ORDER BY operator has it. None: NULL.
     pub fn distance(&self) -> Option<f64> {
-        self.value()
-    }
-
-    /// Value of the ORDER BY operator for the row in the slot. None: NULL.
-    pub fn value(&self) -> Option<f64> {
         // SAFETY: a row is in the slot by the caller's order of calls; else the expression meets an empty slot, and
         // PostgreSQL raises an error.
         unsafe {
@@ -108,9 +110,14 @@ impl Rows {
                 let mut null = false;
                 let value = self.evaluate(self.distance, &mut null);
                 let value = f64::from_bits(value.value() as u64);
-                (!null).then_some(if value.is_nan() { f64::NAN } else { value })
+                (!null).then_some(if value.is_nan() { self.nan } else { value })
             })
         }
+    }
+
+    /// The row in the slot, with its place in the order, also where it has no distance.
+    pub fn matched(&self, tid: Tid) -> Match {
+        Match::exact(self.distance().unwrap_or(self.null), tid)
     }
 
     /// The TID by which an index knows the row in the slot; None where that is not known without reading its page: a

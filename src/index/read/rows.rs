@@ -210,6 +210,12 @@ unsafe extern "C-unwind" fn is_of_users(function: pg_sys::Oid, _context: *mut st
     }
 }
 
+/// Whether a function is an immutable one in C, which only a superuser can have created.
+pub fn is_immutable_in_c(function: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog.
+    unsafe { !is_of_users(function, std::ptr::null_mut()) }
+}
+
 /// From PostgreSQL's pg_language.dat.
 const INTERNAL_LANGUAGE: u32 = 12;
 const C_LANGUAGE: u32 = 13;

@@ -410,6 +410,11 @@ impl Search {
         self.goal >= self.meta.likely_rows()
     }
 
+    /// Whether distances from the query are numbers, of all rows in the index but those that are kept without bounds.
+    pub fn is_usual(&self) -> bool {
+        self.query.underflow < 1.0
+    }
+
     /// Reads each row before it is returned, so that all come in their place, but for rounding to f32. To be called before the
     /// first row is taken.
     pub fn order_by_rows(&mut self) {
