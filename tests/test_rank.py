@@ -287,7 +287,11 @@ def test_statements_of_the_guide(db):
     guide = (Path(__file__).resolve().parent.parent / "docs" / "hybrid.md").read_text()
     blocks = re.findall(r"^```sql\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     results = []
+    db.execute("SET enable_seqscan = off")  # of four rows
     for block in blocks:
+        if "ORDER BY" in block and "INDEX" in "".join(blocks[:blocks.index(block)]):
+            plan = "\n".join(row[0] for row in db.execute(f"EXPLAIN {block}"))
+            assert all(f"Index Scan using articles_{column}_idx" in plan for column in ("terms", "embedding") if f"{column} <" in block)
         statement, executes, _ = block.partition(r"\gexec")
         cursor = db.execute(statement)
         if executes:
