@@ -20,4 +20,5 @@ locked python install_python
 say "types"
 (cd clients/python && "$venv/bin/mypy" --config-file pyproject.toml --cache-dir "$cache/mypy")
 say "tests"
-PG_CONFIG=$pg_config exec "$venv/bin/python" -m pytest clients/python/tests tests/test_python_package.py tests/test_copy_vectors.py "$@"
+PG_CONFIG=$pg_config exec "$venv/bin/python" -m pytest clients/python/tests tests/test_python_package.py tests/test_python_models.py tests/test_python_helpers.py \
+    tests/test_copy_vectors.py "$@"

@@ -73,6 +73,19 @@ def test_columns_of_all_kinds(db):
     assert [list(row) for row in rows] == [[values[i] for values in columns.values()] + [5] for i in range(3)]
 
 
+def test_several_vectors_in_a_row(items):
+    items.execute("ALTER TABLE items ADD half halfvec(3), ADD flags bit(8)")
+    others = {"half": VECTORS[:, :3], "flags": VECTORS > 0}
+    assert load(items, "items", ((VECTORS[i:i + 600], {"id": np.arange(i, min(i + 600, 2500))} | {n: v[i:i + 600] for n, v in others.items()})
+                                 for i in range(0, 2500, 600))) == 2500
+    ids, half = export(items, "items", column="half")
+    np.testing.assert_array_equal(half, VECTORS[ids, :3].astype(np.float16))
+    texts = ["".join("01"[bit] for bit in row) for row in (VECTORS > 0).astype(int)]
+    assert items.execute("SELECT array_agg(flags::text ORDER BY id) FROM items").fetchone()[0] == texts
+    with pytest.raises(LoadError, match="column half has 3 dimensions, the vectors have 8"):
+        load(items, "items", VECTORS, {"half": VECTORS})
+
+
 def test_tables(items):
     """The vector and other columns of a table of Arrow and of a data frame whose labels are not its positions."""
     pa, pd = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
@@ -343,6 +356,13 @@ def write_hnswlib(path):
     index.save_index(str(path))
 
 
+def write_nmslib(path):
+    index = pytest.importorskip("nmslib").init(method="hnsw", space="cosinesimil")
+    index.addDataPointBatch(VECTORS, THREES)
+    index.createIndex({"M": 8})
+    index.saveIndex(str(path), save_data=True)
+
+
 def write_annoy(path):
     index = pytest.importorskip("annoy").AnnoyIndex(8, "angular")
     for i, row in enumerate(VECTORS):
@@ -359,6 +379,7 @@ PLAIN, THREES = np.arange(2500), np.arange(2500) * 3
     ("flat.faiss", faiss_writer("Flat"), PLAIN, {}), ("map.faiss", faiss_writer("IDMap,Flat", THREES), THREES, {}),
     ("ivf.faiss", faiss_writer("IVF8,Flat", THREES), THREES, {}), ("hnsw.faiss", faiss_writer("HNSW8"), PLAIN, {}),
     ("index.bin", write_hnswlib, PLAIN + 7, {"format": "hnswlib", "dimensions": 8}),
+    ("index.nms", write_nmslib, THREES, {"format": "nmslib", "space": "cosinesimil"}),
     ("index.ann", write_annoy, PLAIN, {"format": "annoy", "dimensions": 8})])
 def test_import(db, tmp_path, name, write, ids, options):
     write(tmp_path / name)
@@ -385,6 +406,13 @@ def test_import_of_bytes_and_of_what_is_no_file_of_vectors(items, tmp_path):
             import_index(items, tmp_path / "b.fvecs", "others", create="vector")
     with pytest.raises(ValueError, match="format 'csv' is none of"):
         import_index(items, tmp_path / "a.csv", "items")
+    for content, reason in ((b"a" * 40, "no vectors of float32"), (b"\2" + bytes(7) + b"\x14" + bytes(50), "no vectors of float32")):
+        (tmp_path / "b.dat").write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            import_index(items, tmp_path / "b.dat", "others", format="nmslib", create="vector")
+    (tmp_path / "a.nms").write_bytes(b"without its vectors")
+    with pytest.raises(FileNotFoundError, match="save_data=True"):
+        import_index(items, tmp_path / "a.nms", "items", format="nmslib")
     with pytest.raises(FileNotFoundError):
         import_index(items, tmp_path / "nothing.npy", "items")
     assert items.execute("SELECT to_regclass('others')").fetchone() == (None,)

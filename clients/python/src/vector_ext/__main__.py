@@ -4,6 +4,7 @@
     python -m vector_ext index.faiss items                                           Faiss: flat, IVF and HNSW, with ids where it has them
     python -m vector_ext index.bin items --format hnswlib --dimensions 96 --space l2
     python -m vector_ext index.ann items --format annoy --dimensions 96 --space angular
+    python -m vector_ext index.nms items --format nmslib --space cosinesimil
 
 The table is made if it is not there: (id bigint PRIMARY KEY, embedding vector(n)). Where to connect to is said by libpq's variables
 (PGHOST, PGDATABASE, …) or --dsn. Codes that an index has compressed (PQ, SQ) come back as that index would read them.
@@ -20,7 +21,8 @@ import psycopg
 from .errors import LoadError
 from .importing import READERS, copy_parts, open_source
 
-OPERATOR_CLASSES = {"l2": "l2_ops", "ip": "ip_ops", "cosine": "cosine_ops", "euclidean": "l2_ops", "dot": "ip_ops", "angular": "cosine_ops"}
+OPERATOR_CLASSES = {"l2": "l2_ops", "ip": "ip_ops", "cosine": "cosine_ops", "euclidean": "l2_ops", "dot": "ip_ops", "angular": "cosine_ops",
+                    "cosinesimil": "cosine_ops", "negdotprod": "ip_ops"}
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument("table")
     parser.add_argument("--format", choices=READERS, help="otherwise by the file's name: .npy, .faiss, …")
     parser.add_argument("--dimensions", type=int, help="hnswlib, Annoy: their files do not say it")
-    parser.add_argument("--space", choices=OPERATOR_CLASSES, help="hnswlib, Annoy: what the index was made with")
+    parser.add_argument("--space", choices=OPERATOR_CLASSES, help="hnswlib, Annoy, NMSLIB: what the index was made with")
     parser.add_argument("--column", default="embedding")
     parser.add_argument("--type", choices=["vector", "halfvec"], default="vector")
     parser.add_argument("--dsn", default="")
@@ -42,6 +44,8 @@ def main() -> None:
         if not options.dimensions:
             parser.error("say --dimensions")
         said = {"dimensions": options.dimensions} | ({"space": options.space} if options.space else {})
+    elif form == "nmslib":
+        said = {"space": options.space or "l2"}
     begun = time.monotonic()
     try:
         source = open_source(options.file, form, **said)

@@ -111,9 +111,30 @@ def _annoy(path: Path, dimensions: int, space: str = "angular") -> Source:
     return Source(_parts(read, index.get_n_items()), space)
 
 
+NMSLIB_SPACES = {"cosinesimil": "cosine", "cosinesimil_sparse": "cosine", "negdotprod": "ip"}
+
+
+def _nmslib(path: Path, space: str = "l2") -> Source:
+    """Dense vectors, that were saved with the index (`save_data=True`) in a file beside it; read without the library."""
+    data = path if path.suffix == ".dat" else path.with_name(path.name + ".dat")
+    if not data.exists():
+        raise FileNotFoundError(f"{data}: NMSLIB writes the vectors there by saveIndex(…, save_data=True)")
+    size = data.stat().st_size
+    count, of_object = (int(number) for number in np.fromfile(data, "<u8", 2)) if size >= 16 else (0, 0)
+    if count == 0:
+        return Source(iter(()), space)
+    if of_object < 20 or size != 8 + count * (8 + of_object) or of_object % 4:
+        raise ValueError(f"{data} has no vectors of float32, all of one length, as NMSLIB's dense spaces have")
+    record = np.dtype([("size", "<u8"), ("id", "<i4"), ("label", "<i4"), ("length", "<u8"), ("vector", "<f4", ((of_object - 16) // 4,))])
+    rows = np.memmap(data, record, "r", offset=8)
+    if (rows["length"] != of_object - 16).any():
+        raise ValueError(f"{data} has vectors of different dimensions")
+    return Source(_parts(lambda a, b: np.asarray(rows["vector"][a:b]), count, rows["id"].astype(np.int64)), NMSLIB_SPACES.get(space, space))
+
+
 READERS: dict[str, Callable[..., Source]] = {
     "npy": _npy, "fvecs": lambda path: _vecs(path, "<f4"), "bvecs": lambda path: _vecs(path, "u1"), "hdf5": _hdf5,
-    "faiss": _faiss, "hnswlib": _hnswlib, "annoy": _annoy,
+    "faiss": _faiss, "hnswlib": _hnswlib, "annoy": _annoy, "nmslib": _nmslib,
 }
 
 
@@ -132,8 +153,8 @@ def import_index(connection: Connection, path: str | Path, table: str, *, format
                  id: str = "id", create: str | None = None, resume: str | None = None, progress: bool = False, **options: Any) -> int:
     """Copies vectors and their ids out of a file into a table, and returns how many.
 
-    `format`: npy, fvecs, bvecs, hdf5, faiss, hnswlib, annoy; without it by the file's name. `create`: make the table, with vectors of
-    this type (vector, halfvec). `options`: `dimensions` and `space` for hnswlib and annoy, whose files do not say them; `dataset` for hdf5.
+    `format`: npy, fvecs, bvecs, hdf5, faiss, hnswlib, annoy, nmslib; without it by the file's name. `create`: make the table, with vectors of
+    this type (vector, halfvec). `options`: `dimensions` and `space` for hnswlib and annoy, `space` for nmslib, whose files do not say them; `dataset` for hdf5.
     """
     parts = open_source(path, format, **options).parts
     return copy_parts(connection, parts, table, column=column, id=id, create=create, resume=resume, progress=progress)

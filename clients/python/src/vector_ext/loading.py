@@ -41,7 +41,8 @@ def load(connection: Connection, table: str, vectors: Any, columns: Columns | No
 
     `vectors`: an array, a matrix of scipy.sparse, a tensor, a column of Arrow or of a data frame; or a table that has such a column,
     named `source` (or else as `column`); or an iterable of batches, each of which is one of these or a pair of vectors and columns.
-    `columns`: for other columns of the table their values; of a table, the names of those to take.
+    `columns`: for other columns of the table their values, of which those of a vector type are arrays as well; of a table, the names of
+    those to take.
 
     All rows are loaded or none: in one transaction, or within the connection's own if it has begun one. With `resume`, a name for this
     load, `commit_every` rows at a time are, and a later call with that name goes on behind them; batches have to be the same then.
@@ -73,7 +74,7 @@ def _batches(vectors: Any, columns: Columns | None, source: str) -> Iterator[Bat
     if arrays.is_sparse(vectors) or (arrays.is_array(vectors) and not _holds_batches(vectors)) or arrays.is_table(vectors):
         yield _batch(vectors, columns, source)
         return
-    if not isinstance(vectors, Iterable):
+    if not isinstance(vectors, Iterable) or hasattr(vectors, "__array__"):  # a variable of TensorFlow has no length
         yield _batch(vectors, columns, source)  # says what is wrong with it, if it is not of DLPack
         return
     if isinstance(columns, Mapping):
@@ -206,6 +207,11 @@ class _Target:
         data = self.transformer.dump_sequence([value], [PyFormat.BINARY])[0]
         return None if data is None else bytes(data)
 
+    def _field(self, column: wire.Column, values: Any, first: int) -> wire.Field:
+        if column.kind in wire.VECTOR_TYPES and len(getattr(values, "shape", ())) == 2:  # a row may have several vectors
+            return wire.vector_field(column, values, first)[0]
+        return wire.scalar_field(column, values, first, self._dump)
+
     def copy(self, batches: Iterator[Batch], skip: int, report: Callable[[int], object], source: _Source | None = None,
              limit: int | None = None) -> int:
         """Copies rows in one statement, and returns how many."""
@@ -226,7 +232,7 @@ class _Target:
                     if list(columns) != names:
                         raise LoadError(f"this batch has the columns {list(columns)}, those before have {names}", first)
                     field, count = wire.vector_field(self.column, vectors, first)
-                    fields = [wire.scalar_field(other, columns[other.name], first, self._dump) for other in others]
+                    fields = [self._field(other, columns[other.name], first) for other in others]
                     copy.write(wire.encode([*fields, field], count))
                     done += count
                     report(count)
