@@ -1,6 +1,9 @@
 """Indexes with partition = terms: their answers are those of the table, whatever is done to it."""
 
 import itertools
+import json
+import random
+import struct
 import threading
 
 import numpy as np
@@ -10,6 +13,7 @@ from pgvector import SparseVector
 from pgvector.psycopg import register_vector
 
 from harness.cluster import Cluster, adopt_orphans
+from harness.pages import HEADER_FIELDS, PAGE, SPECIAL, SPECIAL_FIELDS, START, Pages
 
 DIMENSIONS = 5000
 
@@ -232,6 +236,54 @@ def test_orders_and_conditions(connection):
     assert connection.execute("SELECT id FROM t WHERE label = 77").fetchall() == [(first,)]
 
 
+def test_signs_are_exact_without_the_rows(connection):
+    """Elements below zero, in rows or the query: rows are locked and updated in order as well."""
+    dice = np.random.default_rng(16)
+    make_table(connection, [value(dice, negative=0.4) for _ in range(700)])
+    insert(connection, [value(dice, negative=0.4) for _ in range(60)], start=700)
+    for statement in ("SELECT id, v <#> %(q)s FROM t ORDER BY v <#> %(q)s FOR UPDATE",
+                      "SELECT id, v <#> %(q)s, ctid FROM t ORDER BY v <#> %(q)s LIMIT 300"):
+        query = value(dice, terms=8, negative=0.5)
+        got, expected = (answers(connection, statement, query, by_index) for by_index in (True, False))
+        assert [row[1] for row in got] == [row[1] for row in expected] and {0.0} < {row[1] for row in got}
+    with connection.transaction():
+        connection.execute("SET LOCAL enable_seqscan = off")
+        connection.execute("DECLARE c CURSOR FOR SELECT id FROM t ORDER BY v <#> %s", (query,))
+        last = connection.execute("FETCH 100 FROM c").fetchall()[-1]
+        connection.execute("UPDATE t SET label = 77 WHERE CURRENT OF c")
+    assert connection.execute("SELECT id FROM t WHERE label = 77").fetchall() == [last]
+
+
+def test_sums_at_the_ends_of_f32(connection):
+    """Products and sums that overflow, or become zero, are what the operator makes of them."""
+    rows = [SparseVector(row, DIMENSIONS) for row in (
+        {0: 3e38, 1: 3e38}, {0: 3e38, 1: -3e38}, {0: 1e-40, 1: 1e-40}, {0: 1e-45}, {2: 3e38}, {0: -3e38}, {0: 1.0, 1: 2.0}, {},
+        {0: 3e38, 1: -3e38, 2: 1.0})]
+    make_table(connection, rows * 3)
+    for query in ({0: 3e38, 1: 3e38}, {0: 1e-10, 1: -1.0}, {0: -1e-30}, {0: 3e38, 1: 3e38, 2: -3e38}, {0: 1e-45, 2: 1e-45}):
+        query = SparseVector(query, DIMENSIONS)
+        statement = "SELECT v <#> %(q)s::sparsevec FROM t ORDER BY v <#> %(q)s::sparsevec"
+        got, expected = (answers(connection, statement, query, by_index) for by_index in (True, False))
+        assert str(got) == str(expected)
+
+
+def test_a_range_ends_the_scan(connection):
+    """WHERE distance < constant: what is beyond is not read."""
+    dice = np.random.default_rng(17)
+    make_table(connection, [value(dice) for _ in range(3000)])
+    query = SparseVector({300: 1.0, 350: 2.0}, DIMENSIONS)
+    for condition, discarded in (("v <#> %(q)s::sparsevec < 0", 0), ("0 > v <#> %(q)s::sparsevec", 0), ("v <#> %(q)s::sparsevec <= -1.5", 0),
+                                 ("v <#> %(q)s::sparsevec < 1", 0), ("v <#> %(q)s::sparsevec > -1", None)):
+        assert_same(connection, query, where=condition, limits=(3, 1000, None))
+        with connection.transaction():
+            connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+            statement = f"SELECT id FROM t WHERE {condition} ORDER BY v <#> %(q)s::sparsevec LIMIT 2000"
+            plan, = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, {"q": query}).fetchone()
+        text = plan if isinstance(plan, str) else json.dumps(plan)
+        removed = text.count('"Rows Removed by Filter": 0') == 1
+        assert removed == (discarded == 0), text
+
+
 def test_expressions_partial_and_concurrently(connection):
     dice = np.random.default_rng(7)
     rows = [value(dice) for _ in range(1500)]
@@ -354,3 +406,160 @@ def test_kills_and_a_standby(stress):
                     session.execute("VACUUM t")
                     assert check(session) == 0
                     assert_same(session, value(dice), limits=(10, None))
+
+
+# Damage: the server is stopped, and files are changed. Nothing on a page may crash it; where ivflsh_check finds nothing, answers are right.
+
+MIX, STEP = 0x9FB21C651E98DF25, 0x9E3779B8
+KINDS = {7: "meta", 8: "inner", 9: "leaf", 10: "pending"}
+EXPECTED = {"XX002", "XX001", "0A000", "58P01", "22000", "53100", "53200", "54000"}
+
+
+def checksum(*parts):
+    """As on the pages, 64 bits."""
+    total = 0
+    for part in parts:
+        words = [*struct.unpack(f"<{len(part) // 4}I", part[:len(part) // 4 * 4]), *part[len(part) // 4 * 4:]]
+        added = sum(word * ((1 + STEP * i) % 2**32) for i, word in enumerate(words)) % 2**64
+        product = (total ^ added) * MIX % 2**64
+        total = product ^ product >> 32
+    return total
+
+
+def seal(data, page):
+    """Gives a page the checksums that it would have if it had been written so."""
+    start, kind = page * PAGE, KINDS.get(data[page * PAGE + PAGE - 14])
+    contents = start + START
+    lower = min(struct.unpack_from("<H", data, start + 12)[0], PAGE - SPECIAL)
+    if kind == "meta":
+        struct.pack_into("<I", data, contents + 36, checksum(data[contents:contents + 36]) >> 32)
+    if kind == "leaf":
+        for entry in range(contents + 24, start + lower - 19, 20):
+            packed, at = struct.unpack_from("<Q", data, entry + 4)[0], struct.unpack_from("<H", data, entry + 16)[0]
+            width, count, distinct = packed >> 43 & 63, (packed >> 49 & 127) + 1, (packed >> 56 & 127) + 1
+            size = -(-(count - 1) * width // 8) + 4 * (distinct - 1) + -(-count * (distinct - 1).bit_length() // 8)
+            struct.pack_into("<H", data, entry + 18, checksum(data[entry:entry + 16], data[contents + at:contents + at + size]) >> 48)
+    if kind in ("inner", "leaf"):
+        struct.pack_into("<I", data, start + PAGE - 24, checksum(data[contents:start + lower]) >> 32)
+    if kind == "pending":
+        at = contents
+        while at + 16 <= start + lower:
+            end = at + 16 + 8 * struct.unpack_from("<H", data, at + 8)[0]
+            struct.pack_into("<I", data, at + 12, checksum(data[at:at + 12], data[at + 16:end]) >> 32)
+            at = end
+
+
+def damage(data, dice):
+    """A damaged file, and what was done."""
+    data, count = bytearray(data), len(data) // PAGE
+    kinds = {kind: [page for page in range(count) if KINDS.get(data[page * PAGE + PAGE - 14]) == kind] for kind in KINDS.values()}
+    kind = dice.choice([kind for kind in kinds if kinds[kind]])
+    page = dice.choice(kinds[kind])
+    start = page * PAGE
+    lower = struct.unpack_from("<H", data, start + 12)[0]
+    target = dice.choice(["bytes", "sealed", "sealed", "sealed", "header", "special", "page", "zeroes", "cut"])
+    match target:
+        case "bytes":
+            for _ in range(dice.randint(1, 10)):
+                data[start + dice.randrange(PAGE)] ^= 1 << dice.randrange(8)
+        case "sealed":
+            for _ in range(dice.randint(1, 3)):
+                at = dice.choice([START + dice.randrange(24), START + dice.randrange(64), dice.randrange(START, max(lower, START + 1)),
+                                  dice.randrange(START, PAGE - SPECIAL)])
+                old = data[start + at]
+                data[start + at] = dice.choice([old ^ 1 << dice.randrange(8), 0, 0xFF, 0x7F, dice.randrange(256)])
+            seal(data, page)
+        case "header":
+            pages = Pages(data)
+            pages.put(page, HEADER_FIELDS[dice.choice(sorted(HEADER_FIELDS))], dice.choice([0, 24, START, lower, PAGE - SPECIAL, PAGE, 65535, dice.randrange(65536)]))
+            data = pages.data
+        case "special":
+            pages = Pages(data)
+            field = SPECIAL_FIELDS[dice.choice(sorted(SPECIAL_FIELDS))]
+            pages.put(page, field, dice.choice([0, 1, -1, page, dice.randrange(count), pages.get(page, field) ^ 1 << dice.randrange(16)]))
+            data = pages.data
+            seal(data, page)
+        case "page":
+            other = dice.choice(dice.choice([pages for pages in kinds.values() if pages]))
+            data[start:start + PAGE] = data[other * PAGE:other * PAGE + PAGE]
+        case "zeroes":
+            data[start:start + PAGE] = bytes(PAGE)
+        case "cut":
+            del data[max(page, 1) * PAGE:]
+    return bytes(data), f"{kind} {page}, {target}"
+
+
+def test_damage(stress):
+    adopt_orphans()
+    dice, source = random.Random(stress.seed), np.random.default_rng(stress.seed)
+    with Cluster(settings={"restart_after_crash": "off", "shared_buffers": "16MB"}) as server:
+        server.create_database("whole", "vector_ext")
+        with connect(server, "whole") as connection:
+            make_table(connection, [value(source, terms=30, vocabulary=3000) for _ in range(3000)])
+            insert(connection, [value(source, terms=30, vocabulary=3000) for _ in range(300)], start=3000)
+            connection.execute("DELETE FROM t WHERE mod(id, 7) = 0")
+        with server.connect() as admin:
+            for i in range(stress.damage):
+                admin.execute(f"CREATE DATABASE copy_{i} TEMPLATE whole")
+        files = []
+        for i in range(stress.damage):
+            with server.connect(f"copy_{i}") as connection:
+                files.append(server.data / connection.execute("SELECT pg_relation_filepath('t_v_idx')").fetchone()[0])
+        server.stop()
+        whole = files[0].read_bytes()
+        assert set(KINDS) <= {whole[page * PAGE + PAGE - 14] for page in range(len(whole) // PAGE)}
+        kinds = []
+        for file in files:
+            data, kind = damage(whole, dice)
+            file.write_bytes(data)
+            kinds.append((kind, data == whole))
+        server.start()
+        noticed = 0
+        for i, (kind, same) in enumerate(kinds):
+            noticed += use_damaged(server, f"copy_{i}", kind, same, np.random.default_rng(i))
+        assert noticed > stress.damage / 2
+        log = server.log.read_text(errors="replace")
+        assert "terminated by signal" not in log and "PANIC" not in log and "panicked" not in log
+
+
+def use_damaged(server, name, kind, same, dice):
+    """Everything that is done with an index. Returns whether the check found something."""
+    query = value(dice, terms=6, vocabulary=3000)
+    with connect(server, name) as connection:
+        connection.execute("SET statement_timeout = '20s'")
+
+        def run(work, *arguments):
+            """What it returns; None after an error of the right kind."""
+            try:
+                return work(*arguments) or True
+            except psycopg.Error as error:
+                assert error.sqlstate in EXPECTED, f"{kind}: {error.sqlstate} {error}"
+                assert "panicked" not in str(error), f"{kind}: {error}"
+
+        def search(limit):
+            statement = f"SELECT id, v <#> %(q)s::sparsevec FROM t ORDER BY v <#> %(q)s::sparsevec LIMIT {limit}"
+            return [d for _, d in answers(connection, statement, query, True)]
+
+        def is_right():
+            for limit in (10, 10_000):
+                found = run(search, limit)
+                statement = f"SELECT id, v <#> %(q)s::sparsevec FROM t ORDER BY v <#> %(q)s::sparsevec LIMIT {limit}"
+                if found is None or found != [d for _, d in answers(connection, statement, query, False)]:
+                    return False
+            return True
+
+        right, whole = is_right(), run(check, connection) is not None
+        assert right or not whole, f"{kind}: ivflsh_check finds nothing, but answers are wrong"
+        assert whole or not same, kind
+        def add(count, start):
+            insert(connection, [value(dice, terms=30, vocabulary=3000) for _ in range(count)], start=start)
+
+        run(add, 1, 10_000)
+        run(connection.execute, "VACUUM t")
+        run(connection.execute, "DELETE FROM t WHERE mod(id, 3) = 0")
+        run(add, 1500, 50_000)
+        run(connection.execute, "VACUUM t")
+        right, still = is_right(), run(check, connection) is not None
+        assert right or not still, f"{kind}: ivflsh_check is content, but answers are wrong"
+        assert still or not whole, f"{kind}: ivflsh_check was content and is no more"
+    return not whole

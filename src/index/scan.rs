@@ -89,6 +89,19 @@ pub unsafe fn expect(scan: pg_sys::IndexScanDesc, rows: usize) {
     }
 }
 
+/// Lets a scan of an index of terms end at a distance, as the executor discards what is beyond.
+///
+/// # Safety
+/// `scan` is open and of this access method.
+pub unsafe fn end_at(scan: pg_sys::IndexScanDesc, range: terms::search::Range) {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe {
+        if let Some(terms) = &mut (*(*scan).opaque.cast::<ScanState>()).terms {
+            terms.end_at(range);
+        }
+    }
+}
+
 /// Has the scan put its rows in order itself.
 ///
 /// # Safety
@@ -204,7 +217,7 @@ pub unsafe extern "C-unwind" fn amgettuple(
                 value: hit.distance.unwrap_or_default(),
                 isnull: hit.distance.is_none(),
             };
-            let recheck = !hit.exact || state.order_values.len() > 1;
+            let recheck = state.order_values.len() > 1;
             pg_sys::index_store_float8_orderby_distances(
                 scan,
                 state.order_types.as_mut_ptr(),

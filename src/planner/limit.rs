@@ -4,6 +4,7 @@
 use crate::index::method;
 use crate::index::read::rows::{self, Judge};
 use crate::index::scan;
+use crate::index::terms::search::Range;
 use crate::pg::hook::Previous;
 use crate::vector_scan;
 use pgrx::prelude::*;
@@ -140,6 +141,11 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut s
             scan::order_by_rows(opened(node));
         }
         if let Some(node) = our_scan(state)
+            && let Some(range) = range_of((*state).plan.cast())
+        {
+            scan::end_at(opened(node), range);
+        }
+        if let Some(node) = our_scan(state)
             && !rows::is_column(node.iss_RelationDesc)
             && let Some(distance) = pgrx::PgList::<pg_sys::ExprState>::from_pg(node.indexorderbyorig).get_ptr(0)
         {
@@ -272,6 +278,45 @@ unsafe fn names_system_column(plan: *mut pg_sys::Plan) -> bool {
         let flags = pg_sys::PVC_RECURSE_AGGREGATES | pg_sys::PVC_RECURSE_WINDOWFUNCS | pg_sys::PVC_RECURSE_PLACEHOLDERS;
         let variables = pg_sys::pull_var_clause((*plan).targetlist.cast(), flags as i32);
         pgrx::PgList::<pg_sys::Var>::from_pg(variables).iter_ptr().any(|var| (*var).varattno < 0)
+    }
+}
+
+/// The distance from which on the conditions of a scan in order discard all rows: `ORDER BY d … WHERE d < constant`.
+///
+/// # Safety
+/// The plan of a scan in order.
+unsafe fn range_of(plan: *mut pg_sys::IndexScan) -> Option<Range> {
+    /// PostgreSQL's B-tree operator family of floats.
+    const FLOAT_OPS: pg_sys::Oid = pg_sys::Oid::from_u32(1970);
+    // SAFETY: by contract; nodes are what their tags say.
+    unsafe {
+        let order = pgrx::PgList::<pg_sys::Node>::from_pg((*plan).indexorderbyorig).get_ptr(0)?;
+        pgrx::PgList::<pg_sys::Node>::from_pg((*plan).scan.plan.qual).iter_ptr().find_map(|condition| {
+            if (*condition).type_ != pg_sys::NodeTag::T_OpExpr {
+                return None;
+            }
+            let condition = condition.cast::<pg_sys::OpExpr>();
+            let arguments = pgrx::PgList::<pg_sys::Node>::from_pg((*condition).args);
+            let (left, right) = (arguments.get_ptr(0)?, arguments.get_ptr(1)?);
+            let (constant, smaller, smaller_or_equal) = match pg_sys::equal(left.cast(), order.cast()) {
+                true => (right, pg_sys::BTLessStrategyNumber, pg_sys::BTLessEqualStrategyNumber),
+                false if pg_sys::equal(right.cast(), order.cast()) => {
+                    (left, pg_sys::BTGreaterStrategyNumber, pg_sys::BTGreaterEqualStrategyNumber)
+                }
+                false => return None,
+            };
+            if (*constant).type_ != pg_sys::NodeTag::T_Const {
+                return None;
+            }
+            let constant = constant.cast::<pg_sys::Const>();
+            if (*constant).constisnull || (*constant).consttype != pg_sys::FLOAT8OID {
+                return None;
+            }
+            let strategy = pg_sys::get_op_opfamily_strategy((*condition).opno, FLOAT_OPS) as u32;
+            let distance = f64::from_bits((*constant).constvalue.value() as u64);
+            (strategy == smaller || strategy == smaller_or_equal)
+                .then_some(Range { distance, inclusive: strategy == smaller_or_equal })
+        })
     }
 }
 

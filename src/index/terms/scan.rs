@@ -1,7 +1,7 @@
 //! The index scan's calls.
 
 use super::page::tid_of;
-use super::search::{Hit, Search, Wanted};
+use super::search::{Hit, Range, Search, Wanted};
 use super::value::Value;
 use crate::pg::compat;
 use pgrx::prelude::*;
@@ -12,12 +12,19 @@ pub struct Scan {
     search: Option<Search>,
     /// Rows that are expected to be taken, if that is known.
     expected: Option<usize>,
+    /// Beyond it the executor discards all rows.
+    range: Option<Range>,
 }
 
 impl Scan {
     /// See [`crate::index::scan::expect`].
     pub fn expect(&mut self, rows: usize) {
         self.expected = Some(rows);
+    }
+
+    /// See [`crate::index::scan::end_at`].
+    pub fn end_at(&mut self, range: Range) {
+        self.range = Some(range);
     }
 
     /// Ends the search, if there is one.
@@ -68,7 +75,7 @@ impl Scan {
                 }
             }
             compat::count_index_scan(scan);
-            Search::new((*scan).indexRelation, query.as_ref(), wanted, self.expected)
+            Search::new((*scan).indexRelation, query.as_ref(), wanted, self.range, self.expected)
         }
     }
 }

@@ -45,7 +45,7 @@ impl Ord for Scored {
 /// One term of the query, and where its list is read.
 struct Cursor {
     key: Key,
-    /// The query's value, positive: signs are in the key.
+    /// The query's value: below zero for a list whose rows have the other sign, as weights have none.
     query: f32,
     /// Its place among the terms of the query.
     term: usize,
@@ -65,6 +65,17 @@ struct Cursor {
 const NONE: usize = usize::MAX;
 
 impl Cursor {
+    /// At the beginning of a list; None if that is empty.
+    fn open(tree: &Tree, key: Key, query: f32, term: usize) -> Option<Cursor> {
+        let segments = tree.directory(key);
+        if segments.is_empty() {
+            return None;
+        }
+        let most = query * segments.iter().map(|segment| segment.max).fold(0.0, f32::max);
+        let (rows, scores) = (memory::with_room(segment::MOST), memory::with_room(segment::MOST));
+        Some(Cursor { key, query, term, segments, most, at: 0, loaded: NONE, rows, scores, pos: 0 })
+    }
+
     fn reset(&mut self) {
         (self.at, self.loaded, self.pos) = (0, NONE, 0);
     }
@@ -162,12 +173,22 @@ struct Waiting {
     is_null: bool,
 }
 
+/// Which scores a pass is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sign {
+    /// Above zero.
+    Plus,
+    /// Below, and what is not a number, which comes last.
+    Minus,
+}
+
 /// What comes next.
+#[derive(Clone, Copy)]
 enum Phase {
-    /// Rows that have a term of the query.
-    Matching,
-    /// The other ones: first those of `waiting`, then those of the tree, of which `Place` says where to go on.
-    Others {
+    /// Rows with a score of this sign.
+    Scored(Sign),
+    /// Rows at distance zero: first those of `waiting`, then those of the tree, of which `next` says where to go on.
+    Zero {
         waiting: usize,
         next: Option<Place>,
     },
@@ -183,10 +204,22 @@ enum Phase {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Hit {
     pub row: u64,
-    /// Its distance, or a bound of it; None for NULL.
+    /// None for NULL.
     pub distance: Option<f64>,
-    /// Whether that is the distance itself.
-    pub exact: bool,
+}
+
+/// The distance from which on no row is wanted any more.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Range {
+    pub distance: f64,
+    /// Rows at this distance are wanted.
+    pub inclusive: bool,
+}
+
+impl Range {
+    fn holds(self, distance: Option<f64>) -> bool {
+        distance.is_some_and(|d| if self.inclusive { d <= self.distance } else { d < self.distance })
+    }
 }
 
 /// Which rows are asked for.
@@ -200,13 +233,14 @@ pub struct Wanted {
 pub struct Search {
     tree: Tree,
     wanted: Wanted,
+    range: Option<Range>,
     /// The query's terms that have a list, those first that can add least.
     cursors: Vec<Cursor>,
+    /// Those that have a list of the other sign, which takes something away from a score.
+    minus: Vec<Cursor>,
     /// Terms of the query.
     terms: usize,
     waiting: Vec<Waiting>,
-    /// Whether scores are the inner products: no element of the rows or the query below zero takes anything away from them.
-    exact: bool,
     /// ORDER BY NULL.
     is_null: bool,
     goal: usize,
@@ -226,19 +260,23 @@ pub struct Search {
 }
 
 impl Search {
-    /// For a query (None: NULL) and so many rows at first, if that is known.
-    pub fn new(index: pg_sys::Relation, query: Option<&Value>, wanted: Wanted, expected: Option<usize>) -> Search {
+    /// For a query (None: NULL) and so many rows at first, if that is known. Beyond the range it may end.
+    pub fn new(
+        index: pg_sys::Relation,
+        query: Option<&Value>,
+        wanted: Wanted,
+        range: Option<Range>,
+        expected: Option<usize>,
+    ) -> Search {
         let terms = query.map_or(&[][..], |query| &query.entries);
-        let mut opposed = false;
         let mut waiting = Vec::new();
         let meta = {
             let waiting = std::cell::RefCell::new(&mut waiting);
             pending::read(
                 index,
                 |row| {
-                    let (score, opposes) = judge(terms, row);
-                    opposed |= opposes;
-                    memory::push(&mut waiting.borrow_mut(), Waiting { row: row.row, score, is_null: row.is_null });
+                    let waits = Waiting { row: row.row, score: judge(terms, row), is_null: row.is_null };
+                    memory::push(&mut waiting.borrow_mut(), waits);
                 },
                 || waiting.borrow_mut().clear(),
             )
@@ -256,32 +294,34 @@ impl Search {
         waiting.sort_unstable_by_key(|waiting| waiting.row);
         waiting.dedup_by_key(|waiting| waiting.row);
         let tree = pending::tree(index, &meta);
-        let mut cursors = memory::with_room(terms.len());
+        let (mut cursors, mut minus) = (memory::with_room(terms.len()), Vec::new());
         for (term, &(key, query)) in terms.iter().enumerate() {
-            let segments = tree.directory(key);
-            opposed = opposed || (meta.negative || key & 1 == 1) && !tree.directory(opposite(key)).is_empty();
-            if segments.is_empty() {
-                continue;
+            cursors.extend(Cursor::open(&tree, key, query, term));
+            if meta.negative || key & 1 == 1 {
+                memory::room(&mut minus, 1);
+                minus.extend(Cursor::open(&tree, opposite(key), -query, term));
             }
-            let most = query * segments.iter().map(|segment| segment.max).fold(0.0, f32::max);
-            let (rows, scores) = (memory::with_room(segment::MOST), memory::with_room(segment::MOST));
-            cursors.push(Cursor { key, query, term, segments, most, at: 0, loaded: NONE, rows, scores, pos: 0 });
         }
         cursors.sort_by(|a, b| a.most.total_cmp(&b.most));
         let goal = expected.map_or(FIRST_GOAL, |rows| rows.saturating_add(rows / 8 + 2));
         Search {
             tree,
             wanted,
+            range,
             cursors,
+            minus,
             terms: terms.len(),
             waiting,
-            exact: !opposed,
             is_null: query.is_none(),
             goal,
             found: Vec::new(),
             last: None,
             all_found: false,
-            phase: if wanted.values { Phase::Matching } else { Phase::Nulls { waiting: 0, next: FIRST_NULL } },
+            phase: if wanted.values {
+                Phase::Scored(Sign::Plus)
+            } else {
+                Phase::Nulls { waiting: 0, next: FIRST_NULL }
+            },
             rows: Vec::new(),
             weights: Vec::new(),
             at: 0,
@@ -291,42 +331,51 @@ impl Search {
 
     /// The next row.
     pub fn next_hit(&mut self) -> Option<Hit> {
+        let hit = self.next_in_order();
+        if let (Some(range), Some(Hit { distance, .. })) = (self.range, hit)
+            && !range.holds(distance)
+        {
+            self.phase = Phase::End;
+            self.found.clear();
+            return None;
+        }
+        hit
+    }
+
+    fn next_in_order(&mut self) -> Option<Hit> {
         loop {
             match self.phase {
-                Phase::Matching => {
+                Phase::Scored(sign) => {
                     if let Some(scored) = self.found.pop() {
                         self.last = Some(scored);
-                        let distance = Some(-f64::from(scored.score));
-                        return Some(Hit { row: scored.row, distance, exact: self.exact });
+                        return Some(Hit { row: scored.row, distance: Some(-f64::from(scored.score)) });
                     }
-                    if self.all_found || self.terms == 0 {
-                        self.cursors.iter_mut().for_each(Cursor::reset);
-                        self.phase = Phase::Others { waiting: 0, next: Some(Place { key: ROWS, row: 0 }) };
+                    if !self.all_found && self.terms > 0 && (sign == Sign::Plus || self.has_minus()) {
+                        self.pass(sign);
                         continue;
                     }
-                    self.pass();
+                    self.enter(match sign {
+                        Sign::Plus => Phase::Zero { waiting: 0, next: FIRST_ROW },
+                        Sign::Minus => self.nulls(),
+                    });
                 }
-                Phase::Others { .. } => {
-                    if let Some(row) = self.other() {
-                        let distance = (!self.is_null).then_some(-0.0);
-                        return Some(Hit { row, distance, exact: self.exact });
+                Phase::Zero { .. } => {
+                    if let Some(row) = self.next_at_zero() {
+                        return Some(Hit { row, distance: (!self.is_null).then_some(-0.0) });
                     }
-                    self.phase = match self.wanted.nulls {
-                        true => Phase::Nulls { waiting: 0, next: FIRST_NULL },
-                        false => Phase::End,
-                    };
-                    (self.at, self.rows) = (0, Vec::new());
+                    (self.last, self.all_found) = (None, false);
+                    self.enter(Phase::Scored(Sign::Minus));
                 }
                 Phase::Nulls { ref mut waiting, ref mut next } => {
                     while let Some(row) = self.waiting.get(*waiting) {
                         *waiting += 1;
                         if row.is_null {
-                            return Some(Hit { row: row.row, distance: None, exact: true });
+                            return Some(Hit { row: row.row, distance: None });
                         }
                     }
                     match next_row(&self.tree, next, &mut self.rows, &mut self.weights, &mut self.at) {
                         Some(row) if is_waiting(&self.waiting, row) => {}
-                        Some(row) => return Some(Hit { row, distance: None, exact: true }),
+                        Some(row) => return Some(Hit { row, distance: None }),
                         None => self.phase = Phase::End,
                     }
                 }
@@ -335,41 +384,92 @@ impl Search {
         }
     }
 
-    /// The next of the rows that have nothing in common with the query.
-    fn other(&mut self) -> Option<u64> {
-        let Phase::Others { waiting, next } = &mut self.phase else { return None };
-        while let Some(row) = self.waiting.get(*waiting) {
-            *waiting += 1;
-            if !row.is_null && row.score.is_none() {
-                return Some(row.row);
+    fn nulls(&self) -> Phase {
+        if self.wanted.nulls { Phase::Nulls { waiting: 0, next: FIRST_NULL } } else { Phase::End }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.reset();
+        self.rows.clear();
+        self.weights.clear();
+        (self.phase, self.at) = (phase, 0);
+    }
+
+    fn reset(&mut self) {
+        self.cursors.iter_mut().chain(&mut self.minus).for_each(Cursor::reset);
+    }
+
+    /// Whether a score can be below zero.
+    fn has_minus(&self) -> bool {
+        !self.minus.is_empty() || self.waiting.iter().any(|waiting| waiting.score.is_some_and(is_minus))
+    }
+
+    /// The score of a row of the tree; rows are asked for in order.
+    fn score(&mut self, row: u64) -> Option<f32> {
+        self.parts.fill(0.0);
+        let mut found = false;
+        for cursor in self.cursors.iter_mut().chain(&mut self.minus) {
+            if let Some(part) = cursor.look_up(&self.tree, row) {
+                (self.parts[cursor.term], found) = (part, true);
             }
         }
-        loop {
-            let row = next_row(&self.tree, next, &mut self.rows, &mut self.weights, &mut self.at)?;
-            let tree = &self.tree;
-            if !is_waiting(&self.waiting, row) && !self.cursors.iter_mut().any(|c| c.look_up(tree, row).is_some()) {
-                return Some(row);
+        found.then(|| sum(&self.parts))
+    }
+
+    /// The next of the rows at distance zero.
+    fn next_at_zero(&mut self) -> Option<u64> {
+        let Phase::Zero { mut waiting, mut next } = self.phase else { return None };
+        let row = loop {
+            if let Some(row) = self.waiting.get(waiting) {
+                waiting += 1;
+                if !row.is_null && row.score.is_none_or(|score| score == 0.0) {
+                    break Some(row.row);
+                }
+                continue;
             }
-        }
+            let Some(row) = next_row(&self.tree, &mut next, &mut self.rows, &mut self.weights, &mut self.at) else {
+                break None;
+            };
+            if !is_waiting(&self.waiting, row) && self.score(row).is_none_or(|score| score == 0.0) {
+                break Some(row);
+            }
+        };
+        self.phase = Phase::Zero { waiting, next };
+        row
     }
 
     /// Looks for the next best rows.
-    fn pass(&mut self) {
+    fn pass(&mut self, sign: Sign) {
         // SAFETY: a plain setting of the backend, in kB.
         let most = (unsafe { pg_sys::work_mem } as usize * 1024 / size_of::<Scored>()).max(1024);
         let goal = self.goal.clamp(1, most);
         self.goal = goal.saturating_mul(MORE);
         let mut best = Best { goal, heap: BinaryHeap::new(), before: self.last };
-        self.cursors.iter_mut().for_each(Cursor::reset);
-        self.look(&mut best);
+        self.reset();
+        match sign {
+            Sign::Plus => self.look(&mut best),
+            Sign::Minus => self.look_at_all(&mut best),
+        }
         for waiting in &self.waiting {
-            if let Some(score) = waiting.score {
+            if let Some(score) = waiting.score.filter(|&score| belongs(score, sign)) {
                 best.offer(Scored { score, row: waiting.row });
             }
         }
         self.all_found = best.heap.len() < goal;
         self.found = best.heap.into_vec().into_iter().map(|Reverse(scored)| scored).collect();
         self.found.sort_unstable();
+    }
+
+    /// Offers the rows of the tree with a score below zero.
+    fn look_at_all(&mut self, best: &mut Best) {
+        let (mut next, mut at, mut rows, mut weights) = (FIRST_ROW, 0, Vec::new(), Vec::new());
+        while let Some(row) = next_row(&self.tree, &mut next, &mut rows, &mut weights, &mut at) {
+            if let Some(score) = self.score(row).filter(|&score| is_minus(score))
+                && !is_waiting(&self.waiting, row)
+            {
+                best.offer(Scored { score, row });
+            }
+        }
     }
 
     /// Offers the rows of the tree to `best`, but those that cannot be among them.
@@ -442,7 +542,7 @@ impl Search {
         beside: &[Beside],
         slack: f32,
     ) {
-        let (tree, cursors, parts) = (&self.tree, &mut self.cursors, &mut self.parts);
+        let (tree, cursors, minus, parts) = (&self.tree, &mut self.cursors, &mut self.minus, &mut self.parts);
         for &(_, i) in drivers {
             cursors[i].load(tree);
             cursors[i].find(start);
@@ -481,10 +581,14 @@ impl Search {
             if sum * slack <= least {
                 continue;
             }
-            // As the operator adds them up, in the order of the terms.
-            let score = parts.iter().fold(0.0, |sum, part| sum + part);
-            let scored = Scored { score, row };
-            if best.wants(scored) && !is_waiting(&self.waiting, row) {
+            for cursor in minus.iter_mut() {
+                if let Some(part) = cursor.look_up(tree, row) {
+                    parts[cursor.term] = part;
+                }
+            }
+            let scored = Scored { score: self::sum(parts), row };
+            // What products below what f32 can hold become zero is at distance zero.
+            if belongs(scored.score, Sign::Plus) && best.wants(scored) && !is_waiting(&self.waiting, row) {
                 best.offer(scored);
                 least = best.least();
             }
@@ -499,20 +603,38 @@ struct Beside {
     cursor: usize,
 }
 
+const FIRST_ROW: Option<Place> = Some(Place { key: ROWS, row: 0 });
 const FIRST_NULL: Option<Place> = Some(Place { key: NULLS, row: 0 });
 
-/// The score of a pending row, and whether it has an element that takes something away from it.
-fn judge(terms: &[(Key, f32)], row: &PendingRow<'_>) -> (Option<f32>, bool) {
-    let (mut score, mut opposes, mut from) = (None, false, 0);
+/// As the operator adds them up: in f32, in the order of the terms. What is not a number comes last.
+fn sum(parts: &[f32]) -> f32 {
+    let sum = parts.iter().fold(0.0, |sum, part| sum + part);
+    if sum.is_nan() { -f32::NAN.abs() } else { sum }
+}
+
+fn is_minus(score: f32) -> bool {
+    score < 0.0 || score.is_nan()
+}
+
+fn belongs(score: f32, sign: Sign) -> bool {
+    match sign {
+        Sign::Plus => score > 0.0,
+        Sign::Minus => is_minus(score),
+    }
+}
+
+/// The score of a pending row; None if it has none of the terms.
+fn judge(terms: &[(Key, f32)], row: &PendingRow<'_>) -> Option<f32> {
+    let (mut score, mut from) = (None, 0);
     for &(key, query) in terms {
         // The list of the element with the other sign is right before or behind.
         match row.find(key & !1, &mut from) {
             Some((found, weight)) if found == key => score = Some(score.unwrap_or(0.0) + query * weight),
-            Some((found, _)) if found == opposite(key) => opposes = true,
+            Some((found, weight)) if found == opposite(key) => score = Some(score.unwrap_or(0.0) - query * weight),
             _ => {}
         }
     }
-    (score, opposes)
+    score.map(|score| sum(&[score]))
 }
 
 /// Whether a row is among the pending ones.
@@ -550,7 +672,8 @@ impl Best {
     fn least(&self) -> f32 {
         match self.heap.peek() {
             Some(Reverse(worst)) if self.heap.len() == self.goal => worst.score,
-            _ => -1.0,
+            // Zero is no score.
+            _ => 0.0,
         }
     }
 
