@@ -6,10 +6,12 @@
 //! 2. Each row that the snapshot sees has just the entries that its value asks for, and is in the list of all rows or that of
 //!    NULLs; each row of these lists points to an item of the table that an index may point to.
 
-use super::page::{Key, NULLS, Node, Pending, Place, ROWS, tid_of};
+use super::page::{Key, Meta, NULLS, Node, Pending, Place, ROWS, tid_of};
 use super::pending::{self, entries_of};
 use super::tree::{Entry, Tree};
 use super::value::Value;
+use crate::index::meta::column_dims;
+use crate::index::metric::Operator;
 use crate::index::page::{self as pages, Damage, Kind, META_BLOCK, NO_BLOCK, Tid};
 use crate::index::storage::{self, Buffer, StructureLock};
 use crate::insight::check::{Report, Snapshot, has_item};
@@ -38,6 +40,8 @@ pub fn check(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&
         }
     };
     if let Some(snapshot) = snapshot {
+        // The first row decides about them.
+        found.meta.dims = pending::meta(index).dims;
         match rows(heap, index, snapshot, &found) {
             Ok(rows) => found.report.rows = rows,
             Err(wrong) => wrong.raise(index),
@@ -50,6 +54,7 @@ pub fn check(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&
 struct Walk {
     report: Report,
     tree: Tree,
+    meta: Meta,
     /// The rows that are pending, and their entries.
     pending: HashMap<u64, Vec<(Key, f32)>>,
 }
@@ -70,7 +75,11 @@ impl Walk {
         };
         let meta = pending::meta(index);
         let tree = pending::tree(index, &meta);
-        let mut found = Walk { report: Report::default(), tree, pending: HashMap::new() };
+        let operator = Operator::of_index(index).code();
+        let dims = column_dims(index).unwrap_or(0) as u32;
+        ensure!(dims == 0 || meta.dims == dims, "The index is of {} dimensions, its column of {dims}.", meta.dims);
+        ensure!(meta.operator == operator, "The index is of operator class {}, not {operator}.", meta.operator);
+        let mut found = Walk { report: Report::default(), tree, meta, pending: HashMap::new() };
         found.report.pages = u64::from(blocks);
 
         // Level by level: the pages that the one above names.
@@ -118,6 +127,8 @@ impl Walk {
                 let mut entries: Vec<(Key, f32)> = memory::with_room(row.len() + 1);
                 let list = (0..row.len()).map(|i| (row.key(i), row.weight(i)));
                 entries.extend(entries_of(row.row, row.is_null, list).map(|entry| (entry.key, entry.weight)));
+                let known = meta.negative || row.is_null || entries[1..].iter().all(|entry| entry.0 & 1 == 0);
+                ensure!(known, "Block {block} has elements below zero, of which the meta page does not know.");
                 ensure!(
                     entries.windows(2).all(|p| p[0].0 < p[1].0),
                     "Block {block}: entries of a row are out of order."
@@ -163,6 +174,8 @@ impl Walk {
             rows.clear();
             weights.clear();
             node.decode(&segment, &mut rows, &mut weights).map_err(wrong(block))?;
+            let known = self.meta.negative || segment.key & 1 == 0 || segment.key <= NULLS;
+            ensure!(known, "Block {block} has elements below zero, of which the meta page does not know.");
             let last = Place { key: segment.key, row: rows[rows.len() - 1] };
             ensure!(last < end, "Segment {i} of block {block} reaches into the next one.");
             let most = weights.iter().fold(0.0, |a: f32, &b| a.max(b));
@@ -255,6 +268,8 @@ impl Pass<'_> {
         self.rows += 1;
         let row = super::insert::number_of(tid);
         let list = value.map_or(&[][..], |value| &value.entries);
+        let (dims, own) = (self.walk.meta.dims, value.map(|value| value.dims));
+        ensure!(own.is_none_or(|own| own == dims), "Row {} has {own:?} dimensions, the index {dims}.", shown(tid));
         let waiting = self.walk.pending.get(&row);
         for (i, Entry { key, weight, .. }) in entries_of(row, value.is_none(), list.iter().copied()).enumerate() {
             let found = match waiting {
