@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load bench-terms
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,11 @@ bench-load: ## rows/s of the Python package's load beside psql:  make bench-load
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/python.sh benches/load.py $(ARGS)
+
+bench-terms: ## words: partition = terms beside GIN with ts_rank and bm25s (see docs/bench.md):  make bench-terms ARGS="--rows 100000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/python.sh benches/terms.py $(ARGS)
 
 bench-report: ## tables and plots from earlier results:  make bench-report ARGS="results.jsonl --docs"
 	@scripts/bench.sh report --report $(ARGS)
