@@ -530,7 +530,7 @@ impl StructureLock {
         }
         // SAFETY: `rel` is an open relation; no buffer is locked where this is called.
         let taken = unsafe { crate::pg::compat::conditional_lock_tuple(rel, &mut Self::place(), EXCLUSIVE) };
-        taken.then_some(StructureLock { rel, mode: EXCLUSIVE })
+        taken.then(|| StructureLock { rel, mode: EXCLUSIVE })
     }
 
     /// Waits for it: VACUUM, for a single change. Nobody waits for this lock while holding a buffer lock, so whoever has it comes to an end.
