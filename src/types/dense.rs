@@ -573,4 +573,29 @@ mod tests {
         assert_eq!(compare_elements(&[0f32], &[-0.0]), Ordering::Equal);
         assert_eq!(compare_elements(&[f16::from_f32(-0.0)], &[f16::ZERO]), Ordering::Equal);
     }
+
+    /// Whatever a client sends: a value of finite elements, which is read again as it is written, or an ERROR; never a panic.
+    #[test]
+    fn any_text_is_a_value_or_an_error() {
+        use proptest::prelude::*;
+        const PARTS: [&str; 24] = [
+            "[", "]", "{", "}", ",", " ", "\t", "-", "+", ".", "0", "1", "9", "16", "3.5", "1e", "e38", "e-46", "nan",
+            "inf", "0x", ":", "/", "é",
+        ];
+        let text = prop_oneof![
+            proptest::collection::vec(proptest::sample::select(PARTS.to_vec()), 0..24).prop_map(|parts| parts.concat()),
+            proptest::collection::vec(1u8.., 0..40).prop_map(|bytes| bytes.iter().map(|&byte| byte as char).collect()),
+            proptest::collection::vec(-1e38f32..1e38, 1..20).prop_map(|values| format!("{values:?}")),
+        ];
+        let config = ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(text in text)| {
+            if let Ok(values) = read::<f32>(&text) {
+                prop_assert!(!values.is_empty() && values.iter().all(|value| value.is_finite()));
+                prop_assert_eq!(read::<f32>(&format!("{values:?}")), Ok(values));
+            }
+            if let Ok(values) = read::<f16>(&text) {
+                prop_assert!(values.iter().all(|value| value.is_finite()));
+            }
+        });
+    }
 }

@@ -570,4 +570,29 @@ mod tests {
             }
         }
     }
+
+    /// As `dense::tests::any_text_is_a_value_or_an_error`.
+    #[test]
+    fn any_text_is_a_value_or_an_error() {
+        use proptest::prelude::*;
+        const PARTS: [&str; 20] = [
+            "{", "}", "}/", ":", ",", " ", "/", "-", "+", ".", "0", "1", "2", "3:1", "1:1", "1e", "e38", "nan", "inf",
+            "é",
+        ];
+        let text = prop_oneof![
+            proptest::collection::vec(proptest::sample::select(PARTS.to_vec()), 0..24).prop_map(|parts| parts.concat()),
+            (proptest::collection::vec((0i64..12, -1e38f32..1e38), 0..6), 0i64..12).prop_map(|(elements, dims)| {
+                let elements: Vec<String> =
+                    elements.iter().map(|(index, value)| format!("{index}:{value:?}")).collect();
+                format!("{{{}}}/{dims}", elements.join(","))
+            }),
+        ];
+        let config = ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(text in text)| {
+            if let Ok(Parsed { dims, elements }) = read(&text) {
+                prop_assert!(dims > 0 && elements.is_sorted_by(|a, b| a.0 < b.0));
+                prop_assert!(elements.iter().all(|(i, value)| (0..dims).contains(i) && value.is_finite() && *value != 0.0));
+            }
+        });
+    }
 }
