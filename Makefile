@@ -67,8 +67,9 @@ test-python: ## the Python package: types by mypy, all formats and libraries tha
 	@scripts/install.sh
 	@scripts/test-python.sh $(ARGS)
 
-stress: ## kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000 --aimed 1000"
+stress: ## simulations (SIM_SECONDS), kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000 --aimed 1000"
 	@scripts/setup.sh all
+	@scripts/test-rust.sh --simulate
 	@scripts/install.sh
 	@scripts/python.sh -m pytest -s -x $(STRESS) $(ARGS)
 

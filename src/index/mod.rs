@@ -27,6 +27,8 @@ pub mod pgvector;
 pub mod read;
 pub mod scan;
 pub mod search;
+#[cfg(all(test, feature = "pg15"))]
+mod sim;
 pub mod storage;
 pub mod terms;
 pub mod vacuum;
