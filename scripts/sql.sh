@@ -40,7 +40,7 @@ vector_statements() {
       statements sql/pgvector.sql sql/index.sql sql/filter.sql
       filters_for hnsw; filters_for ivfflat
       statements sql/insight.sql
-      statements sql/rank.sql
+      statements sql/rank.sql sql/fan_out.sql
     } | in_library
 }
 
@@ -52,6 +52,7 @@ ivflsh_statements() {
       statements sql/filter.sql
       statements sql/insight.sql | sed -E 's/\b(vector|halfvec|sparsevec)\[\]/@types@.\1[]/g'
       statements sql/rank.sql | sed -E 's/\b(vector|halfvec|sparsevec)(\[\]|,|\)|$)/@types@.\1\2/g; s/\b(query) (vector|halfvec) /\1 @types@.\2 /g'
+      statements sql/fan_out.sql
     } | in_library
 }
 
@@ -101,8 +102,8 @@ SQL
             sub(/^CREATE (FUNCTION|AGGREGATE)/, "CREATE OR REPLACE " (statement ~ /^CREATE F/ ? "FUNCTION" : "AGGREGATE"), statement)
         }
         function list(elements) { return elements == "" ? "\047{}\047::text[]" : "ARRAY[\047" elements "\047]" }
-        { statement = statement (statement == "" ? "" : "\n") $0 }
-        /;$/ {
+        { statement = statement (statement == "" ? "" : "\n") $0; in_body = (in_body + gsub(/\$body\$/, "&")) % 2 }
+        /;$/ && !in_body {
             identify(); sub(/;$/, "", statement)
             printf "%s        (%d, \047%s\047, %s, %s, $s$%s$s$)", (n++ ? ",\n" : ""), n, kind, list(names), list(arguments), statement
             statement = ""

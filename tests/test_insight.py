@@ -38,7 +38,20 @@ def test_recall_of_duplicates_and_few_rows(db):
     assert recall(db) >= 0.99, "any of the equal rows counts"
     assert recall(db, 5, 1000) >= 0.98, "more neighbours asked for than there are rows"
     db.execute("TRUNCATE items")
-    assert recall(db) == 1
+    assert recall(db) is None, "nothing to find"
+
+
+def test_nothing_to_measure(db):
+    """Of an index without rows nothing is told that would be a measurement."""
+    db.execute("CREATE TABLE items (id int, embedding vector(3)); CREATE INDEX ON items USING ivflsh (embedding vector_l2_ops)")
+    for arguments in ("", ", 10, 5", ", ARRAY['[1,2,3]'::vector]", ", 'SELECT ''[1,2,3]''::vector'"):
+        assert db.execute(f"SELECT ivflsh_recall('{INDEX}'{arguments})").fetchone() == (None,)
+    assert stats(db)["rows"]["imbalance"] is None
+    db.execute("INSERT INTO items VALUES (1, NULL)")
+    assert recall(db) is None
+    db.execute("INSERT INTO items VALUES (1, '[1,2,3]')")
+    assert recall(db) is None, "a row as query finds no other row"
+    assert db.execute(f"SELECT ivflsh_recall('{INDEX}', ARRAY['[1,2,3]'::vector])").fetchone() == (1,)
 
 
 def test_stats_follow_the_rows(db):

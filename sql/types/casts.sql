@@ -1,4 +1,7 @@
 -- Casts: between the types, and from and to arrays.
+--
+-- PostgreSQL calls a cast's function with the length that the column declares. Citus calls it with the value alone, when rows of
+-- a query go to a distributed table, and fails where the other arguments have no defaults.
 
 -- To vector
 
@@ -6,27 +9,27 @@ CREATE FUNCTION vector(vector, integer, boolean) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
-CREATE FUNCTION halfvec_to_vector(halfvec, integer, boolean) RETURNS vector
+CREATE FUNCTION halfvec_to_vector(halfvec, integer DEFAULT -1, boolean DEFAULT false) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_halfvec_to_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION sparsevec_to_vector(sparsevec, integer, boolean) RETURNS vector
+CREATE FUNCTION sparsevec_to_vector(sparsevec, integer DEFAULT -1, boolean DEFAULT false) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_sparsevec_to_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_vector(integer[], integer, boolean) RETURNS vector
+CREATE FUNCTION array_to_vector(integer[], integer DEFAULT -1, boolean DEFAULT false) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_array_to_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_vector(real[], integer, boolean) RETURNS vector
+CREATE FUNCTION array_to_vector(real[], integer DEFAULT -1, boolean DEFAULT false) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_array_to_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_vector(double precision[], integer, boolean) RETURNS vector
+CREATE FUNCTION array_to_vector(double precision[], integer DEFAULT -1, boolean DEFAULT false) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_array_to_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_vector(numeric[], integer, boolean) RETURNS vector
+CREATE FUNCTION array_to_vector(numeric[], integer DEFAULT -1, boolean DEFAULT false) RETURNS vector
     AS 'MODULE_PATHNAME', 'vx_array_to_vector'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
@@ -57,27 +60,27 @@ CREATE FUNCTION halfvec(halfvec, integer, boolean) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
-CREATE FUNCTION vector_to_halfvec(vector, integer, boolean) RETURNS halfvec
+CREATE FUNCTION vector_to_halfvec(vector, integer DEFAULT -1, boolean DEFAULT false) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_vector_to_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION sparsevec_to_halfvec(sparsevec, integer, boolean) RETURNS halfvec
+CREATE FUNCTION sparsevec_to_halfvec(sparsevec, integer DEFAULT -1, boolean DEFAULT false) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_sparsevec_to_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_halfvec(integer[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION array_to_halfvec(integer[], integer DEFAULT -1, boolean DEFAULT false) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_array_to_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_halfvec(real[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION array_to_halfvec(real[], integer DEFAULT -1, boolean DEFAULT false) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_array_to_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_halfvec(double precision[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION array_to_halfvec(double precision[], integer DEFAULT -1, boolean DEFAULT false) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_array_to_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_halfvec(numeric[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION array_to_halfvec(numeric[], integer DEFAULT -1, boolean DEFAULT false) RETURNS halfvec
     AS 'MODULE_PATHNAME', 'vx_array_to_halfvec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
@@ -108,27 +111,27 @@ CREATE FUNCTION sparsevec(sparsevec, integer, boolean) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
-CREATE FUNCTION vector_to_sparsevec(vector, integer, boolean) RETURNS sparsevec
+CREATE FUNCTION vector_to_sparsevec(vector, integer DEFAULT -1, boolean DEFAULT false) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_vector_to_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION halfvec_to_sparsevec(halfvec, integer, boolean) RETURNS sparsevec
+CREATE FUNCTION halfvec_to_sparsevec(halfvec, integer DEFAULT -1, boolean DEFAULT false) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_halfvec_to_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_sparsevec(integer[], integer, boolean) RETURNS sparsevec
+CREATE FUNCTION array_to_sparsevec(integer[], integer DEFAULT -1, boolean DEFAULT false) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_array_to_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_sparsevec(real[], integer, boolean) RETURNS sparsevec
+CREATE FUNCTION array_to_sparsevec(real[], integer DEFAULT -1, boolean DEFAULT false) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_array_to_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_sparsevec(double precision[], integer, boolean) RETURNS sparsevec
+CREATE FUNCTION array_to_sparsevec(double precision[], integer DEFAULT -1, boolean DEFAULT false) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_array_to_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION array_to_sparsevec(numeric[], integer, boolean) RETURNS sparsevec
+CREATE FUNCTION array_to_sparsevec(numeric[], integer DEFAULT -1, boolean DEFAULT false) RETURNS sparsevec
     AS 'MODULE_PATHNAME', 'vx_array_to_sparsevec'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
@@ -155,11 +158,11 @@ CREATE CAST (numeric[] AS sparsevec)
 
 -- To arrays
 
-CREATE FUNCTION vector_to_float4(vector, integer, boolean) RETURNS real[]
+CREATE FUNCTION vector_to_float4(vector, integer DEFAULT -1, boolean DEFAULT false) RETURNS real[]
     AS 'MODULE_PATHNAME', 'vx_vector_to_float4'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 
-CREATE FUNCTION halfvec_to_float4(halfvec, integer, boolean) RETURNS real[]
+CREATE FUNCTION halfvec_to_float4(halfvec, integer DEFAULT -1, boolean DEFAULT false) RETURNS real[]
     AS 'MODULE_PATHNAME', 'vx_halfvec_to_float4'
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 

@@ -1,5 +1,6 @@
 //! Cost estimate: what the first rows cost, and what all rows would.
 
+use super::method;
 use super::options;
 use super::pgvector;
 use super::search::FIRST_GOAL;
@@ -49,15 +50,67 @@ pub unsafe extern "C-unwind" fn amcostestimate(
             }
             return;
         }
+        // The query vector may come from an expression.
+        let mut query_cost = pg_sys::QualCost::default();
+        pg_sys::cost_qual_eval(&mut query_cost, (*path).indexorderbys, root);
+        let (mut first, mut rest) = estimate(index_info, &filter);
+        if (*path).indexclauses.is_null() {
+            // Without a condition on them, filter columns are bytes to be read and nothing else. Two rules, measured one by one,
+            // scatter by more than that costs.
+            for plainer in elements::<pg_sys::IndexOptInfo>((*index_info.rel).indexlist) {
+                if is_plainer(plainer, index_info) {
+                    let (other_first, other_rest) = estimate(&*plainer, &filter);
+                    if other_first < SCATTER * first {
+                        first = first.max(other_first * FILTER_COLUMNS);
+                        rest = rest.max(other_rest * FILTER_COLUMNS);
+                    }
+                }
+            }
+        }
+        *startup = first + query_cost.startup + filter.startup;
+        *total = *startup + rest;
+    }
+}
+
+/// How many times as much as by another index a search can cost, with nothing but chance behind it.
+const SCATTER: f64 = 2.0;
+/// What filter columns that no condition is on cost at least: enough for PostgreSQL to tell the costs apart.
+const FILTER_COLUMNS: f64 = 1.03;
+
+/// Whether an index serves the same orders as another one, of the same rows, with fewer filter columns.
+///
+/// # Safety
+/// Nodes of the planner, of one table.
+unsafe fn is_plainer(index: *const pg_sys::IndexOptInfo, than: &pg_sys::IndexOptInfo) -> bool {
+    // SAFETY: by contract; the first column is a column of the table, or else the first of the index's expressions.
+    unsafe {
+        let one = &*index;
+        let expression = |i: &pg_sys::IndexOptInfo| match *i.indexkeys {
+            0 => elements::<std::ffi::c_void>(i.indexprs).next().unwrap_or(std::ptr::null_mut()),
+            _ => std::ptr::null_mut(),
+        };
+        one.nkeycolumns < than.nkeycolumns
+            && method::is_ours_to_plan(index)
+            && (one.pages > 0 || one.hypothetical)
+            && *one.opfamily == *than.opfamily
+            && *one.indexkeys == *than.indexkeys
+            && pg_sys::equal(expression(one).cast(), expression(than).cast())
+            && (one.indpred.is_null() || one.predOK)
+    }
+}
+
+/// Costs of the first rows, and of all further ones, by an index that `filter` is of.
+///
+/// # Safety
+/// A node of the planner, whose index is locked by it.
+unsafe fn estimate(index_info: &pg_sys::IndexOptInfo, filter: &Filter) -> (f64, f64) {
+    // SAFETY: by contract.
+    unsafe {
         let (mut random, mut sequential) = (0.0, 0.0);
         pg_sys::get_tablespace_page_costs(index_info.reltablespace, &mut random, &mut sequential);
         if !index_info.hypothetical && terms::is_of_plan(index_info) {
-            let mut query_cost = pg_sys::QualCost::default();
-            pg_sys::cost_qual_eval(&mut query_cost, (*path).indexorderbys, root);
             let (first, all) = terms::cost::costs(index_info, (random, sequential));
-            *startup = first + query_cost.startup;
-            *total = all + query_cost.startup;
-            return;
+            return (first, all - first);
         }
         let rows = index_info.tuples.max(1.0);
         let all_pages = f64::from(index_info.pages).max(1.0);
@@ -98,11 +151,7 @@ pub unsafe extern "C-unwind" fn amcostestimate(
         let rest = rest_pages.min((all_pages - posting_pages - tree_pages - code_pages).max(0.0)) * page
             + (rows * (1.0 - share) * read).max(0.0) * OPERATIONS_PER_ENTRY * operator
             + matching * TUPLES_PER_ROW * pg_sys::cpu_tuple_cost;
-        // The query vector may come from an expression.
-        let mut query_cost = pg_sys::QualCost::default();
-        pg_sys::cost_qual_eval(&mut query_cost, (*path).indexorderbys, root);
-        *startup = first + query_cost.startup + filter.startup;
-        *total = *startup + rest;
+        (first, rest)
     }
 }
 

@@ -23,6 +23,7 @@ use pgrx::prelude::*;
 use queries::TextRef;
 
 ::pgrx::extension_sql_file!("../../sql/insight.sql", name = "insight", requires = ["index"]);
+::pgrx::extension_sql_file!("../../sql/fan_out.sql", name = "fan_out", requires = ["insight"]);
 
 /// A `regclass` argument.
 struct Index(pg_sys::Oid);
@@ -181,7 +182,7 @@ impl Drop for Opened {
 
 pg_function! {
     /// `ivflsh_recall(index regclass, queries integer, k integer)`
-    fn ivflsh_recall(call @ FunctionCallInfo, index: Index, queries: i32, k: i32) -> f64 {
+    fn ivflsh_recall(call @ FunctionCallInfo, index: Index, queries: i32, k: i32) -> Option<f64> {
         check_range(queries, "queries", 100_000)?;
         check_range(k, "k", MOST_NEIGHBOURS)?;
         let opened = Opened::lists(index.0, Asks::trust(call))?;
@@ -201,7 +202,7 @@ fn check_range(value: i32, name: &str, most: i32) -> Result<()> {
 
 pg_function! {
     /// `ivflsh_recall(index regclass, queries vector[] or halfvec[], k integer)`
-    fn ivflsh_recall_of_array(call @ FunctionCallInfo, index: Index, queries: ArrayRef<'_>, k: i32) -> f64 {
+    fn ivflsh_recall_of_array(call @ FunctionCallInfo, index: Index, queries: ArrayRef<'_>, k: i32) -> Option<f64> {
         check_range(k, "k", MOST_NEIGHBOURS)?;
         let opened = Opened::lists(index.0, Asks::trust(call))?;
         let queries = queries::Wanted::of(opened.index).of_array(&queries)?;
@@ -212,7 +213,7 @@ pg_function! {
 
 pg_function! {
     /// `ivflsh_recall(index regclass, queries text, k integer)`
-    fn ivflsh_recall_of_select(call @ FunctionCallInfo, index: Index, queries: TextRef<'_>, k: i32) -> f64 {
+    fn ivflsh_recall_of_select(call @ FunctionCallInfo, index: Index, queries: TextRef<'_>, k: i32) -> Option<f64> {
         check_range(k, "k", MOST_NEIGHBOURS)?;
         let opened = Opened::lists(index.0, Asks::trust(call))?;
         // With the caller's rights, not the owner's.

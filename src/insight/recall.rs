@@ -125,8 +125,14 @@ pub enum Queries {
     Given(Vec<f32>),
 }
 
-/// Recall@k. 1 when there is nothing to find.
-pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, queries: Queries, k: usize) -> f64 {
+/// Recall@k. None when there is nothing to find.
+pub fn recall(
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    owner: &AsOwner,
+    queries: Queries,
+    k: usize,
+) -> Option<f64> {
     let info = Info::of(index);
     let frame = info.frame(index);
     let (operator, dims) = (frame.operator, frame.dims);
@@ -225,7 +231,7 @@ pub fn recall(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, 
             wanted += nearest.rows.len() - itself;
         }
     }
-    if wanted == 0 { 1.0 } else { found as f64 / wanted as f64 }
+    (wanted > 0).then(|| found as f64 / wanted as f64)
 }
 
 /// Bytes that a neighbour of a query takes: itself, as one of those wanted, and two rows that may be ties.

@@ -54,8 +54,8 @@ struct Rows {
     /// Places that a deleted row has left, or that have not been used yet.
     free: u64,
     largest_list: u64,
-    /// Rows of the largest list, per row of the mean one.
-    imbalance: f64,
+    /// Rows of the largest list, per row of the mean one. Without rows there is none.
+    imbalance: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -103,7 +103,7 @@ impl Stats {
                 live,
                 free: slots - live,
                 largest_list,
-                imbalance: largest_list as f64 * lists as f64 / live.max(1) as f64,
+                imbalance: (live > 0).then(|| largest_list as f64 * lists as f64 / live as f64),
             },
             pages: structure.counts,
             bytes: u64::from(storage::blocks(index)) * page::PAGE as u64,
