@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load bench-terms
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load bench-terms
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +112,11 @@ bench-scale: ## builds against rows and memory (see docs/scaling.md):  make benc
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh scale $(ARGS)
+
+bench-scale-out: ## one table beside 1, 2, 4 shards and partitions (see docs/scale-out.md):  make bench-scale-out ARGS="--rows 200000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh scale_out $(ARGS)
 
 bench-load: ## rows/s of the Python package's load beside psql:  make bench-load ARGS="--memory"
 	@scripts/setup.sh all

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Set up what only the benchmark needs, and run it.
-# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | filters [OPTION…] | growth [OPTION…] | latency [OPTION…] | ranges [OPTION…] | recall [OPTION…] | scale [OPTION…] | report [OPTION…] | kernels [OPTION…]
+# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | filters [OPTION…] | growth [OPTION…] | latency [OPTION…] | ranges [OPTION…] | recall [OPTION…] | scale [OPTION…] | scale_out [OPTION…] | report [OPTION…] | kernels [OPTION…]
 #   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
 #   commits  searches and builds of this tree beside those of another commit: processor time, in turn
 #   filters  search beside WHERE clauses
@@ -9,6 +9,7 @@
 #   ranges   distance ranges without LIMIT
 #   recall   recall where it is hard
 #   scale    builds against rows and memory
+#   scale_out  one table beside shards and partitions
 #   report   the same program as run with nothing set up but Python:  bench.sh report --report FILE
 #   kernels  criterion's micro-benchmarks of crates/ann;  OPTIONs are criterion's, after the name of a bench:
 #            bench.sh kernels quantize -- scan
@@ -48,11 +49,11 @@ run)
     locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/bench.py "$@"
     ;;
-filters|growth|latency|ranges|recall|scale)
+filters|growth|latency|ranges|recall|scale|scale_out)
     venv=$(venv_path)
     locked packages install_packages
     locked python install_python
-    [[ $command == scale || $command == latency || $command == recall || $command == ranges || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
+    [[ $command == scale* || $command == latency || $command == recall || $command == ranges || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" "benches/$command.py" "$@"
     ;;
 commits)

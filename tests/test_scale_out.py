@@ -133,7 +133,8 @@ def test_settings_of_the_session_count(coordinator):
     coordinator.execute("SET ivflsh.target_recall = 0.99; SET ivflsh.probes = 1000")
     assert [r[1] for r in fan_out(coordinator, asked, more=", '90 s'")] == ["0.99100090s"] * 4
     # All lists are read: the answer is exact but for sketches.
-    assert [int(r[1]) for r in fan_out(coordinator, search(QUERIES[1]))] == nearest(QUERIES[1])[0]
+    found = sum(len({int(r[1]) for r in fan_out(coordinator, search(query))} & set(nearest(query)[0])) for query in QUERIES)
+    assert found >= 0.98 * 10 * len(QUERIES)
     coordinator.execute("RESET ivflsh.target_recall; RESET ivflsh.probes")
     assert [r[1] for r in fan_out(coordinator, asked)] == ["0.9505min"] * 4, "it was for the statement only"
 
@@ -314,3 +315,171 @@ def test_dblink_in_another_schema(shards, coordinator):
         assert len(fan_out(coordinator, "SELECT 1, 2")) == 4
     finally:
         coordinator.execute('ALTER EXTENSION dblink SET SCHEMA public; DROP SCHEMA "of links"')
+
+
+# Shards as foreign tables
+
+
+@pytest.fixture
+def foreign(coordinator):
+    """The shards as partitions of one table."""
+    coordinator.execute("CREATE TABLE items (id int, label int, embedding vector(16)) PARTITION BY LIST ((id % 4))")
+    for number, name in enumerate(SHARDS):
+        coordinator.execute(f"CREATE FOREIGN TABLE items_{name} PARTITION OF items FOR VALUES IN ({number}) SERVER {name} OPTIONS (table_name 'items')")
+    yield coordinator
+    coordinator.execute("DROP TABLE items")
+
+
+def explained(db, statement, options="VERBOSE, COSTS OFF"):
+    return "\n".join(row[0] for row in db.execute(f"EXPLAIN ({options}) {statement}"))
+
+
+def all_shards(query, k=10, outer="d + 0"):
+    """Plain SQL that asks all shards at once: `d + 0`, as nothing would be asked at once in the order of an index."""
+    parts = " UNION ALL ".join(f"(SELECT id, embedding <-> '{text(query)}' AS d FROM items_{name} ORDER BY d LIMIT {k})" for name in SHARDS)
+    return f"SELECT id, d FROM ({parts}) x ORDER BY {outer} LIMIT {k}"
+
+
+def test_remote_statements(foreign):
+    """Order, condition and LIMIT go to the servers; by UNION ALL all at once."""
+    query = QUERIES[2]
+    plan = explained(foreign, all_shards(query))
+    assert plan.count("Async Foreign Scan") == 4
+    remote = re.findall(r"Remote SQL: (.*)", plan)
+    assert len(remote) == 4 and all(" ORDER BY (embedding OPERATOR(public.<->) " in r and r.endswith("LIMIT 10::bigint") for r in remote), plan
+    by_table = foreign.execute(all_shards(query)).fetchall()
+    assert [(int(r[1]), r[2]) for r in fan_out(foreign, search(query))] == by_table
+    # A table with foreign partitions: the order is sent, the LIMIT is not; rows are fetched as they are wanted.
+    foreign.execute("SET enable_sort = off")
+    plan = explained(foreign, f"SELECT id FROM items WHERE label = 3 ORDER BY embedding <-> '{text(query)}' LIMIT 10")
+    remote = re.findall(r"Remote SQL: (.*)", plan)
+    assert "Merge Append" in plan and len(remote) == 4
+    assert all("WHERE ((label = 3)) ORDER BY (embedding OPERATOR(public.<->) " in r and "LIMIT" not in r for r in remote), plan
+    # Without the option `extensions` nothing of it is sent.
+    for name in SHARDS:
+        foreign.execute(f"ALTER SERVER {name} OPTIONS (DROP extensions)")
+    try:
+        assert "ORDER BY" not in " ".join(re.findall(r"Remote SQL: (.*)", explained(foreign, all_shards(query))))
+    finally:
+        for name in SHARDS:
+            foreign.execute(f"ALTER SERVER {name} OPTIONS (ADD extensions 'vector_ext')")
+
+
+def test_rows_move_between_shards(foreign):
+    before = [int(r[1]) for r in fan_out(foreign, search(QUERIES[3]))]
+    moved = before[0]
+    home, other = SHARDS[moved % 4], SHARDS[(moved + 1) % 4]
+    foreign.execute(f"WITH gone AS (DELETE FROM items_{home} WHERE id = {moved} RETURNING *) INSERT INTO items_{other} SELECT * FROM gone")
+    rows = fan_out(foreign, search(QUERIES[3]))
+    assert [int(r[1]) for r in rows] == before and rows[0][0] == other
+    foreign.execute(f"WITH gone AS (DELETE FROM items_{other} WHERE id = {moved} RETURNING *) INSERT INTO items_{home} SELECT * FROM gone")
+    assert fan_out(foreign, search(QUERIES[3]))[0][0] == home
+
+
+# Partitions
+
+
+@pytest.mark.parametrize("kind", ["HASH", "LIST", "RANGE"])
+@pytest.mark.parametrize("count", [1, 8, 64])
+def test_partitions(db, kind, count):
+    """Merge append of index scans, that reads a row of each partition and those that are returned; partitions pruned when the
+    statement is planned, or run; the answer of one index."""
+    db.execute(f"CREATE TABLE items (id int, part int, embedding vector(16)) PARTITION BY {kind} (part)")
+    bound = {"HASH": "WITH (MODULUS {count}, REMAINDER {i})", "LIST": "IN ({i})", "RANGE": "FROM ({i}) TO ({next})"}[kind]
+    db.execute(";".join(f"CREATE TABLE items_{i} PARTITION OF items FOR VALUES {bound.format(count=count, i=i, next=i + 1)}" for i in range(count)))
+    db.execute("CREATE INDEX ON items USING ivflsh (embedding vector_l2_ops)")
+    with db.cursor().copy("COPY items FROM STDIN") as copy:
+        for i, row in enumerate(ROWS):
+            copy.write_row((i, i % count, text(row)))
+    db.execute("ANALYZE items; SET enable_seqscan = off; SET enable_sort = off; SET jit = off")
+    order = f"ORDER BY embedding <-> '{text(QUERIES[0])}' LIMIT 10"
+    plan = explained(db, f"SELECT id FROM items {order}", "ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF")
+    scans = [int(float(rows)) for rows in re.findall(r"Index Scan using \S+ on \S+ (?:\S+ )?\(actual rows=([\d.]+)", plan)]
+    assert len(scans) == count and sum(scans) < 10 + count, plan
+    assert ("Merge Append" in plan) == (count > 1)
+    found = 0
+    for query in QUERIES:
+        rows = [r[0] for r in db.execute("SELECT id FROM items ORDER BY embedding <-> %s::vector LIMIT 10", (text(query),))]
+        found += len(set(rows) & set(nearest(query)[0]))
+    assert found >= 0.9 * 10 * len(QUERIES)
+    # Pruned by a constant, and by a parameter of a plan that was made before.
+    db.execute("SET ivflsh.enable_vector_scan = off")
+    assert explained(db, f"SELECT id FROM items WHERE part = 0 {order}").count(" on public.items_") == 1
+    if count > 1:
+        db.execute("SET plan_cache_mode = force_generic_plan")
+        db.execute(f"PREPARE pruned(int) AS SELECT id FROM items WHERE part = $1 {order}")
+        assert f"Subplans Removed: {count - 1}" in explained(db, "EXECUTE pruned(0)", "COSTS OFF")
+    wanted = [i for i in nearest(QUERIES[0], 4000)[0] if i % count == 0][:10]
+    db.execute("SET ivflsh.probes = 1000")
+    assert len(set(wanted) & {r[0] for r in db.execute(f"SELECT id FROM items WHERE part = 0 {order}")}) >= 9
+
+
+# Replicas
+
+
+def test_queries_spread_over_replicas():
+    """A standby and a logical subscriber with an index of its own answer as the server that is written to does."""
+    with Cluster(settings={"wal_level": "logical"}) as primary:
+        primary.create_database("app", "vector_ext")
+        with primary.connect("app") as db:
+            register_vector(db)
+            make_table(db, ROWS[:3000])
+            make_index(db)
+            db.execute("CREATE PUBLICATION vectors FOR TABLE items")
+        with primary.standby({"hot_standby": "on"}) as standby, Cluster() as subscriber:
+            subscriber.create_database("app", "vector_ext")
+            with subscriber.connect("app") as there, primary.connect("app") as db:
+                register_vector(there)
+                register_vector(db)
+                there.execute("CREATE TABLE items (id int PRIMARY KEY, label int NOT NULL, embedding vector(16))")
+                make_index(there, options="WITH (bits = 4)")
+                there.execute(f"""CREATE SUBSCRIPTION vectors CONNECTION 'host={primary.folder} port=5432 user=postgres dbname=app'
+                    PUBLICATION vectors""")
+                insert(db, ROWS[3000:], first_id=3000)
+                db.execute("DELETE FROM items WHERE id < 100; UPDATE items SET embedding = embedding + embedding WHERE id = 200")
+                expected = db.execute("SELECT count(*), sum(id), round(sum(vector_norm(embedding))::numeric, 2) FROM items").fetchone()
+                standby.wait_for_replay()
+                for _ in range(1200):
+                    if there.execute("SELECT count(*), sum(id), round(sum(vector_norm(embedding))::numeric, 2) FROM items").fetchone() == expected:
+                        break
+                    there.execute("SELECT pg_sleep(0.05)")
+                else:
+                    pytest.fail(subscriber.log_tail())
+                there.execute("ANALYZE items")
+                assert there.execute("SELECT rows FROM ivflsh_check('items_embedding_idx')").fetchone() == (3900,)
+                with standby.connect("app") as second:
+                    for session in (db, second, there):
+                        session.execute("SET ivflsh.probes = 10000; SET enable_seqscan = off")
+                    answers = lambda session: [session.execute(search(query)).fetchall() for query in QUERIES]
+                    assert answers(db) == answers(second)
+                    # Another index has missed other rows.
+                    same = sum(len(set(one) & set(other)) for one, other in zip(answers(db), answers(there)))
+                    assert same >= 0.97 * 10 * len(QUERIES)
+                there.execute("DROP SUBSCRIPTION vectors")
+
+
+# Citus
+
+
+@pytest.mark.skipif(not CITUS, reason="needs Citus: CITUS_PG_CONFIG names the pg_config of a server that has it beside vector_ext")
+def test_citus():
+    """One node that is coordinator and worker, four shards: docs/scale-out.md's recipe."""
+    with Cluster(CITUS, settings={"shared_preload_libraries": "citus", "listen_addresses": "localhost", "port": "25432"}) as cluster:
+        connect = lambda: psycopg.connect(host=str(cluster.folder), port=25432, user="postgres", dbname="postgres", autocommit=True)
+        with connect() as db:
+            db.execute("CREATE EXTENSION citus; CREATE EXTENSION vector_ext")
+            register_vector(db)
+            db.execute("SELECT citus_set_coordinator_host('localhost', 25432); SET citus.shard_count = 4")
+            db.execute("CREATE TABLE items (id int PRIMARY KEY, embedding vector(16)); SELECT create_distributed_table('items', 'id')")
+            db.execute("CREATE INDEX ON items USING ivflsh (embedding vector_l2_ops)")
+            db.execute("CREATE TABLE arrays (id int, e real[])")
+            with db.cursor().copy("COPY arrays FROM STDIN") as copy:
+                for i, row in enumerate(ROWS):
+                    copy.write_row((i, "{" + ",".join(map(str, row)) + "}"))
+            # A cast's function, called with the value alone.
+            db.execute("INSERT INTO items (id, embedding) SELECT id, e FROM arrays")
+            assert db.execute("SELECT ivflsh_recall('items_embedding_idx')").fetchone() == (None,), "the coordinator's shell holds nothing"
+            plan = explained(db, search(QUERIES[0]), "VERBOSE, COSTS OFF")
+            assert "Task Count: 4" in plan and "LIMIT" in plan
+            found = sum(len({r[0] for r in db.execute(search(q))} & set(nearest(q)[0])) for q in QUERIES)
+            assert found >= 0.9 * 10 * len(QUERIES)
