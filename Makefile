@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load bench-terms
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load bench-terms bench-libraries examples example-images example-sound example-video example-text test-examples
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,21 @@ test-python: ## the Python package: types by mypy, all formats and libraries tha
 	@scripts/install.sh
 	@scripts/test-python.sh $(ARGS)
 
+examples: ## from a model to rows: images, sound, video, text, each with a report (examples/README.md; 2 GB, once)
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/examples.sh all $(ARGS)
+
+example-images example-sound example-video example-text: ## one of them:  make example-images ARGS="--folder my-pictures"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/examples.sh $(@:example-%=%) $(ARGS)
+
+test-examples: ## small versions of the examples, and the Python package with PyTorch and Keras
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/examples.sh test $(ARGS)
+
 stress: ## simulations (SIM_SECONDS), kills, clients beside each other and damage, for long:  make stress ARGS="--kills 300 --seconds 900 --damage 2000 --aimed 1000"
 	@scripts/setup.sh all
 	@scripts/test-rust.sh --simulate
@@ -97,6 +112,11 @@ bench-latency: ## how long single INSERTs take while a table grows:  make bench-
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/bench.sh latency $(ARGS)
+
+bench-libraries: ## Annoy, Faiss, hnswlib and NMSLIB beside it (see docs/bench/libraries.md):  make bench-libraries ARGS="--datasets fashion --rows 20000"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh libraries $(ARGS)
 
 bench-ranges: ## distance ranges without LIMIT beside a sequential scan (see docs/bench.md):  make bench-ranges ARGS="--datasets fashion"
 	@scripts/setup.sh all

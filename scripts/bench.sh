@@ -1,11 +1,12 @@
 #!/bin/bash
 # Set up what only the benchmark needs, and run it.
-# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | filters [OPTION…] | growth [OPTION…] | latency [OPTION…] | ranges [OPTION…] | recall [OPTION…] | scale [OPTION…] | scale_out [OPTION…] | report [OPTION…] | kernels [OPTION…]
+# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | filters [OPTION…] | growth [OPTION…] | latency [OPTION…] | libraries [OPTION…] | ranges [OPTION…] | recall [OPTION…] | scale [OPTION…] | scale_out [OPTION…] | report [OPTION…] | kernels [OPTION…]
 #   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
 #   commits  searches and builds of this tree beside those of another commit: processor time, in turn
 #   filters  search beside WHERE clauses
 #   growth   inserts, VACUUM, and indexes that have grown
 #   latency  how long single INSERTs take while a table grows
+#   libraries  Annoy, Faiss, hnswlib and NMSLIB beside it
 #   ranges   distance ranges without LIMIT
 #   recall   recall where it is hard
 #   scale    builds against rows and memory
@@ -16,6 +17,7 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 requirements=$root/benches/requirements.txt
+binaries=(--only-binary :all:)
 
 install_packages() {
     local packages=()
@@ -35,7 +37,7 @@ install_python() {
     say "installing the benchmark's Python packages into $venv"
     rm -rf "$venv"
     "$(find_python)" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: -r "$requirements" </dev/null
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "${binaries[@]}" -r "$requirements" </dev/null
     touch "$venv/complete"
 }
 
@@ -55,6 +57,15 @@ filters|growth|latency|ranges|recall|scale|scale_out)
     locked python install_python
     [[ $command == scale* || $command == latency || $command == recall || $command == ranges || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" "benches/$command.py" "$@"
+    ;;
+libraries)
+    libraries=$(mktemp); trap 'rm -f "$libraries"' EXIT
+    cat "$requirements" benches/requirements-libraries.txt >"$libraries"
+    requirements=$libraries binaries=(--prefer-binary)   # hnswlib has no wheels
+    venv=$(venv_path)
+    locked packages install_packages
+    locked python install_python
+    PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache OMP_NUM_THREADS=1 "$venv/bin/python" benches/libraries.py "$@"
     ;;
 commits)
     venv=$(venv_path)
