@@ -8,7 +8,7 @@ use crate::index::build::calibrate::QUERIES;
 use crate::index::change::merge;
 use crate::index::change::recalibrate;
 use crate::index::change::structure::{self, Structure};
-use crate::index::page::{self, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
+use crate::index::page::{self, Block, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
 use crate::index::read::info::Info;
 use crate::index::read::rows::Rows;
 use crate::index::read::tree::Cursor;
@@ -53,7 +53,7 @@ pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation, strategy: pg_sys::B
         for (list, leaf) in leaves {
             compat::vacuum_delay();
             let meta = Info::of(index).meta;
-            let small = merge::is_small(leaf.rows as usize, &meta);
+            let small = leaf.has_shrunk() && merge::is_small(leaf.rows as usize, &meta);
             let long = leaf.rows as usize > NEGLECTED * meta.split_at(leaf.radius);
             if !small && !long && (!leaf.wastes(&layout) || leaf.is_split(&meta)) {
                 continue;
@@ -121,8 +121,9 @@ struct Leaf {
     cell: (u32, u16),
     radius: f32,
     rows: u32,
-    /// Places for rows.
+    /// Places for rows, and those of them that have held one.
     slots: u32,
+    removed: u32,
     pages: u32,
     closed: bool,
 }
@@ -133,6 +134,12 @@ impl Leaf {
         let (rows, slots, pages) = (self.rows as usize, self.slots as usize, self.pages as usize);
         let needed = (rows + BLOCK / 2).div_ceil(BLOCK).div_ceil(layout.blocks);
         pages > needed || slots > rows + rows / 4 + BLOCK
+    }
+
+    /// Whether half of the rows that it has had or more, or all, are gone. Of the lists that k-means makes some are small, where
+    /// few rows are near each other and far from others; to merge those would undo its work.
+    fn has_shrunk(&self) -> bool {
+        self.removed >= self.rows
     }
 
     /// Whether writing it anew would make two of it.
@@ -277,7 +284,10 @@ impl Structure {
         let mut mean = meta.mean;
         let counts = survey.window.start == META_BLOCK;
         if counts {
-            survey.leaves.iter_mut().for_each(|(_, leaf)| (leaf.rows, leaf.slots, leaf.pages) = (0, 0, 0));
+            survey
+                .leaves
+                .iter_mut()
+                .for_each(|(_, leaf)| (leaf.rows, leaf.slots, leaf.removed, leaf.pages) = (0, 0, 0, 0));
         }
         if !again {
             survey.pages.clear();
@@ -337,7 +347,10 @@ impl Structure {
             if let Some(leaf) = leaf.filter(|_| counts) {
                 let leaf = &mut survey.leaves[leaf].1;
                 leaf.rows += entries(&posting).count() as u32;
-                leaf.slots += (0..posting.blocks()).map(|b| posting.block(b).slots() as u32).sum::<u32>();
+                for block in (0..posting.blocks()).map(|b| posting.block(b)) {
+                    leaf.slots += block.slots() as u32;
+                    leaf.removed += removed(&block);
+                }
                 leaf.pages += 1;
                 leaf.closed |= opaque.closed();
             }
@@ -389,7 +402,16 @@ impl Survey {
     fn find_lists(&mut self, index: pg_sys::Relation, meta: &Meta) {
         let inner = Layout::new(meta.shape(), true);
         let Meta { height, root, root_list, .. } = *meta;
-        let unknown = Leaf { head: root, cell: (NO_BLOCK, 0), radius: 0.0, rows: 0, slots: 0, pages: 0, closed: false };
+        let unknown = Leaf {
+            head: root,
+            cell: (NO_BLOCK, 0),
+            radius: 0.0,
+            rows: 0,
+            slots: 0,
+            removed: 0,
+            pages: 0,
+            closed: false,
+        };
         if height == 0 {
             memory::push(&mut self.leaves, (root_list, unknown));
             return;
@@ -449,6 +471,12 @@ impl Survey {
     fn leaks(&self, open: [u32; 2]) -> bool {
         self.numbered().any(|(number, seen)| seen.leaks() && !open.contains(&number))
     }
+}
+
+/// Slots of a block that have held a row and hold none.
+fn removed(block: &Block<'_>) -> u32 {
+    let never = Tid::new(0, 0);
+    (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 0 && block.tid(*slot) != never).count() as u32
 }
 
 /// Block, slot and TID of the live entries of a page.
