@@ -501,6 +501,7 @@ impl Search {
         }
         while let Some(row) = self.late.pop() {
             if self.returned.insert(row.tid) {
+                self.note_latest(&row);
                 self.work.returned += 1;
                 self.work.rechecked += u64::from(!self.exact);
                 let bound = if self.exact { row.lower } else { row.certain };

@@ -107,10 +107,14 @@ pub struct Kinds {
 
 impl Kinds {
     pub fn by(dice: &mut Dice) -> Kinds {
+        Kinds::of(dice, std::env::var_os("SIM_WIDE").is_some())
+    }
+
+    /// `wide`: also vectors of many dimensions.
+    pub fn of(dice: &mut Dice, wide: bool) -> Kinds {
         let metric = [Metric::L2, Metric::L2, Metric::Cosine, Metric::InnerProduct][dice.below(4)];
         // Mostly few; but pages of one block, so that lists have several, and blocks that a page does not hold.
-        let wide = if std::env::var_os("SIM_WIDE").is_some() { 5 } else { 0 };
-        let dims = [6, 6, 6, 700, 1100][dice.below(wide)];
+        let dims = [6, 6, 6, 700, 1100][dice.below(if wide { 5 } else { 0 })];
         Kinds { metric, bits: [8, 8, 8, 4, 0][dice.below(5)], dims }
     }
 
