@@ -46,13 +46,13 @@ def test_sound(example):
     figures, pictures = example("sound", ("keras", "tensorflow", "matplotlib"), ("espeak-ng",))
     assert pictures == 6
     assert figures["word_network"] > figures["word_mean"] + 0.1
-    assert figures["voice_network"] > 1.5 / 14, "better than chance"
+    assert figures["voice_network"] > figures["voice_mean"] + 0.1
 
 
 def test_video(example):
     figures, pictures = example("video", ("torch", "skvideo", "matplotlib"), ("ffmpeg",))
     assert pictures >= 4
-    assert figures["clip_network"] > figures["clip_pixels"]
+    assert figures["clip_network"] >= figures["clip_pixels"] and figures["clip_network"] > 0.85
 
 
 def test_text(example):
