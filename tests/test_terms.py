@@ -189,6 +189,13 @@ def test_what_cannot_be(connection):
     refused("(v sparsevec_ip_ops) WITH (partition = terms, bits = 4)", "22023")
     refused("(v sparsevec_ip_ops) WITH (partition = words)", "22023")
     connection.execute("CREATE INDEX ON t USING ivflsh (v sparsevec_ip_ops) WITH (partition = terms)")
+    connection.execute("INSERT INTO t VALUES ('{1:1,3:2}/9'), ('{3:1}/9'), (NULL)")
+    stats, = connection.execute("SELECT ivflsh_stats('t_v_idx')").fetchone()
+    assert (stats["lists"], stats["entries"], stats["rows"]["pending"]) == (0, 0, 3)
+    connection.execute("VACUUM t")
+    stats, = connection.execute("SELECT ivflsh_stats('t_v_idx')").fetchone()
+    assert (stats["partition"], stats["dimensions"], stats["lists"], stats["entries"]) == ("terms", 9, 2, 3)
+    assert stats["rows"] == {"in_the_tree": 3, "of_them_null": 1, "pending": 0}
     for function in ("ivflsh_recall('t_v_idx')", "ivflsh_lists('t_v_idx')"):
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="partition = terms"):
             connection.execute(f"SELECT {function}")

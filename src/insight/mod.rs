@@ -267,9 +267,11 @@ impl IntoReturn for Json {
 pg_function! {
     /// `ivflsh_stats(index regclass)`
     fn ivflsh_stats(call @ FunctionCallInfo, index: Index) -> Json {
-        let opened = Opened::lists(index.0, Asks::trust(call))?;
-        let stats = stats::Stats::of(opened.index);
-        let stats = serde_json::to_value(stats);
+        let opened = Opened::new(index.0, Asks::trust(call))?;
+        let stats = match terms::is_of(opened.index) {
+            true => serde_json::to_value(terms::check::Stats::of(opened.index)),
+            false => serde_json::to_value(stats::Stats::of(opened.index)),
+        };
         stats.map(Json).map_err(|e| SqlError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string()))
     }
 }

@@ -19,6 +19,7 @@ use crate::insight::walk::{Wrong, ensure};
 use ann::memory;
 use bitvec::prelude::*;
 use pgrx::prelude::*;
+use serde::Serialize;
 use std::collections::HashMap;
 
 /// Times that an index is read whose structure changes: on a standby nothing holds that off.
@@ -26,19 +27,7 @@ const TRIES: usize = 20;
 
 /// Verifies an open index of terms. With a snapshot, against its table as well.
 pub fn check(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&Snapshot>) -> Report {
-    let mut tries = 0;
-    let mut found = loop {
-        let lock = StructureLock::shared(index);
-        let walk = Walk::of(index);
-        drop(lock);
-        tries += 1;
-        // SAFETY: asks for the server's state.
-        match walk {
-            Ok(walk) => break walk,
-            Err(_) if tries < TRIES && unsafe { pg_sys::RecoveryInProgress() } => {}
-            Err(wrong) => wrong.raise(index),
-        }
-    };
+    let mut found = walk(index);
     if let Some(snapshot) = snapshot {
         // The first row decides about them.
         found.meta.dims = pending::meta(index).dims;
@@ -50,11 +39,84 @@ pub fn check(heap: pg_sys::Relation, index: pg_sys::Relation, snapshot: Option<&
     found.report
 }
 
+/// Walks over an open index while its structure stands still.
+fn walk(index: pg_sys::Relation) -> Walk {
+    let mut tries = 0;
+    loop {
+        let lock = StructureLock::shared(index);
+        let walk = Walk::of(index);
+        drop(lock);
+        tries += 1;
+        // SAFETY: asks for the server's state.
+        match walk {
+            Ok(walk) => return walk,
+            Err(_) if tries < TRIES && unsafe { pg_sys::RecoveryInProgress() } => {}
+            Err(wrong) => wrong.raise(index),
+        }
+    }
+}
+
+/// The document that `ivflsh_stats` returns of an index of terms.
+#[derive(Serialize)]
+pub struct Stats {
+    format: u16,
+    partition: &'static str,
+    dimensions: u32,
+    /// Levels of inner pages.
+    height: u32,
+    /// Lists of terms, one a term and sign.
+    lists: u64,
+    rows: Rows,
+    /// Of lists of terms, in the tree.
+    entries: u64,
+    pages: Pages,
+    bytes: u64,
+}
+
+/// Rows, whatever a transaction sees of them.
+#[derive(Serialize, Clone, Copy, Default)]
+struct Rows {
+    in_the_tree: u64,
+    of_them_null: u64,
+    pending: u64,
+}
+
+#[derive(Serialize, Clone, Copy, Default)]
+struct Pages {
+    inner: u64,
+    leaf: u64,
+    pending: u64,
+    free: u64,
+    leaked: u64,
+}
+
+impl Stats {
+    /// Reads every page of an open index of terms.
+    pub fn of(index: pg_sys::Relation) -> Stats {
+        let Walk { report, meta, height, rows, entries, pages, pending, .. } = walk(index);
+        Stats {
+            format: pages::FORMAT,
+            partition: "terms",
+            dimensions: meta.dims,
+            height,
+            lists: report.lists,
+            rows: Rows { pending: pending.len() as u64, ..rows },
+            entries,
+            pages: Pages { free: report.free_pages, leaked: report.leaked_pages, ..pages },
+            bytes: report.pages * pages::PAGE as u64,
+        }
+    }
+}
+
 /// What was found by walking over the pages.
 struct Walk {
     report: Report,
     tree: Tree,
     meta: Meta,
+    height: u32,
+    rows: Rows,
+    entries: u64,
+    pages: Pages,
     /// The rows that are pending, and their entries.
     pending: HashMap<u64, Vec<(Key, f32)>>,
 }
@@ -79,7 +141,16 @@ impl Walk {
         let dims = column_dims(index).unwrap_or(0) as u32;
         ensure!(dims == 0 || meta.dims == dims, "The index is of {} dimensions, its column of {dims}.", meta.dims);
         ensure!(meta.operator == operator, "The index is of operator class {}, not {operator}.", meta.operator);
-        let mut found = Walk { report: Report::default(), tree, meta, pending: HashMap::new() };
+        let mut found = Walk {
+            report: Report::default(),
+            tree,
+            meta,
+            height: 0,
+            rows: Rows::default(),
+            entries: 0,
+            pages: Pages::default(),
+            pending: HashMap::new(),
+        };
         found.report.pages = u64::from(blocks);
 
         // Level by level: the pages that the one above names.
@@ -96,6 +167,8 @@ impl Walk {
                 let node = Node::open(buffer.page()).map_err(wrong(block))?;
                 node.verify().map_err(wrong(block))?;
                 let expected = *expected.get_or_insert(node.opaque.level);
+                found.height = found.height.max(u32::from(node.opaque.level));
+                *if node.is_leaf() { &mut found.pages.leaf } else { &mut found.pages.inner } += 1;
                 let fits = (node.low(), node.high(), node.opaque.next) == (place, high, next);
                 ensure!(fits && node.opaque.level == expected, "Block {block} is not the page that its parent names.");
                 match node.is_leaf() {
@@ -121,6 +194,7 @@ impl Walk {
             crate::pg::memory::check_for_interrupts();
             visit(block)?;
             let buffer = Buffer::read(index, block);
+            found.pages.pending += 1;
             let mut rows = Pending::open(buffer.page(), number).map_err(wrong(block))?;
             while let Some(row) = rows.next_row() {
                 let row = row.map_err(wrong(block))?;
@@ -186,8 +260,14 @@ impl Walk {
                 segment.max
             );
             self.report.lists += u64::from(segment.key > NULLS && (i == 0 || node.place(i - 1).key != segment.key));
-            if segment.key <= NULLS {
-                self.report.entries += rows.len() as u64;
+            let n = rows.len() as u64;
+            match segment.key {
+                ROWS | NULLS => {
+                    self.report.entries += n;
+                    self.rows.in_the_tree += n;
+                    self.rows.of_them_null += if segment.key == NULLS { n } else { 0 };
+                }
+                _ => self.entries += n,
             }
         }
         // A list that goes on from the page before.

@@ -323,8 +323,8 @@ pub fn write_leaf<'s>(
 pub struct PendingRow<'p> {
     pub row: u64,
     pub is_null: bool,
-    keys: &'p [u8],
-    weights: &'p [u8],
+    keys: &'p [[u8; 4]],
+    weights: &'p [[u8; 4]],
 }
 
 /// Bytes of a pending row before its keys.
@@ -334,25 +334,21 @@ pub const MOST_PENDING: usize = (CAPACITY - PENDING_HEADER) / 8;
 
 impl PendingRow<'_> {
     pub fn len(&self) -> usize {
-        self.keys.len() / 4
+        self.keys.len()
     }
 
     pub fn key(&self, i: usize) -> Key {
-        word(self.keys, 4 * i)
+        u32::from_le_bytes(self.keys[i])
     }
 
     pub fn weight(&self, i: usize) -> f32 {
-        f32::from_bits(word(self.weights, 4 * i))
+        f32::from_le_bytes(self.weights[i])
     }
 
     /// The first entry from this key on. `from` is where to look first, and becomes where the next one is looked for: keys are asked
     /// for in order.
     pub fn find(&self, key: Key, from: &mut usize) -> Option<(Key, f32)> {
-        let (mut least, mut most) = (*from, self.len());
-        while least < most {
-            let middle = (least + most) / 2;
-            if self.key(middle) < key { least = middle + 1 } else { most = middle }
-        }
+        let least = *from + self.keys[*from..].partition_point(|bytes| u32::from_le_bytes(*bytes) < key);
         *from = least;
         (least < self.len()).then(|| (self.key(least), self.weight(least)))
     }
@@ -421,7 +417,7 @@ impl<'p> Pending<'p> {
             return Err(Damage::Checksum);
         }
         self.at += pending_bytes(n);
-        let (keys, weights) = rest.split_at(4 * n);
+        let (keys, weights) = rest.as_chunks::<4>().0.split_at(n);
         let row = long(header, 0);
         if row >> ROW_BITS != 0 {
             return Err(Damage::Bounds);

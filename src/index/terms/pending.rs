@@ -8,12 +8,14 @@ use crate::index::storage::{self, Buffer, Change, Checked, StructureLock, Uninte
 use ann::memory;
 use pgrx::prelude::*;
 
-/// Pages from which on whoever adds one puts the rows of all others into the tree. A search reads all of them.
-pub const MOST_PAGES: u32 = 64;
-/// Pages from which on he waits for who does that.
-const TOO_MANY: u32 = 4 * MOST_PAGES;
+/// Pages from which on whoever adds one puts the rows of all others into the tree: a part of the index, between these. A search reads
+/// all of them, and a move changes most leaves.
+const MOST_PAGES: std::ops::RangeInclusive<u32> = 64..=256;
+const PART: u32 = 32;
+/// As many times as many, and he waits for who does that.
+const TOO_MANY: u32 = 4;
 /// Pages whose rows are put into the tree at once.
-const AT_ONCE: u32 = 4 * MOST_PAGES;
+const AT_ONCE: u32 = *MOST_PAGES.end();
 
 /// Reads the meta page.
 pub fn meta(index: pg_sys::Relation) -> Meta {
@@ -58,12 +60,16 @@ pub fn insert(index: pg_sys::Relation, row: u64, value: Option<&Value>) {
         return;
     }
     let pages = append(index, row, value, n);
-    if pages <= MOST_PAGES {
+    if pages <= *MOST_PAGES.start() {
+        return;
+    }
+    let most = (storage::blocks(index) / PART).clamp(*MOST_PAGES.start(), *MOST_PAGES.end());
+    if pages <= most {
         return;
     }
     let lock = match StructureLock::attempt(index) {
         Some(lock) => Some(lock),
-        None => (pages > TOO_MANY).then(|| StructureLock::wait(index)),
+        None => (pages > TOO_MANY * most).then(|| StructureLock::wait(index)),
     };
     if let Some(lock) = lock {
         move_rows(index, &lock, false);
