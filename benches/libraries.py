@@ -49,7 +49,7 @@ class Library:
 
 
 class Annoy(Library):
-    name, settings = "Annoy, 50 trees", [500, 2000, 5000, 10000, 20000, 50000]
+    name, settings = "Annoy, 50 trees", [500, 2000, 5000, 10000, 20000, 50000, 100000]
     filters = updates = False
     cannot = "a row more is a new index; no conditions"
 
@@ -69,7 +69,7 @@ class Annoy(Library):
 
 
 class FaissIvf(Library):
-    name, settings = "Faiss IVF, flat", [1, 2, 4, 8, 16, 32, 64]
+    name, settings = "Faiss IVF, flat", [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
     def build(self):
         import faiss
@@ -101,7 +101,7 @@ class FaissIvf(Library):
 
 
 class FaissHnsw(FaissIvf):
-    name, settings = "Faiss HNSW, M 16", [10, 20, 40, 80, 160, 320]
+    name, settings = "Faiss HNSW, M 16", [10, 20, 40, 80, 160, 320, 640]
     cannot = "a row cannot be deleted"
 
     def build(self):
@@ -125,7 +125,7 @@ class FaissHnsw(FaissIvf):
 
 
 class Hnswlib(Library):
-    name, settings = "hnswlib, M 16", [10, 20, 40, 80, 160, 320]
+    name, settings = "hnswlib, M 16", [10, 20, 40, 80, 160, 320, 640]
     cannot = "deleted rows are marked and stay in memory; a condition is a Python function of each row it meets"
 
     def build(self):
@@ -158,7 +158,7 @@ class Hnswlib(Library):
 
 
 class Nmslib(Library):
-    name, settings = "NMSLIB HNSW, M 16", [10, 20, 40, 80, 160, 320]
+    name, settings = "NMSLIB HNSW, M 16", [10, 20, 40, 80, 160, 320, 640]
     filters = updates = False
     cannot = "a row more is a new index; no conditions"
 
