@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom clean distclean test-python bench-load bench-terms bench-libraries examples example-images example-sound example-video example-text test-examples
+.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom book test-matrix clean distclean test-python bench-load bench-terms bench-libraries examples example-images example-sound example-video example-text test-examples
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ test-sql: ## only the tests against a server:  make test-sql ARGS="-k recall"
 test-second: ## part of the tests on PostgreSQL 18, whose server comes from a Python package
 	@scripts/setup.sh all
 	@scripts/test-second.sh $(ARGS)
+
+test-matrix: ## all tests on every server that there is, and a table:  make test-matrix ARGS="--versions 15 18 --suites contract search"
+	@scripts/setup.sh all
+	@scripts/test-matrix.sh $(ARGS)
 
 test-clients: ## client libraries and ways from pgvector and back, beside pgvector itself (built from Debian's sources)
 	@scripts/setup.sh all
@@ -188,6 +192,9 @@ dist: ## an archive of the sources with all crates, that builds without a networ
 sbom: ## what is linked into the library, with licences (CycloneDX)
 	@mkdir -p dist
 	@scripts/package.sh sbom >dist/sbom.cdx.json
+
+book: ## the documents as a book, links checked: dist/book/html (mdBook is built once)
+	@scripts/book.sh $(ARGS)
 
 clean: ## remove what was built or written inside this folder
 	rm -rf target dist demo-output .pytest_cache

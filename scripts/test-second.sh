@@ -1,7 +1,8 @@
 #!/bin/bash
 # Part of the tests on a second version of PostgreSQL, whose server comes from a Python package: what only one version does, and
 # what one version hides, is seen by no other test.
-# usage: test-second.sh [--server] [PYTEST OPTION…]      --server: set up and build only, and tell its PG_CONFIG
+# usage: test-second.sh [--server | --fetch] [PYTEST OPTION…]      --server: set up and build only, and tell its PG_CONFIG; --fetch:
+#   without building
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
@@ -14,7 +15,7 @@ tests=(tests/test_contract.py tests/test_index_executor.py tests/test_vector_sca
 second=${VECTOR_EXT_SECOND:-/var/tmp/vector_ext-second-$(id -u)}
 wheels=$cache/second
 
-skip() { say "skipped, not tested on a second version: $*"; exit 0; }
+skip() { say "skipped, not tested on a second version: $*" >&2; exit 0; }
 
 # fetch: the package into the cache. Fails without a word of its own where the registry cannot be reached.
 fetch() {
@@ -47,6 +48,7 @@ unpack() {
 mkdir -p "$wheels"
 fetch
 locked second unpack
+if [[ ${1:-} == --fetch ]]; then echo "$second/$folder/bin/pg_config"; exit 0; fi
 # A folder of its own for what cargo builds, without the optimisation over all crates, which takes longest: nothing is timed here.
 export PG_CONFIG=$second/$folder/bin/pg_config CARGO_TARGET_DIR=$cache/target-second
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
