@@ -218,6 +218,8 @@ pub unsafe fn operator_of_family(family: pg_sys::Oid, input: pg_sys::Oid) -> Opt
             "halfvec_negative_inner_product" | "vx_halfvec_negative_inner_product" => {
                 (Element::Halfvec, Metric::InnerProduct)
             }
+            "hamming_distance" | "vx_hamming_distance" => (Element::Bit, Metric::Hamming),
+            "jaccard_distance" | "vx_jaccard_distance" => (Element::Bit, Metric::Jaccard),
             _ => return None,
         };
         Some(Operator { element, metric })
