@@ -263,7 +263,8 @@ impl Operator {
             Metric::Hamming => f64::from(ann::distance::l2_squared(x, y)),
             Metric::Jaccard => {
                 let both = f64::from(ann::distance::inner_product(x, y));
-                let either = f64::from(ann::distance::norm_squared(x)) + f64::from(ann::distance::norm_squared(y)) - both;
+                let either =
+                    f64::from(ann::distance::norm_squared(x)) + f64::from(ann::distance::norm_squared(y)) - both;
                 if both > 0.0 { 1.0 - both / either } else { 1.0 }
             }
         }

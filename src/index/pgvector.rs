@@ -260,8 +260,8 @@ pub fn warn_idle(index: pg_sys::Relation) {
         pgrx::function_name!(),
     )
     .set_detail(
-        "It searches vector and halfvec by L2 distance, inner product and cosine distance. Queries by other distances are \
-         answered exactly, by reading the table and sorting.",
+        "It searches vector and halfvec by L2 distance, inner product and cosine distance, and bit by Hamming and Jaccard \
+         distance. Queries by other distances are answered exactly, by reading the table and sorting.",
     )
     .set_hint("The index takes no room and no time; keep it for a version that can fill it by REINDEX, or drop it.")
     .report(PgLogLevel::WARNING);

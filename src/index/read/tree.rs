@@ -657,7 +657,8 @@ pub fn read_sketch(
     let buffer = Buffer::read(rel, at.page);
     let posting = Posting::open(buffer.page(), layout, list).or_corrupted(rel, at.page);
     let block = posting.block(at.block as usize);
-    sketch_of(rel, layout, list, &block, at.slot as usize, nibbles).unwrap_or_else(|stale| corrupted(rel, stale.block, stale.damage))
+    sketch_of(rel, layout, list, &block, at.slot as usize, nibbles)
+        .unwrap_or_else(|stale| corrupted(rel, stale.block, stale.damage))
 }
 
 /// The same of a slot of a block whose page is locked.

@@ -1075,14 +1075,14 @@ impl Search {
                 let wanted = self.restriction.wanted(&block, live);
                 self.passing += u64::from(wanted.count_ones());
                 self.looked_at += u64::from(live.count_ones());
-                let mut near =
-                    match tree::scan_rows(rel, &leaf, &list, &block, wanted, &self.query, limit, &mut scores) {
-                        Ok(near) => near,
-                        Err(stale) => {
-                            self.stale = Some((stale, epoch));
-                            break;
-                        }
-                    };
+                let mut near = match tree::scan_rows(rel, &leaf, &list, &block, wanted, &self.query, limit, &mut scores)
+                {
+                    Ok(near) => near,
+                    Err(stale) => {
+                        self.stale = Some((stale, epoch));
+                        break;
+                    }
+                };
                 self.work.entries += u64::from(live.count_ones());
                 if near != wanted {
                     self.horizon = self.horizon.min(limit);

@@ -911,9 +911,8 @@ fn bit_strings() {
             let factors = BlockFactors { constant: &constants, scale: &ones, error: &[0; BLOCK] };
             let (mut estimate, mut lower) = ([0.0; BLOCK], [0.0; BLOCK]);
             scan_block(&table, &groups, &factors, table.bit_term(), f32::INFINITY, &mut estimate, &mut lower);
-            let differ: [f32; BLOCK] = std::array::from_fn(|i| {
-                rows[i].0.iter().zip(&query.0).filter(|(x, y)| x != y).count() as f32
-            });
+            let differ: [f32; BLOCK] =
+                std::array::from_fn(|i| rows[i].0.iter().zip(&query.0).filter(|(x, y)| x != y).count() as f32);
             for i in 0..BLOCK {
                 assert_eq!(estimate[i] - constants[i], differ[i]);
                 assert_eq!(lower[i], estimate[i]);
