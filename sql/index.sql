@@ -20,6 +20,10 @@ CREATE FUNCTION ivflsh_halfvec_cosine() RETURNS integer
     AS 'MODULE_PATHNAME', 'ivflsh_halfvec_cosine' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION ivflsh_halfvec_ip() RETURNS integer
     AS 'MODULE_PATHNAME', 'ivflsh_halfvec_ip' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivflsh_bit_hamming() RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivflsh_bit_hamming' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivflsh_bit_jaccard() RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivflsh_bit_jaccard' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION ivflsh_sparsevec_ip() RETURNS integer
     AS 'MODULE_PATHNAME', 'ivflsh_sparsevec_ip' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -51,3 +55,11 @@ CREATE OPERATOR CLASS halfvec_cosine_ops FOR TYPE halfvec USING ivflsh AS
 CREATE OPERATOR CLASS sparsevec_ip_ops FOR TYPE sparsevec USING ivflsh AS
     OPERATOR 1 <#> (sparsevec, sparsevec) FOR ORDER BY float_ops,
     FUNCTION 1 (sparsevec, sparsevec) ivflsh_sparsevec_ip();
+
+CREATE OPERATOR CLASS bit_hamming_ops FOR TYPE bit USING ivflsh AS
+    OPERATOR 1 <~> (bit, bit) FOR ORDER BY float_ops,
+    FUNCTION 1 (bit, bit) ivflsh_bit_hamming();
+
+CREATE OPERATOR CLASS bit_jaccard_ops FOR TYPE bit USING ivflsh AS
+    OPERATOR 1 <%> (bit, bit) FOR ORDER BY float_ops,
+    FUNCTION 1 (bit, bit) ivflsh_bit_jaccard();

@@ -388,3 +388,17 @@ END
 $body$;
 COMMENT ON FUNCTION ivflsh_fan_out IS
     'sends a query for ids and distances to many foreign servers at once, by dblink, and merges the answers: the k nearest';
+
+-- Indexes of bit strings.
+CREATE FUNCTION ivflsh_bit_hamming() RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivflsh_bit_hamming' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivflsh_bit_jaccard() RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivflsh_bit_jaccard' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE OPERATOR CLASS bit_hamming_ops FOR TYPE bit USING ivflsh AS
+    OPERATOR 1 <~> (bit, bit) FOR ORDER BY float_ops,
+    FUNCTION 1 (bit, bit) ivflsh_bit_hamming();
+
+CREATE OPERATOR CLASS bit_jaccard_ops FOR TYPE bit USING ivflsh AS
+    OPERATOR 1 <%> (bit, bit) FOR ORDER BY float_ops,
+    FUNCTION 1 (bit, bit) ivflsh_bit_jaccard();

@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 import numpy as np
 import psycopg
 import pytest
-from pgvector import HalfVector, Vector
+from pgvector import Bit, HalfVector, Vector
 from pgvector.psycopg import register_vector
 
 from harness.families import FAMILIES, KINDS, query_of, rows_of
-from harness.search import METRICS
+from harness.search import METRICS, Metric
 
 TABLES = 24  # of `make test`
 STATEMENTS = 30  # for each table
@@ -30,6 +30,8 @@ EXACT = {"enable_indexscan": "off", "enable_bitmapscan": "off", "ivflsh.enable_v
 
 
 def literal(vector, type_name):
+    if type_name == "bit":
+        return "B'" + "".join("1" if bit else "0" for bit in vector) + "'"
     if type_name == "halfvec":
         return f"'{HalfVector(vector).to_text()}'::halfvec"
     return f"'{Vector(vector).to_text()}'::vector"
@@ -77,19 +79,27 @@ class Case:
         if self.partitioned:
             for i in range(3):
                 c.execute(f"CREATE TABLE items_{i} PARTITION OF items FOR VALUES WITH (modulus 3, remainder {i})")
-        self.rows = rows_of(self.family, self.seed, self.count, self.dims)
-        if self.type_name == "halfvec":
-            self.rows = np.clip(self.rows, -6e4, 6e4)
+        self.rows = self.new_rows(self.seed, self.count)
         self.next_id = 0
         first = self.rows[: int(self.count * self.dice.random())] if self.grown else self.rows
         self.insert(first)
         c.execute(f"""CREATE INDEX items_v ON items USING ivflsh (v {self.type_name}_{self.metric.operators}{self.filters})
-                      WITH (bits = {self.bits})""")
+                      {self.options()}""")
         if len(first) < len(self.rows):
             self.insert(self.rows[len(first):])
         if self.dice.random() < 0.5:
             c.execute("CREATE INDEX ON items (label)")
         c.execute("ANALYZE items")
+
+    def options(self):
+        return f"WITH (bits = {self.bits})"
+
+    def new_rows(self, seed, count):
+        rows = rows_of(self.family, seed, count, self.dims)
+        return np.clip(rows, -6e4, 6e4) if self.type_name == "halfvec" else rows
+
+    def value(self, row):
+        return HalfVector(row) if self.type_name == "halfvec" else Vector(row)
 
     def insert(self, rows):
         if len(rows) == 0:
@@ -99,9 +109,8 @@ class Case:
             copy.set_types(["int4", "int4", "text", "float8", self.type_name])
             for row, null in zip(rows, nulls):
                 label = int(self.dice.integers(10) ** 2 // 10)
-                value = HalfVector(row) if self.type_name == "halfvec" else Vector(row)
                 copy.write_row((self.next_id, label, f"t{label % 3}" if label else None, float(self.dice.normal()),
-                                None if null else value))
+                                None if null else self.value(row)))
                 self.next_id += 1
 
     # Statements
@@ -342,8 +351,7 @@ class Case:
         d, r = self.distance(query), self.radius(query)
         kind = self.pick(["update", "delete", "move", "insert", "vacuum"])
         if kind == "insert":
-            rows = rows_of(self.family, self.seed + int(self.dice.integers(1000)), int(self.pick([1, 20, 300])), self.dims)
-            return self.insert(np.clip(rows, -6e4, 6e4) if self.type_name == "halfvec" else rows)
+            return self.insert(self.new_rows(self.seed + int(self.dice.integers(1000)), int(self.pick([1, 20, 300]))))
         if kind == "vacuum":
             return self.connection.execute("VACUUM items")
         self.sql = {"update": f"UPDATE items SET price = price + 0 WHERE {d} < {r!r} AND {condition} RETURNING id",
@@ -351,7 +359,8 @@ class Case:
                     "move": f"UPDATE items SET v = -1 * v WHERE {d} < {r!r} AND label = 1 RETURNING id"}[kind]
         if self.type_name == "halfvec" and kind == "move":
             self.sql = self.sql.replace("-1 * v", "v")
-        self.sql = self.sql.replace("-1 * v", "(SELECT array_agg(-x) FROM unnest(v::real[]) x)::vector")
+        self.sql = self.sql.replace("-1 * v", "~v" if self.type_name == "bit" else
+                                    "(SELECT array_agg(-x) FROM unnest(v::real[]) x)::vector")
         self.ran += 1
         with self.exact.transaction(force_rollback=True):
             expected = self.run(self.exact, self.sql)
@@ -383,6 +392,36 @@ class Case:
                                 "WHERE relname ~ '^items.*v.*idx$|^items_v$' AND relkind = 'i'")
 
 
+class BitCase(Case):
+    """The same of bit strings: the signs of vectors, or few bits set, or all kinds of equal ones."""
+
+    def __init__(self, connection, exact, seed, statements, largest=5000):
+        super().__init__(connection, exact, seed, statements, largest)
+        self.metric = self.pick([Metric("hamming", "<~>"), Metric("jaccard", "<%>")])
+        self.type_name = "bit"
+        self.dims = int(self.pick([1, 7, 32, 64, 100, 384, 2100]))
+        self.share = float(self.pick([0.5, 0.5, 0.1, 0.02]))
+
+    def options(self):
+        return ""
+
+    def new_rows(self, seed, count):
+        """Where a vector's coordinates are among its largest; some rows have no bit, or all."""
+        rows = rows_of(self.family, seed, count, self.dims)
+        rows = rows > np.quantile(rows, 1 - self.share, axis=1, keepdims=True)
+        lot = np.random.default_rng((seed, 1)).random(count)
+        rows[lot < 0.01], rows[lot > 0.99] = False, True
+        return rows
+
+    def value(self, row):
+        return Bit(row.tolist())
+
+    def query(self):
+        self.kind = self.pick(KINDS)
+        query = np.asarray(query_of(self.kind, self.family, self.dice, self.rows), float)
+        return literal(query > np.quantile(query, 1 - self.share), self.type_name)
+
+
 def connections(database):
     connection, exact = database.connect(), database.connect()
     for name, value in EXACT.items():
@@ -390,13 +429,14 @@ def connections(database):
     return connection, exact
 
 
-def test_against_no_index(database, stress):
+@pytest.mark.parametrize("case_type, fewer", [(Case, 1), (BitCase, 3)], ids=["vectors", "bits"])
+def test_against_no_index(database, stress, case_type, fewer):
     connection, exact = connections(database)
-    tables = stress.tables or (math.ceil(stress.statements / STATEMENTS) if stress.statements else TABLES)
+    tables = stress.tables or (math.ceil(stress.statements / STATEMENTS) if stress.statements else TABLES // fewer)
     statements = kinds = 0
     kinds, hits, failures = Counter(), defaultdict(lambda: [0, 0]), []
     for seed in range(stress.seed, stress.seed + tables):
-        case = Case(connection, exact, seed, STATEMENTS, stress.largest)
+        case = case_type(connection, exact, seed, STATEMENTS, stress.largest)
         try:
             case.go()
         except Difference as difference:

@@ -104,7 +104,7 @@ impl Inserter {
         let filters = Columns::of_meta(index, &info.meta);
         Inserter {
             query: Query::new(frame.operator),
-            encoder: Encoder::new(frame.operator.space(), &info.leaf_layout()),
+            encoder: Encoder::of_rows(&frame, &info.leaf_layout()),
             filters,
             frame,
             mean_epoch: info.meta.mean_epoch,

@@ -3,9 +3,11 @@
 use super::method;
 use super::pgvector;
 use crate::index::filter::keys::Kind;
+use crate::types::bit::BitRef;
 use crate::types::halfvec::HalfvecRef;
 use crate::types::vector::VectorRef;
-use ann::quantize::{Rotation, Space};
+use ann::quantize::{self, Rotation, SketchFactors, Space};
+use bitvec::prelude::*;
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,6 +18,19 @@ pub enum Element {
     Vector,
     Halfvec,
     Sparsevec,
+    /// `bit`: to the tree, a vector of 0 and 1.
+    Bit,
+}
+
+impl Element {
+    /// What values of it must have in common, in the operators' words.
+    pub fn lengths(self) -> &'static str {
+        match self {
+            Element::Vector | Element::Halfvec => "vector dimensions",
+            Element::Sparsevec => "sparsevec dimensions",
+            Element::Bit => "bit lengths",
+        }
+    }
 }
 
 /// Distance of the operator class.
@@ -24,6 +39,10 @@ pub enum Metric {
     L2,
     Cosine,
     InnerProduct,
+    /// Of bits: how many differ.
+    Hamming,
+    /// Of bits: the share of those set in either that are not set in both.
+    Jaccard,
 }
 
 /// Meaning of an operator class: its support function 1 returns [`Operator::code`].
@@ -58,11 +77,14 @@ impl Operator {
             Element::Vector => 0,
             Element::Halfvec => 1,
             Element::Sparsevec => 2,
+            Element::Bit => 3,
         };
         let metric = match self.metric {
             Metric::L2 => 1,
             Metric::Cosine => 2,
             Metric::InnerProduct => 3,
+            Metric::Hamming => 4,
+            Metric::Jaccard => 5,
         };
         element << 8 | metric
     }
@@ -73,14 +95,21 @@ impl Operator {
             0 => Element::Vector,
             1 => Element::Halfvec,
             2 => Element::Sparsevec,
+            3 => Element::Bit,
             _ => return None,
         };
         let metric = match code & 0xff {
             1 => Metric::L2,
             2 => Metric::Cosine,
             3 => Metric::InnerProduct,
+            4 => Metric::Hamming,
+            5 => Metric::Jaccard,
             _ => return None,
         };
+        let is_of_bits = matches!(metric, Metric::Hamming | Metric::Jaccard);
+        if is_of_bits != (element == Element::Bit) {
+            return None;
+        }
         Some(Operator { element, metric })
     }
 
@@ -124,9 +153,11 @@ impl Operator {
     }
 
     /// The arithmetic that the metric is mapped to: cosine is L2 between normalised vectors.
+    /// The arithmetic that the metric is mapped to: cosine is L2 between normalised vectors. The squared L2 distance of bits is
+    /// Hamming's; Jaccard's order is about that of the angles.
     pub fn space(self) -> Space {
         match self.metric {
-            Metric::L2 | Metric::Cosine => Space::L2,
+            Metric::L2 | Metric::Cosine | Metric::Hamming | Metric::Jaccard => Space::L2,
             Metric::InnerProduct => Space::InnerProduct,
         }
     }
@@ -138,6 +169,7 @@ impl Operator {
         const TINY: f64 = 1.401_298_464_324_817e-45;
         let off = (8 * query.len() + 64) as f64 * TINY;
         match self.metric {
+            Metric::Hamming | Metric::Jaccard => 0.0,
             Metric::L2 => off,
             Metric::InnerProduct if norm(query) >= USUAL_NORMS.end => f64::INFINITY,
             // So are the coordinates of a rotated row.
@@ -160,6 +192,8 @@ impl Operator {
             // The operators sum in f32 and may come out a little below the true distance.
             Metric::L2 => (bound - underflow).max(0.0).sqrt() * (1.0 - 1e-6),
             Metric::Cosine => ((bound.max(0.0) / 2.0) * (1.0 - 1e-6) - 1e-6 - underflow).max(-1.0),
+            Metric::Hamming => bound.max(0.0),
+            Metric::Jaccard => jaccard_of(bound.max(0.0)) * (1.0 - 1e-6),
             // The operator's sum may have overflowed.
             Metric::InnerProduct if bound < -1e37 => f64::NEG_INFINITY,
             Metric::InnerProduct => bound - bound.abs() * 1e-6 - underflow,
@@ -171,7 +205,9 @@ impl Operator {
         let value = match self.metric {
             Metric::L2 => distance * distance.abs(),
             Metric::Cosine => distance * 2.0,
-            Metric::InnerProduct => distance,
+            Metric::InnerProduct | Metric::Hamming => distance,
+            // The reverse of `jaccard_of`.
+            Metric::Jaccard => 2.0 * distance / (2.0 - distance).max(1e-9),
         };
         value as f32
     }
@@ -184,6 +220,8 @@ impl Operator {
             Metric::L2 if bound > 1e37 => f64::INFINITY,
             Metric::L2 => (bound.max(0.0) + underflow).sqrt() * (1.0 + 1e-6),
             Metric::Cosine => (bound.max(0.0) / 2.0) * (1.0 + 1e-6) + 1e-6 + underflow,
+            Metric::Hamming => bound.max(0.0),
+            Metric::Jaccard => jaccard_of(bound.max(0.0)) * (1.0 + 1e-6),
             Metric::InnerProduct if bound > 1e37 => f64::INFINITY,
             Metric::InnerProduct => bound + bound.abs() * 1e-6 + underflow,
         }
@@ -196,17 +234,23 @@ impl Operator {
             Metric::L2 => ann::distance::l2_squared(x, y),
             Metric::Cosine => (2.0 * ann::distance::cosine_distance(x, y)) as f32,
             Metric::InnerProduct => -ann::distance::inner_product(x, y),
+            Metric::Hamming => ann::distance::l2_squared(x, y),
+            // As `quantize::shares` has it.
+            Metric::Jaccard => match ann::distance::norm_squared(x) + ann::distance::norm_squared(y) {
+                0.0 => 2.0,
+                set => 2.0 * ann::distance::l2_squared(x, y) / set,
+            },
         }
     }
 
     /// What a row is multiplied by before it enters the index: under cosine 1 / its norm (0 for norm zero), else 1.
     pub fn scale(self, row: &[f32]) -> f64 {
         match self.metric {
-            Metric::Cosine => match norm(row) {
+            Metric::Cosine | Metric::Jaccard => match norm(row) {
                 0.0 => 0.0,
                 norm => 1.0 / norm,
             },
-            Metric::L2 | Metric::InnerProduct => 1.0,
+            Metric::L2 | Metric::InnerProduct | Metric::Hamming => 1.0,
         }
     }
 
@@ -216,6 +260,29 @@ impl Operator {
             Metric::L2 => f64::from(ann::distance::l2_squared(x, y)).sqrt(),
             Metric::Cosine => ann::distance::cosine_distance(x, y),
             Metric::InnerProduct => -f64::from(ann::distance::inner_product(x, y)),
+            Metric::Hamming => f64::from(ann::distance::l2_squared(x, y)),
+            Metric::Jaccard => {
+                let both = f64::from(ann::distance::inner_product(x, y));
+                let either =
+                    f64::from(ann::distance::norm_squared(x)) + f64::from(ann::distance::norm_squared(y)) - both;
+                if both > 0.0 { 1.0 - both / either } else { 1.0 }
+            }
+        }
+    }
+
+    /// Whether the index holds rows as they are, so that what it tells of them are their distances and not bounds.
+    pub fn is_exact(self) -> bool {
+        self.element == Element::Bit
+    }
+
+    /// Whether the index's f32 tell any two different distances of bit strings of so many dimensions apart: quotients of numbers up to
+    /// twice as large are.
+    pub fn is_told_apart(self, dims: u32) -> bool {
+        const MOST: u32 = 2000;
+        match self.metric {
+            Metric::Hamming => true,
+            Metric::Jaccard => dims <= MOST,
+            Metric::L2 | Metric::Cosine | Metric::InnerProduct => false,
         }
     }
 
@@ -238,9 +305,19 @@ impl Operator {
                 Element::Sparsevec => {
                     ereport!(ERROR, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, NO_LISTS_OF_SPARSEVEC);
                 }
+                Element::Bit => {
+                    let value = BitRef::from_datum(datum);
+                    let bits = &BitSlice::<u8, Msb0>::from_slice(value.bytes())[..value.len()];
+                    out.extend(bits.iter().by_vals().map(|bit| f32::from(u8::from(bit))));
+                }
             }
         }
     }
+}
+
+/// The Jaccard distance of sets whose share of different elements is half of `twice`, which counts those of both sets in both.
+fn jaccard_of(twice: f64) -> f64 {
+    2.0 * twice / (2.0 + twice)
 }
 
 /// Norms whose square f32 can hold well. Of other rows no bound is known (but under cosine: of larger ones): what the
@@ -265,6 +342,8 @@ pub enum Placed {
 
 /// What only an index with `partition = terms` can do.
 const NO_LISTS_OF_SPARSEVEC: &str = "sparsevec cannot be indexed but WITH (partition = terms)";
+/// Coordinates of a normalised row of 0 and 1 are larger than this where they are not 0: there are no more than 64,000 bits.
+const NO_ELEMENT: f32 = 1e-3;
 
 /// Number of the support function that names the metric.
 pub const SUPPORT_PROC: u16 = 1;
@@ -297,6 +376,11 @@ impl Frame {
                 norm if USUAL_NORMS.contains(&norm) => Placed::Usual,
                 _ => Placed::Unbounded,
             },
+            // Sets without elements are rows as others: as far from everything as can be.
+            Metric::Jaccard => {
+                normalize(&mut x[..self.dims]);
+                Placed::Usual
+            }
             // Sums may overflow, the operator's and our own: nothing that is computed from such a row is a number for certain.
             metric => match norm(x) {
                 norm if norm < USUAL_NORMS.end => Placed::Usual,
@@ -332,6 +416,37 @@ impl Frame {
         x.truncate(self.dims);
     }
 
+    /// The bits of a row that is `x` in the index's coordinates (padded long; overwritten): a place tells them, as its rounding is much
+    /// less than what is between 0 and 1. Returns what its entry stores beside them.
+    pub fn bits_of(&self, x: &mut [f32], nibbles: &mut [u8]) -> SketchFactors {
+        self.rotation.undo(x);
+        for (x, m) in x.iter_mut().zip(&self.mean) {
+            *x += m;
+        }
+        x[self.dims..].fill(0.0);
+        // Under Jaccard's, the norm is 1 or 0.
+        let one = match self.operator.metric {
+            Metric::Jaccard => x.iter().copied().fold(NO_ELEMENT, f32::max),
+            _ => 1.0,
+        };
+        x.iter_mut().for_each(|x| *x -= one / 2.0);
+        let set = quantize::pack_bits(x, nibbles);
+        self.bit_factors(set)
+    }
+
+    /// What the entry of a bit string with so many bits set stores beside them.
+    fn bit_factors(&self, set: usize) -> SketchFactors {
+        quantize::bit_factors(if self.operator.metric == Metric::Jaccard { set as f32 } else { 0.0 })
+    }
+
+    /// Puts the row with these bits into the index's coordinates (padded long).
+    pub fn place_bits(&self, nibbles: &[u8], x: &mut Vec<f32>) {
+        x.clear();
+        x.resize(self.padded(), 0.0);
+        quantize::unpack_bits(nibbles, x);
+        self.place(x);
+    }
+
     /// Moves a query into the index's coordinates: `x` (dims long) becomes padded long.
     /// Returns what has to be added to every negative inner product: the part that centring took away. None if no bounds are
     /// known of any distance from it; then it becomes zero.
@@ -354,7 +469,7 @@ impl Frame {
                 x.resize(self.padded(), 0.0);
                 self.rotation.apply(x);
             }
-            Metric::L2 | Metric::Cosine => {
+            Metric::L2 | Metric::Cosine | Metric::Hamming | Metric::Jaccard => {
                 x.resize(self.padded(), 0.0);
                 // A query without direction is equally far from everything: any place will do.
                 self.place(x);

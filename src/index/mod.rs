@@ -81,6 +81,8 @@ support_function!(pg_finfo_ivflsh_halfvec_l2, ivflsh_halfvec_l2, Halfvec, L2);
 support_function!(pg_finfo_ivflsh_halfvec_cosine, ivflsh_halfvec_cosine, Halfvec, Cosine);
 support_function!(pg_finfo_ivflsh_halfvec_ip, ivflsh_halfvec_ip, Halfvec, InnerProduct);
 support_function!(pg_finfo_ivflsh_sparsevec_ip, ivflsh_sparsevec_ip, Sparsevec, InnerProduct);
+support_function!(pg_finfo_ivflsh_bit_hamming, ivflsh_bit_hamming, Bit, Hamming);
+support_function!(pg_finfo_ivflsh_bit_jaccard, ivflsh_bit_jaccard, Bit, Jaccard);
 
 macro_rules! filter_function {
     ($info:ident, $name:ident, $kind:ident) => {

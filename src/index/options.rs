@@ -104,7 +104,7 @@ const DEFAULT_EF_CONSTRUCTION: i32 = 64;
 
 /// The bits of codes that a user can choose.
 const BITS: [(&std::ffi::CStr, u32); 3] = [(c"0", 0), (c"4", 4), (c"8", 8)];
-const DEFAULT_BITS: u32 = 8;
+pub const DEFAULT_BITS: u32 = 8;
 
 /// How an index groups its rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

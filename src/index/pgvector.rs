@@ -218,6 +218,8 @@ pub unsafe fn operator_of_family(family: pg_sys::Oid, input: pg_sys::Oid) -> Opt
             "halfvec_negative_inner_product" | "vx_halfvec_negative_inner_product" => {
                 (Element::Halfvec, Metric::InnerProduct)
             }
+            "hamming_distance" | "vx_hamming_distance" => (Element::Bit, Metric::Hamming),
+            "jaccard_distance" | "vx_jaccard_distance" => (Element::Bit, Metric::Jaccard),
             _ => return None,
         };
         Some(Operator { element, metric })
@@ -258,8 +260,8 @@ pub fn warn_idle(index: pg_sys::Relation) {
         pgrx::function_name!(),
     )
     .set_detail(
-        "It searches vector and halfvec by L2 distance, inner product and cosine distance. Queries by other distances are \
-         answered exactly, by reading the table and sorting.",
+        "It searches vector and halfvec by L2 distance, inner product and cosine distance, and bit by Hamming and Jaccard \
+         distance. Queries by other distances are answered exactly, by reading the table and sorting.",
     )
     .set_hint("The index takes no room and no time; keep it for a version that can fill it by REINDEX, or drop it.")
     .report(PgLogLevel::WARNING);

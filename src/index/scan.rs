@@ -166,7 +166,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
                 ereport!(
                     ERROR,
                     PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-                    format!("different vector dimensions {} and {}", query.vector.len(), state.dims)
+                    format!("different {} {} and {}", state.operator.element.lengths(), query.vector.len(), state.dims)
                 );
             }
         }

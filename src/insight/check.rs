@@ -263,6 +263,7 @@ impl<'s> Checker<'s> {
         let list = self.structure.list(id);
         ensure!(list.is_some() && b < posting.blocks(), "Block {} has become part of list {id}.", place.block);
         let block = posting.block(b);
+        self.nibbles.resize(layout.groups, 0);
         let inline = layout.inline_groups;
         quantize::nibble_column(block.groups(), slot, &mut self.nibbles[..inline]);
         for i in 0..layout.sketch_pages {
@@ -430,6 +431,13 @@ impl<'s> Checker<'s> {
         row.extend_from_slice(raw);
         row.resize(self.frame.padded(), 0.0);
         let placed = self.frame.place(&mut row);
+        if leaf.own_bits {
+            self.row.clone_from(&row);
+            let mut nibbles = vec![0; leaf.groups];
+            let factors = self.frame.bits_of(&mut row, &mut nibbles);
+            ensure!(nibbles == self.nibbles && factors == stored.sketch, "{what} holds other bits than the row.");
+            return Ok(());
+        }
         if placed == Placed::Usual {
             let factors = match leaf.bits {
                 Some(_) => Some(self.code(&stored, &row)?.factors),

@@ -71,7 +71,12 @@ impl Wanted {
         // SAFETY: of the type that the operator class is for.
         unsafe { self.operator.read(value, &mut vector) };
         if vector.len() != self.dims {
-            return Err(SqlError::data(format!("different vector dimensions {} and {}", vector.len(), self.dims)));
+            return Err(SqlError::data(format!(
+                "different {} {} and {}",
+                self.operator.element.lengths(),
+                vector.len(),
+                self.dims
+            )));
         }
         all.append(&mut vector);
         Ok(())

@@ -126,11 +126,10 @@ fn encode_rows<'r>(
     n: usize,
     row: impl Fn(usize) -> Row<'r> + Sync,
 ) -> Vec<u8> {
-    let space = frame.operator.space();
     let bytes = encode::record_bytes(leaf);
     let mut records = memory::zeroed::<u8>(n * bytes);
     records.par_chunks_mut(CHUNK * bytes).enumerate().for_each(|(chunk, records)| {
-        let mut encoder = Encoder::new(space, leaf);
+        let mut encoder = Encoder::of_rows(frame, leaf);
         for (i, record) in records.chunks_exact_mut(bytes).enumerate() {
             let row = row(chunk * CHUNK + i);
             encoder.encode(row.vector, lists.centroid(row.list));

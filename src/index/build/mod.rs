@@ -14,7 +14,7 @@ pub mod gather;
 pub mod sample;
 pub mod sort;
 
-use super::metric::{Frame, Operator, Placed};
+use super::metric::{Element, Frame, Operator, Placed};
 use super::options::{self, Partition};
 use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
@@ -154,9 +154,9 @@ pub unsafe extern "C-unwind" fn ambuild(
     let operator = Operator::of_index(index);
     operator.check_lists();
     let filters = Columns::of_index(index);
-    let dims = checked_dims(index);
+    let dims = checked_dims(index, operator);
     let padded = ann::quantize::padded_dims(dims);
-    let bits = options::bits(index);
+    let bits = bits(index, operator);
     let shape = Shape { padded, bits, filters: filters.len() };
     // Threads come first: what they take is not to be had any more.
     let pool = Pool::new();
@@ -211,10 +211,10 @@ pub unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     let operator = Operator::of_index(index);
     operator.check_lists();
     let filters = Columns::of_index(index);
-    let dims = checked_dims(index);
+    let dims = checked_dims(index, operator);
     let mut meta_buffer = Buffer::allocate(index, fork);
     let mut root_buffer = Buffer::allocate(index, fork);
-    let (seed, bits) = (seed(index), options::bits(index));
+    let (seed, bits) = (seed(index), bits(index, operator));
     let mut meta = Meta::new(dims as u32, operator.code(), seed, bits, &filters.stored());
     meta.root = root_buffer.block();
     let page = meta_buffer.page_unlogged();
@@ -239,21 +239,39 @@ fn log_init_fork(index: pg_sys::Relation) {
     }
 }
 
+/// Bits per dimension of the rows' codes: see [`Shape::bits`].
+fn bits(index: pg_sys::Relation, operator: Operator) -> u32 {
+    let bits = options::bits(index);
+    if !operator.is_exact() {
+        return bits;
+    }
+    if bits != options::DEFAULT_BITS {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("an index of bit strings cannot have bits = {bits}"),
+            "It holds them as they are."
+        );
+    }
+    page::OWN_BITS
+}
+
 /// The seed of an index: never 0.
 fn seed(index: pg_sys::Relation) -> u64 {
     SEED ^ (options::seed(index) as u64) << 20
 }
 
 /// Dimensions of the column, or an ERROR when it has none or too many.
-fn checked_dims(index: pg_sys::Relation) -> usize {
+fn checked_dims(index: pg_sys::Relation, operator: Operator) -> usize {
     let dims = column_dims(index).unwrap_or_else(|| {
         ereport!(ERROR, PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions");
     });
-    if dims > page::MAX_DIMS as usize {
+    let most = if operator.element == Element::Bit { page::MAX_DIMS } else { page::MAX_VECTOR_DIMS };
+    if dims > most as usize {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("column cannot have more than {} dimensions for ivflsh index", page::MAX_DIMS)
+            format!("column cannot have more than {most} dimensions for ivflsh index")
         );
     }
     dims

@@ -436,7 +436,7 @@ fn see(
 ) -> Option<Vec<Seen>> {
     let (leaf, inner) = (Layout::new(meta.shape(), false), Layout::new(meta.shape(), true));
     let (deep, goal) = (depth_for(meta, goal), GOALS[goal]);
-    if leaf.bits.is_none() && !rows.can_read() {
+    if meta.bits == 0 && !rows.can_read() {
         return None;
     }
     let mut seen = Vec::with_capacity(queries);
@@ -456,8 +456,8 @@ fn see(
                 tid
             }
             // What its code stands for will do.
-            Some((_, Row::Hidden)) | None if leaf.bits.is_some() && (row.is_some() || !rows.can_read()) => {
-                let Some(tid) = random_code(index, meta, (&leaf, &inner), random, &mut place).ok()? else {
+            Some((_, Row::Hidden)) | None if meta.bits > 0 && (row.is_some() || !rows.can_read()) => {
+                let Some(tid) = random_code(index, meta, frame, (&leaf, &inner), random, &mut place).ok()? else {
                     continue;
                 };
                 query.place_at(frame, &place);
@@ -535,6 +535,7 @@ fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Op
 fn random_code(
     index: pg_sys::Relation,
     meta: &Meta,
+    frame: &Frame,
     (leaf, inner): (&Layout, &Layout),
     random: &mut Random,
     place: &mut Vec<f32>,
@@ -544,6 +545,7 @@ fn random_code(
     for level in (0..=meta.height).rev() {
         let layout = if level > 0 { inner } else { leaf };
         let (mut found, mut seen) = (None, 0);
+        let mut nibbles = vec![0; layout.groups];
         let mut cursor = Cursor::of(index, layout, head, list);
         while let Some(buffer) = cursor.next_page()? {
             let posting = cursor.posting(&buffer);
@@ -553,6 +555,9 @@ fn random_code(
                     if random.below(seen) == 0 {
                         let child = (level > 0).then(|| block.child(slot));
                         found = block.cell(slot).map(|cell| (cell, block.tid(slot), child));
+                        if layout.own_bits {
+                            tree::sketch_of(index, layout, list, &block, slot, &mut nibbles)?;
+                        }
                     }
                 }
             }
@@ -561,6 +566,10 @@ fn random_code(
         if let Some(child) = child {
             (head, list, centroid) = (child.head, child.list, cell);
             continue;
+        }
+        if leaf.own_bits {
+            frame.place_bits(&nibbles, place);
+            return Ok(Some(tid));
         }
         place.clear();
         place.resize(leaf.padded, 0.0);
@@ -609,18 +618,8 @@ impl Seen {
                 let posting = cursor.posting(&buffer);
                 let limit = farthest_of(&best, kept);
                 for block in (0..posting.blocks()).map(|b| posting.block(b)) {
-                    let table = &query.table;
-                    let mut near = tree::scan_block(
-                        index,
-                        leaf,
-                        list.id,
-                        list.term,
-                        &block,
-                        block.live(),
-                        table,
-                        limit,
-                        &mut scores,
-                    )?;
+                    let live = block.live();
+                    let mut near = tree::scan_rows(index, leaf, list, &block, live, query, limit, &mut scores)?;
                     while near != 0 {
                         let slot = near.trailing_zeros() as usize;
                         near &= near - 1;
@@ -636,7 +635,9 @@ impl Seen {
                     if best.len() >= kept && lower >= farthest_of(&best, kept) {
                         continue;
                     }
-                    let distance = if leaf.bits.is_some() {
+                    let distance = if leaf.own_bits {
+                        lower
+                    } else if leaf.bits.is_some() {
                         let read = codes.of_row(cell, (list.head, list.id), tid, |codes, owner| {
                             codes.dot(cell, owner, &query.vector)
                         })?;

@@ -283,7 +283,7 @@ impl Structure {
         Structure {
             index,
             lock,
-            encoder: Encoder::new(frame.operator.space(), &info.leaf_layout()),
+            encoder: Encoder::of_rows(&frame, &info.leaf_layout()),
             inner_encoder: Encoder::new(frame.operator.space(), &info.inner_layout()),
             rows,
             vacuum: false,
@@ -406,6 +406,13 @@ impl Structure {
     /// is logged when the table is cleaned up, after which VACUUM removes the entry.
     pub(super) fn read_member(&mut self, entry: &OldEntry, (list, centroid): (u32, &[f32]), members: &mut Members) {
         let padded = self.padded();
+        if self.leaf.own_bits {
+            let mut nibbles = vec![0; self.leaf.groups];
+            tree::read_sketch(self.index, &self.leaf, list, entry.at, &mut nibbles);
+            self.frame.place_bits(&nibbles, &mut self.value);
+            members.push(entry, &self.value, Placed::Usual, 0.0);
+            return;
+        }
         let read = match self.rows.read(entry.tid, &mut self.value) {
             Row::Read => Row::Read,
             Row::Hidden | Row::Dead => self.rows.read_unseen(entry.tid, &mut self.value),
@@ -612,6 +619,7 @@ impl Structure {
         let mut own = Query::new(self.frame.operator);
         let factor = if self.space() == Space::L2 { 1.0 } else { 2.0 };
         let here = quantize::ListTerm::default();
+        let (mut nibbles, mut vector) = (vec![0; leaf.groups], Vec::new());
         for neighbour in near.unwrap_or_default() {
             if neighbour.list.id == old.list {
                 continue;
@@ -626,11 +634,29 @@ impl Structure {
             let between: Vec<f32> = centroids.iter().map(|c| ann::distance::l2_squared(c, &own.vector)).collect();
             // ‖x−c‖² − ‖x−own‖² = ‖c−own‖² − 2⟨x−own, c−own⟩: first by the sketch, then by the code.
             let mut candidates = Vec::new();
+            let from = Rc::new(own.vector.clone());
             let mut cursor = Cursor::new(index, &leaf, &neighbour.list);
             while let Some(buffer) = cursor.next_page().unwrap_or_else(|stale| damaged(stale)) {
                 let posting = cursor.posting(&buffer);
                 for b in 0..posting.blocks() {
                     let block = posting.block(b);
+                    if leaf.own_bits {
+                        for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
+                            tree::sketch_of(index, &leaf, neighbour.list.id, &block, slot, &mut nibbles)
+                                .unwrap_or_else(|stale| damaged(stale));
+                            let at = Position { page: buffer.block(), block: b as u16, slot: slot as u16 };
+                            self.frame.place_bits(&nibbles, &mut vector);
+                            let distance = ann::distance::l2_squared(&vector, &own.vector);
+                            let to = |c: usize| ann::distance::l2_squared(&vector, &centroids[c]);
+                            if (0..2).any(|c| to(c) < distance + NEARLY * between[c])
+                                && let Some(entry) = OldEntry::of(&block, at)
+                            {
+                                let (list, from, vector) = (neighbour.list.id, from.clone(), memory::copied(&vector));
+                                memory::push(&mut found, Mover { at, list, entry, from, distance, vector });
+                            }
+                        }
+                        continue;
+                    }
                     let mut scores = [tree::Scores::new(), tree::Scores::new(), tree::Scores::new()];
                     for (query, scores) in [&own, &queries[0], &queries[1]].into_iter().zip(&mut scores) {
                         let table = &query.table;
@@ -654,7 +680,6 @@ impl Structure {
             }
             let list = neighbour.list.id;
             let mut leaf_codes = CodeReader::new(index, &leaf);
-            let from = Rc::new(own.vector.clone());
             for entry in candidates {
                 let mut vector = own.vector.clone();
                 if leaf.bits.is_some() {
@@ -774,6 +799,7 @@ impl Structure {
         let moved = (!mean.is_empty()).then(|| {
             let frame = Frame::new(self.frame.operator, self.frame.dims, self.meta.seed, mean.clone());
             let before = std::mem::replace(&mut self.frame, frame);
+            self.encoder = Encoder::of_rows(&self.frame, &self.leaf);
             (before, self.frame.rotated_mean())
         });
         let mut members = Members::default();
@@ -795,6 +821,7 @@ impl Structure {
             // Rows have gone since: nothing to do yet.
             if let Some((before, _)) = moved {
                 self.frame = before;
+                self.encoder = Encoder::of_rows(&self.frame, &self.leaf);
             }
             reopen(self.index, &self.leaf, (head, list), &self.lock);
             return;
@@ -837,6 +864,14 @@ impl Structure {
         let mut rows = Vec::new();
         for entry in entries {
             crate::pg::memory::check_for_interrupts();
+            if self.leaf.own_bits {
+                let mut nibbles = vec![0; self.leaf.groups];
+                tree::read_sketch(self.index, &self.leaf, root.0, entry.at, &mut nibbles);
+                let mut row = vec![0.0; self.frame.padded()];
+                quantize::unpack_bits(&nibbles, &mut row);
+                memory::append(&mut rows, &row[..dims]);
+                continue;
+            }
             match self.rows.read(entry.tid, &mut self.value) {
                 Row::Dead => continue,
                 Row::Read if self.value.len() == dims => {

@@ -468,7 +468,7 @@ pub struct Meta {
     pub operator: u32,
     /// Seed of the rotation.
     pub seed: u64,
-    /// Bits per dimension of the rows' extended codes: 0 (none), 4 or 8.
+    /// Bits per dimension of the rows' extended codes: 0 (none), 4 or 8; or [`OWN_BITS`].
     pub bits: u32,
     /// Scalar filter columns.
     pub filters: u32,
@@ -644,7 +644,7 @@ impl Meta {
         if meta.dims == 0
             || meta.dims > MAX_DIMS
             || meta.height > MAX_HEIGHT
-            || ![0, 4, 8].contains(&meta.bits)
+            || ![0, OWN_BITS, 4, 8].contains(&meta.bits)
             || meta.filters as usize > MAX_FILTERS
             || meta.target < LEAST_TARGET
             || meta.last_list.max(meta.epoch) > u32::MAX - RESERVE / 2
@@ -741,8 +741,12 @@ impl Measuring {
     }
 }
 
-/// Most dimensions that can be indexed.
-pub const MAX_DIMS: u32 = 16_000;
+/// [`Shape::bits`] of rows that are bit strings: their sketch holds them as they are, and there are no codes.
+pub const OWN_BITS: u32 = 1;
+/// Most dimensions that can be indexed: those of bit strings.
+pub const MAX_DIMS: u32 = 64_000;
+/// The same for vectors.
+pub const MAX_VECTOR_DIMS: u32 = 16_000;
 /// Most filter columns: so many keys fit a posting page beside all that else must be on it.
 pub const MAX_FILTERS: usize = 27;
 /// Most levels of inner lists; 128^8 lists are more than pages can number.
@@ -781,7 +785,7 @@ pub fn read_mean(page: &Bytes) -> Result<&[f32], Damage> {
 pub struct Shape {
     /// Padded dimensions.
     pub padded: usize,
-    /// Bits per dimension of the rows' extended codes: 0, 4 or 8. Centroids have 8.
+    /// Bits per dimension of the rows' extended codes: 0, 4 or 8; or [`OWN_BITS`]. Centroids have 8.
     pub bits: u32,
     /// Scalar filter columns.
     pub filters: usize,
@@ -813,7 +817,9 @@ pub struct Layout {
     pub padded: usize,
     /// Bits of the codes; without them there are no cells.
     pub bits: Option<Bits>,
-    /// Nibble groups of a sketch: padded / 2.
+    /// The sketches are the rows themselves, bit strings.
+    pub own_bits: bool,
+    /// Nibble groups of a sketch: padded / 2; of bit strings padded / 4.
     pub groups: usize,
     /// Groups on the posting page; the rest is on sketch pages.
     pub inline_groups: usize,
@@ -879,7 +885,7 @@ impl Layout {
         let Shape { padded, filters, .. } = shape;
         let bits = match shape.bits {
             _ if inner => Some(Bits::Eight),
-            0 => None,
+            0 | OWN_BITS => None,
             4 => Some(Bits::Four),
             _ => Some(Bits::Eight),
         };
@@ -891,7 +897,8 @@ impl Layout {
             _ if cell <= CAPACITY => (CAPACITY / cell, 1, (CAPACITY / cell - 1 + BLOCK).div_ceil(CAPACITY / cell) + 1),
             _ => (1, cell.div_ceil(CAPACITY), BLOCK * cell.div_ceil(CAPACITY)),
         };
-        let groups = padded / 2;
+        let own_bits = !inner && shape.bits == OWN_BITS;
+        let groups = if own_bits { padded / 4 } else { padded / 2 };
         let at_sketch_pages = AT_RUNS + RUN * runs;
         let mut sketch_pages = 0;
         loop {
@@ -905,6 +912,7 @@ impl Layout {
                 return Layout {
                     padded,
                     bits,
+                    own_bits,
                     groups,
                     inline_groups,
                     sketch_pages,
@@ -946,8 +954,11 @@ impl Layout {
     }
 
     /// Rows that a list should hold. Small lists scan fewest entries; but a page that is not filled wastes its reading, and
-    /// its room unless there are codes to fill that.
+    /// its room unless there are codes to fill that. Of bit strings a page holds many, whose scan costs little.
     pub fn target_rows(&self) -> usize {
+        if self.own_bits {
+            return (5 * self.entries_per_page()).clamp(128, 2048);
+        }
         if self.bits.is_some() { (self.entries_per_page() * 3 / 5).clamp(96, 128) } else { 256 }
     }
 

@@ -4,7 +4,7 @@
 //! No reader holds a lock on more than what it looks at, and lists are replaced meanwhile; then it gets a [`Stale`].
 
 use crate::index::filter::predicate::Predicate;
-use crate::index::metric::{Frame, Operator};
+use crate::index::metric::{Frame, Metric, Operator};
 use crate::index::page::{self, Block, Checksum, Damage, Layout, NO_BLOCK, Owner, Posting, Tid};
 use crate::index::storage::{self, Buffer, Checked, Stale, Steps, corrupted};
 use crate::index::write::encode::Encoder;
@@ -34,6 +34,9 @@ pub struct Query {
     /// [`page::StoppingRule::norm2`].
     pub norm2: f32,
     pub table: QueryTable,
+    /// For rows that are bit strings: their table, and how many bits of the query are set.
+    bits: QueryTable,
+    set: f32,
     /// Rank lists by the L2 distance of their centroid even for the inner product: rows belong to the list whose
     /// centroid is nearest.
     pub nearest: bool,
@@ -52,6 +55,8 @@ impl Query {
             mean_norm: 0.0,
             norm2: f32::INFINITY,
             table: QueryTable::new(),
+            bits: QueryTable::new(),
+            set: 0.0,
             nearest: false,
         }
     }
@@ -59,6 +64,13 @@ impl Query {
     /// Moves `vector`, as the user gave it, into the coordinates of an index.
     pub fn place(&mut self, frame: &Frame) {
         self.underflow = self.operator.underflow(&self.vector);
+        if self.operator.is_exact() {
+            let mut bits = memory::copied(&self.vector);
+            bits.resize(frame.padded(), 0.0);
+            let mut nibbles = vec![0; bits.len() / 4];
+            self.set = quantize::pack_bits(&bits, &mut nibbles) as f32;
+            self.bits.build_bits(&nibbles);
+        }
         let offset = frame.place_query(&mut self.vector);
         self.offset = offset.unwrap_or(0.0);
         self.mean_norm = frame.mean_norm();
@@ -72,6 +84,12 @@ impl Query {
     pub fn place_at(&mut self, frame: &Frame, place: &[f32]) {
         self.vector.clear();
         self.vector.extend_from_slice(place);
+        if self.operator.is_exact() {
+            let (mut bits, mut nibbles) = (memory::copied(place), vec![0; place.len() / 4]);
+            frame.bits_of(&mut bits, &mut nibbles);
+            self.set = nibbles.iter().map(|nibble| nibble.count_ones()).sum::<u32>() as f32;
+            self.bits.build_bits(&nibbles);
+        }
         (self.underflow, self.offset, self.mean_norm) = (0.0, 0.0, frame.mean_norm());
         if self.space == Space::InnerProduct {
             // Rows are centred, queries are not.
@@ -431,6 +449,31 @@ pub fn scan_block(
     Ok(near & wanted)
 }
 
+/// Scores a block of rows of `list` by a query, as [`scan_block`] does; distances of bit strings are exact.
+#[inline]
+#[allow(clippy::too_many_arguments, reason = "all of them differ from caller to caller")]
+pub fn scan_rows(
+    rel: pg_sys::Relation,
+    layout: &Layout,
+    list: &List,
+    block: &Block<'_>,
+    wanted: u32,
+    query: &Query,
+    threshold: f32,
+    scores: &mut Scores,
+) -> Result<u32, Stale> {
+    if !layout.own_bits {
+        return scan_block(rel, layout, list.id, list.term, block, wanted, &query.table, threshold, scores);
+    }
+    let (table, term) = (&query.bits, query.bits.bit_term());
+    if query.operator.metric == Metric::Hamming {
+        return scan_block(rel, layout, list.id, term, block, wanted, table, threshold, scores);
+    }
+    let wanted = scan_block(rel, layout, list.id, term, block, wanted, table, f32::INFINITY, scores)?;
+    let Scores { estimate, lower } = scores;
+    Ok(wanted & quantize::shares(block.factors().constant, query.set, threshold, estimate, lower))
+}
+
 /// What a search takes from a code cell.
 pub struct Code {
     pub factors: CodeFactors,
@@ -614,15 +657,27 @@ pub fn read_sketch(
     let buffer = Buffer::read(rel, at.page);
     let posting = Posting::open(buffer.page(), layout, list).or_corrupted(rel, at.page);
     let block = posting.block(at.block as usize);
-    let slot = at.slot as usize;
+    sketch_of(rel, layout, list, &block, at.slot as usize, nibbles)
+        .unwrap_or_else(|stale| corrupted(rel, stale.block, stale.damage))
+}
+
+/// The same of a slot of a block whose page is locked.
+pub fn sketch_of(
+    rel: pg_sys::Relation,
+    layout: &Layout,
+    list: u32,
+    block: &Block<'_>,
+    slot: usize,
+    nibbles: &mut [u8],
+) -> Result<quantize::SketchFactors, Stale> {
     quantize::nibble_column(block.groups(), slot, &mut nibbles[..layout.inline_groups]);
     for i in 0..layout.sketch_pages {
         let (part, number) = (layout.part(i), block.sketch_page(i));
         let buffer = Buffer::read(rel, number);
-        let groups = page::sketch_part(buffer.page(), layout, i, list).or_corrupted(rel, number);
+        let groups = page::sketch_part(buffer.page(), layout, i, list).or_stale(rel, number)?;
         quantize::nibble_column(groups, slot, &mut nibbles[part]);
     }
-    block.sketch(slot)
+    Ok(block.sketch(slot))
 }
 
 /// Where a list has the code of a row: page and cell. None: it has no entry for that.

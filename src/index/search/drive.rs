@@ -69,7 +69,7 @@ impl Search {
             let key = match self.next_refined() {
                 // Candidates that are not where they were: their rows are elsewhere.
                 _ if self.stale.is_some() => continue,
-                Some(key) if key < self.horizon || self.horizon == f32::INFINITY => key,
+                Some(key) if self.is_within(key) => key,
                 _ => break,
             };
             if self.returned.contains(&self.heap.peek().unwrap().tid) {
@@ -242,15 +242,16 @@ impl Search {
                 let block = posting.block(b);
                 let mut wanted = self.restriction.wanted(&block, self.live(&block));
                 self.work.entries += u64::from(block.live().count_ones());
-                if let Some(within) = within {
-                    let table = &self.query.table;
-                    let (id, term) = (list.id, list.term);
+                if within.is_some() || leaf.own_bits {
+                    let query = &self.query;
                     if let Err(stale) =
-                        tree::scan_block(rel, &leaf, id, term, &block, wanted, table, f32::INFINITY, &mut scores)
+                        tree::scan_rows(rel, &leaf, &list, &block, wanted, query, f32::INFINITY, &mut scores)
                     {
                         self.stale = Some((stale, epoch));
                         break;
                     }
+                }
+                if let Some(within) = within {
                     let passing = wanted;
                     for slot in (0..BLOCK).filter(|slot| passing >> slot & 1 == 1) {
                         let (estimate, lower) = (scores.estimate[slot], scores.lower[slot]);
@@ -262,7 +263,7 @@ impl Search {
                     let Some(cell) = block.cell(slot) else {
                         corrupted(rel, buffer.block(), Damage::Bounds);
                     };
-                    let row = Candidate {
+                    let mut row = Candidate {
                         key: 0.0,
                         lower: f32::MIN,
                         estimate: 0.0,
@@ -273,6 +274,10 @@ impl Search {
                         tid: block.tid(slot),
                         stage: Stage::Sketch,
                     };
+                    if leaf.own_bits {
+                        row.estimate = scores.estimate[slot];
+                        row.is_known();
+                    }
                     memory::push(rows, row);
                 }
             }

@@ -112,6 +112,11 @@ impl Candidate {
         self.stage == Stage::Refined
     }
 
+    /// Its estimate is its distance, but for rounding.
+    fn is_known(&mut self) {
+        (self.certain, self.upper, self.stage) = (self.estimate, self.estimate, Stage::Refined);
+    }
+
     fn order(&self, other: &Self) -> Ordering {
         self.key.total_cmp(&other.key).then_with(|| self.tid.cmp(&other.tid))
     }
@@ -473,7 +478,7 @@ impl Search {
             match self.next_refined() {
                 // Candidates that are not where they were: their rows are elsewhere.
                 _ if self.stale.is_some() => {}
-                Some(key) if key < self.horizon || self.horizon == f32::INFINITY => {
+                Some(key) if self.is_within(key) => {
                     let row = self.heap.pop().unwrap();
                     if let Some(bound) = self.take(&row) {
                         self.note_latest(&row);
@@ -532,6 +537,7 @@ impl Search {
     /// A certain upper bound of a refined row's distance; infinite where its arithmetic may not be trusted.
     fn upper_bound(&self, row: &Candidate) -> f32 {
         let upper = match self.query.space {
+            _ if self.leaf.own_bits => row.upper,
             Space::L2 => {
                 let (estimate, lower) = (row.estimate.max(0.0).sqrt(), row.certain.max(0.0).sqrt());
                 (estimate + (estimate - lower) * 1.01).powi(2)
@@ -545,7 +551,7 @@ impl Search {
     /// Whether the codes alone show that a row, just taken off the heap, is farther than all rows returned before and nearer
     /// than all candidates left: then the executor need not compute its distance, nor read it for that.
     fn is_placed(&mut self, row: &Candidate) -> bool {
-        if self.exact && self.sees_rows {
+        if self.exact && self.sees_rows || self.leaf.own_bits && self.query.operator.is_told_apart(self.meta.dims) {
             return true;
         }
         let upper = row.upper;
@@ -594,6 +600,12 @@ impl Search {
         }
     }
 
+    /// Whether a row with this key may be returned before rows that have been dropped. One as near as those may be, where that is
+    /// known: many bit strings are equally far.
+    fn is_within(&self, key: f32) -> bool {
+        key < self.horizon || self.horizon == f32::INFINITY || self.leaf.own_bits && key == self.horizon
+    }
+
     /// Refines until the smallest key is a refined candidate's; returns it. None when none is left within the horizon.
     fn next_refined(&mut self) -> Option<f32> {
         loop {
@@ -608,7 +620,7 @@ impl Search {
             while batch.len() < most
                 && let Some(top) = self.heap.peek()
                 && top.stage == stage
-                && (top.key < self.horizon || self.horizon == f32::INFINITY)
+                && self.is_within(top.key)
             {
                 batch.extend(self.heap.pop());
             }
@@ -627,6 +639,7 @@ impl Search {
     /// rows say more. Rows that cannot be seen are removed.
     fn refine(&mut self, rows: &mut Vec<Candidate>) {
         match self.leaf.bits {
+            _ if self.leaf.own_bits => {}
             Some(bits) if rows.first().is_some_and(|row| row.stage == Stage::Sketch) => {
                 self.refine_by_codes(bits, rows)
             }
@@ -1063,15 +1076,14 @@ impl Search {
                 let wanted = self.restriction.wanted(&block, live);
                 self.passing += u64::from(wanted.count_ones());
                 self.looked_at += u64::from(live.count_ones());
-                let table = &self.query.table;
-                let mut near =
-                    match tree::scan_block(rel, &leaf, list.id, list.term, &block, wanted, table, limit, &mut scores) {
-                        Ok(near) => near,
-                        Err(stale) => {
-                            self.stale = Some((stale, epoch));
-                            break;
-                        }
-                    };
+                let mut near = match tree::scan_rows(rel, &leaf, &list, &block, wanted, &self.query, limit, &mut scores)
+                {
+                    Ok(near) => near,
+                    Err(stale) => {
+                        self.stale = Some((stale, epoch));
+                        break;
+                    }
+                };
                 self.work.entries += u64::from(live.count_ones());
                 if near != wanted {
                     self.horizon = self.horizon.min(limit);
@@ -1083,7 +1095,7 @@ impl Search {
                         corrupted(rel, buffer.block(), Damage::Bounds);
                     };
                     memory::room(&mut self.pool, 1);
-                    self.pool.push(Candidate {
+                    let mut row = Candidate {
                         key: scores.lower[slot],
                         lower: scores.lower[slot],
                         estimate: scores.estimate[slot],
@@ -1093,7 +1105,11 @@ impl Search {
                         list: number,
                         tid: block.tid(slot),
                         stage: Stage::Sketch,
-                    });
+                    };
+                    if leaf.own_bits {
+                        row.is_known();
+                    }
+                    self.pool.push(row);
                 }
             }
             drop(buffer);

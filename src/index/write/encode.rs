@@ -1,7 +1,7 @@
 //! From a row in the index's coordinates to an entry of a list.
 
 use super::list::Entry;
-use crate::index::metric::Placed;
+use crate::index::metric::{Frame, Placed};
 use crate::index::page::{Layout, Tid};
 use ann::filter::RowKeys;
 use ann::quantize::{self, Bits, CodeFactors, SketchFactors, Space, factor};
@@ -29,6 +29,8 @@ pub fn is_second_hand(sketch: &SketchFactors) -> bool {
 pub struct Encoder {
     space: Space,
     bits: Option<Bits>,
+    /// Of rows that are bit strings.
+    own_bits: Option<Frame>,
     residual: Vec<f32>,
     pub nibbles: Vec<u8>,
     pub codes: Vec<u8>,
@@ -39,14 +41,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// For entries of lists with `layout`.
+    /// For the rows of an index.
+    pub fn of_rows(frame: &Frame, layout: &Layout) -> Encoder {
+        let own_bits = layout.own_bits.then(|| frame.clone());
+        Encoder { own_bits, ..Encoder::new(frame.operator.space(), layout) }
+    }
+
+    /// For entries of lists with `layout` that are centroids, or have been encoded.
     pub fn new(space: Space, layout: &Layout) -> Encoder {
         let Layout { padded, bits, .. } = *layout;
         Encoder {
             space,
             bits,
+            own_bits: None,
             residual: vec![0.0; padded],
-            nibbles: vec![0; padded / 2],
+            nibbles: vec![0; layout.groups],
             codes: vec![0; layout.code_bytes()],
             sketch: SketchFactors { constant: 0.0, scale: 0.0, error: 0.0 },
             code: CodeFactors { constant: 0.0, scale: 0.0, error: 0.0 },
@@ -87,6 +96,11 @@ impl Encoder {
 
     /// Encodes `x` as an entry of the list with `centroid`; returns the squared norm of its residual.
     pub fn encode(&mut self, x: &[f32], centroid: &[f32]) -> f32 {
+        if let Some(frame) = &self.own_bits {
+            self.residual.copy_from_slice(x);
+            self.sketch = frame.bits_of(&mut self.residual, &mut self.nibbles);
+            return ann::distance::l2_squared(x, centroid);
+        }
         for ((r, &x), &c) in self.residual.iter_mut().zip(x).zip(centroid) {
             *r = x - c;
         }
@@ -152,7 +166,7 @@ const HEAD: usize = 6 + 8 + 10;
 
 /// Bytes of an entry on its way through the external sort.
 pub fn record_bytes(layout: &Layout) -> usize {
-    HEAD + 4 + 8 * keys(layout) + layout.padded / 4 + layout.code_bytes()
+    HEAD + 4 + 8 * keys(layout) + layout.groups / 2 + layout.code_bytes()
 }
 
 /// Writes the entry that `encoder` made last as a record.

@@ -67,6 +67,21 @@ impl QueryTable {
         simd::best().fill_table(q, inverse, &mut self.bytes_mut()[..16 * groups]);
     }
 
+    /// Fills the tables of so many groups with small numbers whose sums are exact.
+    pub(super) fn fill_exact(&mut self, groups: usize, value: impl Fn(usize, u8) -> u8) {
+        self.groups = groups;
+        self.lines.resize(groups.div_ceil(4), Line([0; 64]));
+        (self.base, self.delta, self.slack, self.z) = (0.0, 1.0, 0.0, 0.0);
+        for (group, table) in self.bytes_mut().as_chunks_mut::<16>().0.iter_mut().take(groups).enumerate() {
+            *table = std::array::from_fn(|nibble| value(group, nibble as u8));
+        }
+    }
+
+    /// Groups that there are tables for.
+    pub(super) fn groups(&self) -> usize {
+        self.groups
+    }
+
     /// The tables of some groups, 16 bytes each.
     pub fn lut(&self, groups: Range<usize>) -> &[u8] {
         assert!(groups.end <= self.groups);

@@ -3,6 +3,7 @@
 //! * [`rotation`]: the random rotation that makes every coordinate look Gaussian.
 //! * [`sketch`]: 2 bits a dimension, 32 entries interleaved, with an unbiased estimate and a statistical bound.
 //! * [`fastscan`]: the scan over blocks of sketches by in-register table look-ups.
+//! * [`bits`]: bit strings, which are their own sketches.
 //! * [`code`]: 8 or 4 bits a dimension with a guaranteed bound, read for the entries that the sketch cannot exclude.
 //! * [`factor`]: the 16-bit numbers that entries store beside both.
 //! * [`simd`]: the kernels, one file an instruction set, chosen once at run time.
@@ -10,6 +11,7 @@
 //! All vectors here are already centred and rotated, and `padded` coordinates long (see [`padded_dims`]).
 //! Sources: RaBitQ (arXiv 2405.12497), extended RaBitQ (arXiv 2409.09913), Quick ADC and Faiss FastScan for the scan.
 
+pub mod bits;
 pub mod code;
 pub mod factor;
 pub mod fastscan;
@@ -17,6 +19,7 @@ pub mod rotation;
 pub mod simd;
 pub mod sketch;
 
+pub use bits::{bit_factors, pack_bits, shares, unpack_bits};
 pub use code::{
     Bits, CodeFactors, ListTerm, code_distance, code_likely_bound, code_lower_bound, code_spread, decode_code,
     dot_code, encode_code, exact_code_error,

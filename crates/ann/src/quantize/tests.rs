@@ -878,3 +878,52 @@ fn bounds_hold_at_the_ends_of_the_range() {
         }
     }
 }
+
+#[test]
+fn bit_strings() {
+    let mut random = 1u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as u32
+    };
+    for bits in [1, 7, 64, 100, 384, 5000, 64_000] {
+        let padded = padded_dims(bits);
+        let mut string = |share: u32| {
+            let mut values: Vec<f32> = (0..bits).map(|_| f32::from(u8::from(next() % 100 < share))).collect();
+            values.resize(padded, 0.0);
+            let mut nibbles = vec![0; padded / 4];
+            let set = pack_bits(&values, &mut nibbles);
+            assert_eq!(set, values.iter().filter(|v| **v > 0.0).count());
+            let mut back = vec![9.0; padded];
+            unpack_bits(&nibbles, &mut back);
+            assert_eq!(back, values);
+            (values, nibbles, set as f32)
+        };
+        let rows: Vec<_> = (0..BLOCK as u32).map(|i| string(i * 3)).collect();
+        let mut groups = vec![0; 16 * padded / 4];
+        rows.iter().enumerate().for_each(|(slot, row)| set_nibble_column(&mut groups, slot, &row.1));
+        let constants: [f32; BLOCK] = std::array::from_fn(|i| rows[i].2);
+        let ones = [factor::pack(1.0); BLOCK];
+        for share in [0, 20, 50, 100] {
+            let query = string(share);
+            let mut table = QueryTable::new();
+            table.build_bits(&query.1);
+            let factors = BlockFactors { constant: &constants, scale: &ones, error: &[0; BLOCK] };
+            let (mut estimate, mut lower) = ([0.0; BLOCK], [0.0; BLOCK]);
+            scan_block(&table, &groups, &factors, table.bit_term(), f32::INFINITY, &mut estimate, &mut lower);
+            let differ: [f32; BLOCK] =
+                std::array::from_fn(|i| rows[i].0.iter().zip(&query.0).filter(|(x, y)| x != y).count() as f32);
+            for i in 0..BLOCK {
+                assert_eq!(estimate[i] - constants[i], differ[i]);
+                assert_eq!(lower[i], estimate[i]);
+            }
+            let near = shares(&constants, query.2, 1.0, &mut estimate, &mut lower);
+            for i in 0..BLOCK {
+                let set = constants[i] + query.2;
+                let expected = if set > 0.0 { 2.0 * differ[i] / set } else { 2.0 };
+                assert_eq!(estimate[i], expected);
+                assert_eq!(near >> i & 1 == 1, expected < 1.0);
+            }
+        }
+    }
+}
