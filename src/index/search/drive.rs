@@ -3,7 +3,9 @@
 //! `relaxed_order`, each once.
 
 use super::*;
+use crate::index::storage::pages;
 use ann::quantize::BLOCK;
+use ivflsh::nearest::FIRST_GOAL;
 
 /// A row that a driven search has found.
 #[derive(Clone, Copy)]
@@ -226,7 +228,7 @@ impl Search {
             let sums = SUMS_ROUNDING * (list.term.a.abs() + self.query.norm * self.query.norm);
             within + ROUNDING * within.abs() + sums.max(list.term.a - list.floor)
         });
-        let mut cursor = Cursor::new(rel, &leaf, &list);
+        let mut cursor = Cursor::new(pages(rel), &leaf, &list);
         let mut scores = Scores::new();
         loop {
             let buffer = match cursor.next_page() {
@@ -246,7 +248,7 @@ impl Search {
                     let table = &self.query.table;
                     let (id, term) = (list.id, list.term);
                     if let Err(stale) =
-                        tree::scan_block(rel, &leaf, id, term, &block, wanted, table, f32::INFINITY, &mut scores)
+                        tree::scan_block(pages(rel), &leaf, id, term, &block, wanted, table, f32::INFINITY, &mut scores)
                     {
                         self.stale = Some((stale, epoch));
                         break;

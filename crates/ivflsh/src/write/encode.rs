@@ -1,8 +1,8 @@
 //! From a row in the index's coordinates to an entry of a list.
 
 use super::list::Entry;
-use crate::index::metric::Placed;
-use crate::index::page::{Layout, Tid};
+use crate::frame::Placed;
+use crate::page::{Layout, Tid};
 use ann::filter::RowKeys;
 use ann::quantize::{self, Bits, CodeFactors, SketchFactors, Space, factor};
 
