@@ -1,5 +1,5 @@
 #!/bin/bash
-# The unit tests that need no server: all of crates/ann, those of the extension's own pure functions, and the index on a simulated
+# The unit tests that need no server: all of crates/ann and crates/ivflsh, those of the extension's own pure functions, and the index on a simulated
 # server (src/index/sim). --simulate: only the latter, for SIM_SECONDS (300) each, and whether mutations are found.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
@@ -14,6 +14,8 @@ fi
 
 say "unit tests of crates/ann"
 locked build cargo test --release --package ann </dev/null
+say "unit tests of crates/ivflsh"
+locked build cargo test --release --package ivflsh </dev/null
 if grep -rqE '^\s*#\[test\]' src; then
     say "unit tests of the extension's own code"
     locked build cargo test --lib --package vector_ext --no-default-features --features "pg$(pg_major)" </dev/null

@@ -3,10 +3,10 @@
 use super::method;
 use super::options;
 use super::pgvector;
-use super::search::FIRST_GOAL;
 use super::terms;
 use crate::index::filter::predicate::strategy;
 use crate::index::read::info::Info;
+use ivflsh::nearest::FIRST_GOAL;
 use pgrx::prelude::*;
 
 /// Code pages that a search reads beside the lists, typically.
@@ -120,7 +120,7 @@ unsafe fn estimate(index_info: &pg_sys::IndexOptInfo, filter: &Filter) -> (f64, 
         } else {
             let index = pg_sys::index_open(index_info.indexoid, pg_sys::NoLock as i32);
             // One that pgvector built tells by an ERROR, once it is used, that it wants a REINDEX.
-            let found = Info::to_plan(index).map_or((usual, usual.sqrt(), 1.0), |info| {
+            let found = Info::to_plan(crate::index::storage::pages(index)).map_or((usual, usual.sqrt(), 1.0), |info| {
                 let probes = match options::probes() {
                     0 => f64::from(info.meta.rule_at(pgvector::target_recall(index)).probes(FIRST_GOAL as f64)),
                     n => n as f64,

@@ -5,13 +5,17 @@ use super::page::{self, Bytes, Damage, Layout, META_BLOCK, NO_BLOCK, Owner, Tid}
 use super::pgvector;
 use super::storage::{Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::terms;
-use crate::index::change::structure::{self, Structure};
 use crate::index::filter::columns::Columns;
+use crate::index::metric::OperatorClass as _;
+use crate::index::page::ItemPointer as _;
 use crate::index::read::info::Info;
-use crate::index::read::tree::{self, CodeReader, Found, Query};
-use crate::index::write::append::{self, Added, NewEntry, Refused};
-use crate::index::write::encode::Encoder;
+use crate::index::read::rows::Rows;
+use crate::index::storage::pages;
 use ann::filter::Summary;
+use ivflsh::change::structure::{self, Structure};
+use ivflsh::read::tree::{self, CodeReader, Found, Query};
+use ivflsh::write::append::{self, Added, NewEntry, Refused};
+use ivflsh::write::encode::Encoder;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 
@@ -62,7 +66,7 @@ pub unsafe extern "C-unwind" fn aminsert(
             return false;
         }
         if (*info).ii_AmCache.is_null() {
-            let inserter = Inserter::new(index, &Info::of(index));
+            let inserter = Inserter::new(index, &Info::of(pages(index)));
             (*info).ii_AmCache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(inserter).cast();
         }
         let inserter = &mut *(*info).ii_AmCache.cast::<Inserter>();
@@ -84,7 +88,7 @@ pub unsafe extern "C-unwind" fn aminsert(
 /// Notes on the meta page, the first time, that a row of the table is not in the index. Plans that count on the contrary are made
 /// anew.
 fn note_left_out(index: pg_sys::Relation, heap: pg_sys::Relation, what: u32) {
-    if Info::of(index).meta.left_out & what != 0 {
+    if Info::of(pages(index)).meta.left_out & what != 0 {
         return;
     }
     let buffer = Buffer::write(index, META_BLOCK);
@@ -100,7 +104,7 @@ fn note_left_out(index: pg_sys::Relation, heap: pg_sys::Relation, what: u32) {
 
 impl Inserter {
     fn new(index: pg_sys::Relation, info: &Info) -> Inserter {
-        let frame = info.frame(index);
+        let frame = info.frame(pages(index));
         let filters = Columns::of_meta(index, &info.meta);
         Inserter {
             query: Query::new(frame.operator),
@@ -118,7 +122,7 @@ impl Inserter {
 
     /// Inserts `self.value`.
     fn insert(&mut self, index: pg_sys::Relation, heap: pg_sys::Relation, tid: Tid) {
-        let mut info = Info::of(index);
+        let mut info = Info::of(pages(index));
         let mut placed = None;
         loop {
             if info.meta.mean_epoch != self.mean_epoch {
@@ -148,9 +152,9 @@ impl Inserter {
                     let list = (path[0].list.head, path[0].list.id);
                     closed = list;
                     let entry = NewEntry { tid, encoded: &self.encoder, child: None, live: true };
-                    match append::append(index, &self.leaf, list, &entry, &[]) {
+                    match append::append(pages(index), &self.leaf, list, &entry, &[]) {
                         Ok(Added { grown, .. }) => {
-                            if grown && structure::is_long(index, &self.leaf, &path[0].list, &info.meta) {
+                            if grown && structure::is_long(pages(index), &self.leaf, &path[0].list, &info.meta) {
                                 self.split(index, heap, &path);
                             }
                             return;
@@ -161,17 +165,17 @@ impl Inserter {
             };
             crate::pg::memory::check_for_interrupts();
             info = match refused {
-                Refused::Stale(stale) => Info::after(index, stale, info.meta.epoch),
+                Refused::Stale(stale) => Info::after(pages(index), stale, info.meta.epoch),
                 Refused::Closed => {
                     // Whoever replaces the list has this lock alone until that is done. If the list is closed still, that was
                     // broken off.
                     let lock = StructureLock::shared(index);
                     if closed.0 != 0 {
-                        structure::reopen(index, &self.leaf, closed, &lock);
+                        structure::reopen(pages(index), &self.leaf, closed, &lock);
                     } else {
-                        structure::reopen_cells(index, &self.inner, cells, &lock);
+                        structure::reopen_cells(pages(index), &self.inner, cells, &lock);
                     }
-                    Info::of(index)
+                    Info::of(pages(index))
                 }
             };
         }
@@ -190,12 +194,12 @@ impl Inserter {
 
     /// Finds the nearest list and its centroid; returns the way to it, the list itself first.
     fn nearest(&mut self, index: pg_sys::Relation, info: &Info) -> Result<Vec<Found>, Stale> {
-        let levels = tree::walk(index, &info.meta, &self.inner, &self.query, BEAM, None)?;
+        let levels = tree::walk(pages(index), &info.meta, &self.inner, &self.query, BEAM, None)?;
         let path = tree::path(&levels, 0).unwrap_or_else(|| corrupted(index, META_BLOCK, Damage::Bounds));
         self.centroid.clear();
         self.centroid.resize(self.frame.padded(), 0.0);
         if info.meta.height > 0 {
-            let mut codes = CodeReader::new(index, &self.inner);
+            let mut codes = CodeReader::new(pages(index), &self.inner);
             codes.decode(path[0].cell, Owner::child(path[0].list.id), &mut self.centroid)?;
         }
         Ok(path)
@@ -244,7 +248,8 @@ impl Inserter {
     /// block to it.
     fn split(&self, index: pg_sys::Relation, heap: pg_sys::Relation, path: &[Found]) {
         if let Some(lock) = StructureLock::attempt(index) {
-            Structure::of_inserter(index, heap, lock).split(path);
+            let rows = Rows::of_inserter(index, heap, self.frame.operator);
+            Structure::of_inserter(pages(index), rows, lock).split(path);
         }
     }
 }

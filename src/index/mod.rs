@@ -14,14 +14,12 @@
 //! * [`metric`], [`options`], [`cost`]: operator classes and coordinates, settings, what a scan costs.
 
 pub mod build;
-pub mod change;
 pub mod cost;
 pub mod filter;
 pub mod insert;
 pub mod method;
 pub mod metric;
 pub mod options;
-pub mod outliers;
 pub mod page;
 pub mod pgvector;
 pub mod read;
@@ -32,7 +30,6 @@ mod sim;
 pub mod storage;
 pub mod terms;
 pub mod vacuum;
-pub mod write;
 
 use metric::{Element, Metric, Operator, SUPPORT_PROC};
 use pgrx::prelude::*;

@@ -2,11 +2,21 @@
 
 use super::method::Method;
 use super::pgvector;
-use crate::vector_scan::Strategy;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_ENUM, RELOPT_TYPE_INT};
 use pgrx::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How rows that match the WHERE clause are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Strategy {
+    /// Candidates come from the vector index, nearest first; the WHERE clause is checked on each.
+    Inline = 0,
+    /// Other indexes find the rows that match first; then the vector index is searched for these only, or, when they are
+    /// few, all of them are read and sorted.
+    Bitmap = 1,
+}
 
 /// Most lists that a user can ask for.
 pub const MAX_LISTS: i32 = 10_000_000;

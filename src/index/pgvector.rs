@@ -8,9 +8,10 @@
 use super::method::{self, Method};
 use super::metric::{Element, Metric, Operator};
 use super::options::{self, IterativeScan};
-use super::page::Bytes;
 use super::storage;
+use crate::index::metric::OperatorClass as _;
 use crate::index::read::info::Info;
+use crate::index::storage::pages;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
 
@@ -239,7 +240,7 @@ pub fn is_idle(index: pg_sys::Relation) -> bool {
 /// Raises the ERROR that an index which pgvector built wants a REINDEX, if it has any page.
 pub fn refuse_built(index: pg_sys::Relation) {
     if storage::blocks(index) > 0 {
-        Info::of(index);
+        Info::of(pages(index));
     }
 }
 
@@ -265,18 +266,6 @@ pub fn warn_idle(index: pg_sys::Relation) {
     )
     .set_hint("The index takes no room and no time; keep it for a version that can fill it by REINDEX, or drop it.")
     .report(PgLogLevel::WARNING);
-}
-
-/// Which of pgvector's access methods has written a page, if it is the first one of an index: it begins with a number and ends
-/// with a mark of the method.
-pub fn built_page(page: &Bytes) -> Option<&'static str> {
-    const CONTENTS: usize = size_of::<pg_sys::PageHeaderData>();
-    let (begin, end) = (&page[CONTENTS..CONTENTS + 4], &page[page.len() - 2..]);
-    match (u32::from_ne_bytes(begin.try_into().ok()?), u16::from_ne_bytes(end.try_into().ok()?)) {
-        (0xA953_A953, 0xFF90) => Some("hnsw"),
-        (0x014F_F1A7, 0xFF84) => Some("ivfflat"),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,13 @@ use super::storage::corrupted;
 use super::terms;
 use crate::index::filter::columns::Columns;
 use crate::index::filter::predicate::Predicate;
+use crate::index::filter::predicate::ScanConditions as _;
+use crate::index::metric::OperatorClass as _;
+use crate::index::page::ItemPointer as _;
 use crate::index::read::info::{self, Info};
 use crate::index::read::rows::{Judge, Table};
-use crate::index::read::tree::Query;
+use crate::index::storage::pages;
+use ivflsh::read::tree::Query;
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 
@@ -170,12 +174,12 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
                 );
             }
         }
-        let info = Info::of(index);
+        let info = Info::of(pages(index));
         if info.meta.dims as usize != state.dims || info.meta.operator != state.operator.code() {
             corrupted(index, super::page::META_BLOCK, Damage::Bounds);
         }
         if state.frame.as_ref().is_none_or(|(epoch, _)| *epoch != info.meta.mean_epoch) {
-            state.frame = Some((info.meta.mean_epoch, info.frame(index)));
+            state.frame = Some((info.meta.mean_epoch, info.frame(pages(index))));
         }
         crate::pg::compat::count_index_scan(scan);
         let table = Table { heap: (*scan).heapRelation, snapshot: (*scan).xs_snapshot };
@@ -183,7 +187,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
         let n = (*scan).numberOfKeys as usize;
         if n > 0 {
             let filters = state.filters.get_or_insert_with(|| Columns::of_meta(index, &info.meta));
-            let predicate = Predicate::new(filters, std::slice::from_raw_parts((*scan).keyData, n));
+            let predicate = Predicate::from_keys(filters, std::slice::from_raw_parts((*scan).keyData, n));
             state.recheck = predicate.recheck();
             if !predicate.is_empty() {
                 search.restrict(Restriction { predicate: Some(predicate), ..Restriction::default() });
@@ -281,12 +285,12 @@ pub unsafe fn share_within(index: pg_sys::Relation, query: pg_sys::Datum, distan
         let operator = Operator::of_index(index);
         let mut search = Query::new(operator);
         operator.read(query, &mut search.vector);
-        let info = Info::of(index);
+        let info = Info::of(pages(index));
         if search.vector.len() != info.meta.dims as usize {
             return None;
         }
         let table = Table { heap: std::ptr::null_mut(), snapshot: std::ptr::null_mut() };
-        let mut search = Search::new(index, table, &info, &info.frame(index), search);
+        let mut search = Search::new(index, table, &info, &info.frame(pages(index)), search);
         search.go_through(distance, false);
         Some(search.share_within())
     }

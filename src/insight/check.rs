@@ -10,16 +10,19 @@
 
 use super::walk::{Copied, Located, Named, Place, Structure, Wrong, at_rest, ensure};
 use crate::index::filter::columns::Columns;
+use crate::index::metric::OperatorClass as _;
 use crate::index::metric::{Frame, Metric, Operator, Placed};
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{self, Block, Layout, NO_BLOCK, Owner, Posting, Tid};
-use crate::index::read::tree::{Code, CodeReader, List, Query};
+use crate::index::storage::pages;
 use crate::index::storage::{Buffer, blocks};
 use crate::index::terms;
-use crate::index::write::encode;
 use crate::insight::maintenance_memory;
 use crate::pg::compat;
 use ann::filter::RowKeys;
 use ann::quantize::{self, CodeFactors, SketchFactors, Space};
+use ivflsh::read::tree::{Code, CodeReader, List, Query};
+use ivflsh::write::encode;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
@@ -249,7 +252,7 @@ struct Checker<'s> {
 
 impl<'s> Checker<'s> {
     fn new(index: pg_sys::Relation, structure: &'s Structure) -> Checker<'s> {
-        let frame = structure.info.frame(index);
+        let frame = structure.info.frame(pages(index));
         let nibbles = vec![0; structure.leaf.groups];
         Checker { index, structure, frame, row: Vec::new(), centroid: Vec::new(), nibbles }
     }
@@ -299,7 +302,11 @@ impl<'s> Checker<'s> {
         self.centroid.resize(self.structure.inner.padded, 0.0);
         if let Some(cell) = self.centroid_cell(at)? {
             let id = self.structure.lists[at].id;
-            CodeReader::new(self.index, &self.structure.inner).decode(cell, Owner::child(id), &mut self.centroid)?;
+            CodeReader::new(pages(self.index), &self.structure.inner).decode(
+                cell,
+                Owner::child(id),
+                &mut self.centroid,
+            )?;
         }
         Ok(())
     }
@@ -310,8 +317,11 @@ impl<'s> Checker<'s> {
         let (Some(Named { child, .. }), Some(cell)) = (list.named, self.centroid_cell(at)?) else {
             return Ok(query.root(&self.structure.info.meta));
         };
-        let code =
-            CodeReader::new(self.index, &self.structure.inner).dot(cell, Owner::child(list.id), &query.vector)?;
+        let code = CodeReader::new(pages(self.index), &self.structure.inner).dot(
+            cell,
+            Owner::child(list.id),
+            &query.vector,
+        )?;
         Ok(query.list(&child, &code.factors, code.dot))
     }
 
@@ -336,7 +346,7 @@ impl<'s> Checker<'s> {
         self.centroid.resize(centroid.len(), 0.0);
         let inner = self.structure.inner;
         let stored = self.read(named.place, &inner)?;
-        let code = CodeReader::new(self.index, &inner).dot(stored.cell, Owner::child(list.id), &centroid)?;
+        let code = CodeReader::new(pages(self.index), &inner).dot(stored.cell, Owner::child(list.id), &centroid)?;
         self.check_sketch(&what, &stored.sketch, Some(&code.factors), &centroid)
     }
 
@@ -474,7 +484,7 @@ impl<'s> Checker<'s> {
         if let Some(cell) = self.centroid_cell(stored.list)?
             && !columns.is_empty()
         {
-            let summaries = CodeReader::new(self.index, &self.structure.inner).summaries(cell)?;
+            let summaries = CodeReader::new(pages(self.index), &self.structure.inner).summaries(cell)?;
             let unknown = columns.clone().find(|&i| !summaries[i].knows(keys.get(i)));
             let column = unknown.unwrap_or_default() + 2;
             ensure!(unknown.is_none(), "{what} has a value of filter column {column} that list {id} does not know of.");
@@ -494,9 +504,12 @@ impl<'s> Checker<'s> {
             self.row.clear();
             self.row.resize(leaf.padded, 0.0);
             // It may go meanwhile; damage is an ERROR.
-            CodeReader::new(self.index, &leaf).of_row(stored.cell, (list.head, list.id), tid, |codes, owner| {
-                codes.decode(stored.cell, owner, &mut self.row)
-            })?;
+            CodeReader::new(pages(self.index), &leaf).of_row(
+                stored.cell,
+                (list.head, list.id),
+                tid,
+                |codes, owner| codes.decode(stored.cell, owner, &mut self.row),
+            )?;
         }
         Ok(())
     }
@@ -504,7 +517,11 @@ impl<'s> Checker<'s> {
     /// The code of an entry, multiplied with `x`.
     fn code(&self, stored: &Stored, x: &[f32]) -> Result<Code, Wrong> {
         let list = self.structure.lists[stored.list].id;
-        Ok(CodeReader::new(self.index, &self.structure.leaf).dot(stored.cell, Owner::row(list, stored.tid), x)?)
+        Ok(CodeReader::new(pages(self.index), &self.structure.leaf).dot(
+            stored.cell,
+            Owner::row(list, stored.tid),
+            x,
+        )?)
     }
 
     /// Whether two entries of one row must not be: both are still there, and no unfinished change explains them, which

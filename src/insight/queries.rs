@@ -1,7 +1,9 @@
 //! Vectors that a user gives as queries: an array, or the text of a query that returns them.
 
 use crate::index::metric::Operator;
+use crate::index::metric::OperatorClass as _;
 use crate::index::read::info::Info;
+use crate::index::storage::pages;
 use crate::pg::array::ArrayRef;
 use crate::pg::error::{Result, SqlError};
 use crate::pg::function::FromArg;
@@ -46,7 +48,7 @@ impl Wanted {
             let attributes = pgrx::PgTupleDesc::from_pg_unchecked((*index).rd_att);
             attributes.get(0).expect("a column").atttypid
         };
-        Wanted { operator: Operator::of_index(index), dims: Info::of(index).meta.dims as usize, vector_type }
+        Wanted { operator: Operator::of_index(index), dims: Info::of(pages(index)).meta.dims as usize, vector_type }
     }
 
     /// Refuses values of another type than the indexed column's.

@@ -1,14 +1,17 @@
 //! `ivflsh_recall`: the index against exact search, on rows of the table or given vectors as queries.
 
-use crate::index::build::sample::{Random, Reservoir};
+use crate::index::metric::OperatorClass as _;
 use crate::index::metric::{Metric, Operator};
+use crate::index::page::ItemPointer as _;
 use crate::index::page::Tid;
 use crate::index::read::info::Info;
 use crate::index::read::rows::{Expression, Table};
-use crate::index::read::tree::Query;
 use crate::index::search::Search;
+use crate::index::storage::pages;
 use crate::pg::identity::AsOwner;
 use ann::memory;
+use ivflsh::read::tree::Query;
+use ivflsh::sample::{Random, Reservoir};
 use pgrx::prelude::*;
 
 /// The k nearest rows of a query, and how many are as near as the k-th.
@@ -133,8 +136,8 @@ pub fn recall(
     queries: Queries,
     k: usize,
 ) -> Option<f64> {
-    let info = Info::of(index);
-    let frame = info.frame(index);
+    let info = Info::of(pages(index));
+    let frame = info.frame(pages(index));
     let (operator, dims) = (frame.operator, frame.dims);
     // A build scan under a snapshot gives the rows, and the values of expressions, that a query would see.
     let scan = |step: Step<'_>| {

@@ -4,9 +4,9 @@ use super::walk::{PageCounts, Structure, at_rest};
 use crate::index::filter::keys::Kind;
 use crate::index::metric::Operator;
 use crate::index::page::{self, RECALLS};
-use crate::index::search::FIRST_GOAL;
 use crate::index::storage;
 use crate::insight::maintenance_memory;
+use ivflsh::nearest::FIRST_GOAL;
 use pgrx::prelude::*;
 use serde::Serialize;
 

@@ -1,14 +1,15 @@
 //! `ivflsh_tune`: an index's stopping rule, measured by a user's own queries.
 
-use crate::index::change::recalibrate;
-use crate::index::change::structure;
 use crate::index::options;
 use crate::index::page::{Meta, NO_TUNING, StoppingRule};
 use crate::index::read::info::Info;
 use crate::index::read::rows::Rows;
-use crate::index::search::FIRST_GOAL;
+use crate::index::storage::pages;
 use crate::pg::error::{Result, SqlError};
 use crate::pg::identity::AsOwner;
+use ivflsh::change::recalibrate;
+use ivflsh::change::structure;
+use ivflsh::nearest::FIRST_GOAL;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -37,7 +38,7 @@ pub fn untune(index: pg_sys::Relation) -> Result<f64> {
 }
 
 fn keep(index: pg_sys::Relation, change: impl FnOnce(&mut Meta)) -> f64 {
-    let meta = structure::update_meta(index, change);
+    let meta = structure::update_meta(pages(index), change);
     // A transaction that changes no table would leave the record to be written to disk at some time.
     // SAFETY: sets a flag of the transaction.
     unsafe { pg_sys::ForceSyncCommit() };
@@ -45,11 +46,11 @@ fn keep(index: pg_sys::Relation, change: impl FnOnce(&mut Meta)) -> f64 {
 }
 
 fn measure(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, queries: &[f32]) -> Result<StoppingRule> {
-    let mut info = Info::of(index);
+    let mut info = Info::of(pages(index));
     for _ in 0..TRIES {
-        let frame = info.frame(index);
+        let frame = info.frame(pages(index));
         let mut rows = Rows::of_build(index, heap, frame.operator, owner);
-        match recalibrate::measure_by(index, &info.meta, &frame, &mut rows, queries) {
+        match recalibrate::measure_by(pages(index), &info.meta, &frame, &mut rows, queries) {
             Ok(Some(rule)) => return Ok(rule),
             Ok(None) => {
                 return Err(SqlError::new(
@@ -57,7 +58,7 @@ fn measure(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, que
                     "the index has too few rows to be tuned by these queries",
                 ));
             }
-            Err(stale) => info = Info::after(index, stale, info.meta.epoch),
+            Err(stale) => info = Info::after(pages(index), stale, info.meta.epoch),
         }
     }
     Err(SqlError::new(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, "the index is changing too fast to be tuned"))

@@ -10,6 +10,7 @@
 
 use crate::index::page::{self, Block, Bytes, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Posting, Tid};
 use crate::index::read::info::Info;
+use crate::index::storage::pages;
 use crate::index::storage::{self, Buffer, Checked, Stale, StructureLock};
 use ann::memory;
 use ann::quantize::BLOCK;
@@ -55,10 +56,10 @@ pub fn at_rest<T>(index: pg_sys::Relation, mut read: impl FnMut() -> Result<T, W
     let mut tries = 0;
     let wrong = loop {
         let _lock = StructureLock::shared(index);
-        let epoch = Info::of(index).meta.epoch;
+        let epoch = Info::of(pages(index)).meta.epoch;
         match read() {
             Ok(value) => return value,
-            Err(wrong) if Info::of(index).meta.epoch == epoch => break wrong,
+            Err(wrong) if Info::of(pages(index)).meta.epoch == epoch => break wrong,
             Err(_) => tries += 1,
         }
         if tries == TRIES {

@@ -6,7 +6,8 @@
 use crate::index::options;
 use crate::index::page::GOALS;
 use crate::index::read::info::{Info, RuleAt};
-use crate::index::search::{FIRST_GOAL, Work};
+use crate::index::search::Work;
+use ivflsh::nearest::FIRST_GOAL;
 
 /// Planner's units that one microsecond is worth. A sequential scan that filters rows takes 0.9 µs a unit.
 pub const UNITS_PER_MICROSECOND: f64 = 1.1;

@@ -10,6 +10,7 @@ use super::plan::{self, Facts, nodes};
 use super::rows::{NULL, Row, Rows};
 use super::tids::{TidList, TidSet};
 use crate::index::options::{self, IterativeScan};
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{self, Tid};
 use crate::index::pgvector;
 use crate::index::read::info::Info;
@@ -17,6 +18,7 @@ use crate::index::read::rows::{self, Judge};
 use crate::index::scan;
 use crate::index::search::returned::Returned;
 use crate::index::search::{Found, Next, Search, Work};
+use crate::index::storage::pages;
 use crate::pg::compat;
 use ann::memory;
 use pgrx::PgMemoryContexts;
@@ -728,7 +730,7 @@ impl Execution {
         if !(facts.nan_first || facts.nulls_first) || self.run.as_ref().unwrap().radius < f64::INFINITY {
             return;
         }
-        let left_out = Info::of(self.index).meta.left_out;
+        let left_out = Info::of(pages(self.index)).meta.left_out;
         let nulls = facts.nulls_first && !facts.has_vector && left_out & page::LEFT_OUT_NULL != 0;
         let nans = facts.nan_first && (left_out & page::LEFT_OUT_NOWHERE != 0 || !self.search().is_usual());
         if !(nulls || nans) {
@@ -747,7 +749,7 @@ impl Execution {
 
     /// Whether there may be rows that match and are not in the index.
     fn leaves_out(&self) -> bool {
-        let left_out = Info::of(self.index).meta.left_out;
+        let left_out = Info::of(pages(self.index)).meta.left_out;
         left_out & !if self.facts.has_vector { page::LEFT_OUT_NULL } else { 0 } != 0
     }
 
@@ -875,7 +877,8 @@ impl Execution {
                 // Rows whose distance is not a number are not in the index, or anywhere there.
                 let nan_passes = range.comparison.lets_nan_pass(value);
                 if nan_passes
-                    && (Info::of(self.index).meta.left_out & page::LEFT_OUT_NOWHERE != 0 || !self.search().is_usual())
+                    && (Info::of(pages(self.index)).meta.left_out & page::LEFT_OUT_NOWHERE != 0
+                        || !self.search().is_usual())
                 {
                     stands_for_all = false;
                     continue;
@@ -928,7 +931,7 @@ impl Execution {
             let plan: *mut pg_sys::CustomScan = css.ss.ps.plan.cast();
             let lock = (*pg_sys::exec_rt_fetch((*plan).scan.scanrelid, estate)).rellockmode;
             self.index = pg_sys::index_open(self.facts.index, lock);
-            let info = Info::of(self.index);
+            let info = Info::of(pages(self.index));
             self.model =
                 Some(Model::new(&info, pgvector::target_recall(self.index), self.facts.rows, self.facts.toasted));
             let (table, snapshot) = (css.ss.ss_currentRelation, (*estate).es_snapshot);

@@ -18,6 +18,7 @@ mod plan;
 mod rows;
 mod tids;
 
+use crate::index::options::Strategy;
 pub use exec::{expect, expect_all};
 pub use path::is_ordered;
 use pgrx::prelude::*;
@@ -27,15 +28,4 @@ pub fn register() {
     path::install_hook();
     // SAFETY: once from _PG_init; the methods are static.
     unsafe { pg_sys::RegisterCustomScanMethods(plan::scan_methods()) };
-}
-
-/// How rows that match the WHERE clause are found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(i32)]
-pub enum Strategy {
-    /// Candidates come from the vector index, nearest first; the WHERE clause is checked on each.
-    Inline = 0,
-    /// Other indexes find the rows that match first; then the vector index is searched for these only, or, when they are
-    /// few, all of them are read and sorted.
-    Bitmap = 1,
 }

@@ -7,6 +7,7 @@ use super::exec::is_same_value;
 use super::plan::{self, Expressions, Facts, nodes};
 use crate::index::cost::Filter;
 use crate::index::method;
+use crate::index::metric::OperatorClass as _;
 use crate::index::metric::{Metric, Operator};
 use crate::index::options;
 use crate::index::page;
@@ -14,6 +15,7 @@ use crate::index::pgvector;
 use crate::index::read::info::Info;
 use crate::index::read::rows;
 use crate::index::scan;
+use crate::index::storage::pages;
 use crate::index::terms;
 use crate::pg::compat;
 use crate::pg::hook::Previous;
@@ -206,7 +208,7 @@ impl Offer {
         // SAFETY: the planner has the table and its indexes locked.
         unsafe {
             let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
-            let left_out = Info::to_plan(index).map_or(u32::MAX, |info| info.meta.left_out);
+            let left_out = Info::to_plan(pages(index)).map_or(u32::MAX, |info| info.meta.left_out);
             pg_sys::index_close(index, pg_sys::NoLock as i32);
             if self.excludes_null() { left_out & !page::LEFT_OUT_NULL } else { left_out }
         }
@@ -810,7 +812,7 @@ impl Offer {
         // SAFETY: the planner has the table and its indexes locked.
         unsafe {
             let index = pg_sys::index_open((*self.index).indexoid, pg_sys::NoLock as i32);
-            let info = Info::to_plan(index);
+            let info = Info::to_plan(pages(index));
             let recall = pgvector::target_recall(index);
             pg_sys::index_close(index, pg_sys::NoLock as i32);
             let info = info?;

@@ -1,6 +1,7 @@
 //! Reading rows of the table: visibility, WHERE clause, distance.
 
 use super::collect::Match;
+use crate::index::page::ItemPointer as _;
 use crate::index::page::Tid;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;

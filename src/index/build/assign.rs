@@ -5,13 +5,14 @@ use super::gather;
 use super::sort::Sort;
 use crate::index::build::{self, BATCH_BYTES, Build};
 use crate::index::metric::{Frame, Placed};
-use crate::index::outliers;
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{LEFT_OUT_NOWHERE, LEFT_OUT_NULL, Layout, Tid};
-use crate::index::write::encode::{self, Encoder};
 use crate::pg::threads::Pending;
 use ann::cluster::{Assigner, Centroids, Matrix};
 use ann::filter::RowKeys;
 use ann::memory;
+use ivflsh::outliers;
+use ivflsh::write::encode::{self, Encoder};
 use pgrx::prelude::*;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -427,25 +428,4 @@ unsafe extern "C-unwind" fn assign_row(
             state.submit();
         }
     }
-}
-
-/// The numbers of rows, in the order of their lists.
-pub fn order_of(lists: &[u32], count: usize) -> Vec<u32> {
-    let mut next = memory::zeroed::<u32>(count + 1);
-    for lists in lists.chunks(1 << 16) {
-        crate::pg::memory::check_for_interrupts();
-        lists.iter().for_each(|&list| next[list as usize + 1] += 1);
-    }
-    for i in 0..count {
-        next[i + 1] += next[i];
-    }
-    let mut order = memory::zeroed(lists.len());
-    for (row, &list) in lists.iter().enumerate() {
-        if row % (1 << 16) == 0 {
-            crate::pg::memory::check_for_interrupts();
-        }
-        order[next[list as usize] as usize] = row as u32;
-        next[list as usize] += 1;
-    }
-    order
 }

@@ -1,12 +1,13 @@
 //! Reads the table for a build: all rows when memory holds them, else a sample.
 
-use super::sample::Reservoir;
 use crate::index::build::{self, Build, progress};
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{LEFT_OUT_NULL, Tid};
 use crate::index::storage;
 use crate::pg::memory::is_to_be_had;
 use ann::filter::RowKeys;
 use ann::memory;
+use ivflsh::sample::Reservoir;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 

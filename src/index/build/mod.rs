@@ -9,24 +9,21 @@
 //! 5. Write the lists, then the lists of lists, then the meta page; log all pages.
 
 pub mod assign;
-pub mod calibrate;
 pub mod gather;
-pub mod sample;
 pub mod sort;
 
 use super::metric::{Element, Frame, Operator, Placed};
 use super::options::{self, Partition};
-use super::outliers::{self, Middle};
 use super::page::{self, Child, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Shape, StoppingRule, Tid};
 use super::pgvector;
 use super::storage::{self, Buffer};
 use super::terms;
-use crate::index::change::recalibrate;
 use crate::index::filter::columns::Columns;
+use crate::index::metric::OperatorClass as _;
 use crate::index::read::info::column_dims;
 use crate::index::read::rows as heap;
-use crate::index::write::encode::{self, Encoder};
-use crate::index::write::list::{Entry, ListWriter};
+use crate::index::storage::Index;
+use crate::index::storage::pages;
 use crate::pg::compat;
 use crate::pg::identity;
 use crate::pg::threads::{Pool, trim_memory};
@@ -34,22 +31,24 @@ use ann::cluster::{self, Assigner, Centroids, Matrix, TrainOptions};
 use ann::filter::{RowKeys, Summary};
 use ann::memory;
 use assign::{InMemory, Lists, Records, Residuals, Table};
-use calibrate::Sample;
 use gather::Whole;
+use ivflsh::INNER_ENTRIES;
+use ivflsh::ROOT_ENTRIES;
+use ivflsh::SEED;
+use ivflsh::calibrate;
+use ivflsh::calibrate::Sample;
+use ivflsh::change::recalibrate;
+use ivflsh::outliers::{self, Middle};
+use ivflsh::sample::Random;
+use ivflsh::write::encode::{self, Encoder};
+use ivflsh::write::list::{Entry, ListWriter};
 use pgrx::prelude::*;
 use rayon::prelude::*;
-use sample::Random;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Seed of rotations, samples and k-means, of which the option `seed` makes another.
-const SEED: u64 = 0x1F15_4A5E_ED01_0001;
-/// Most entries of the root list: a flat scan of so many sketches costs less than the recall that a beam loses.
-pub const ROOT_ENTRIES: usize = 16_384;
-/// Entries of the other lists of lists.
-pub const INNER_ENTRIES: usize = 256;
 /// Lists that a first measurement of the stopping rule takes for what the highest recall needs.
 const FIRST_PROBES: f32 = 100.0;
 /// An index built on fewer rows has no mean: it is set when the first list is split.
@@ -361,7 +360,7 @@ impl Build {
         for ((&list, &distance), &placed) in assigned.iter().zip(&distances).zip(&rows.placed) {
             residuals[list as usize].add(if placed == Placed::Usual { distance } else { f32::INFINITY });
         }
-        let order = assign::order_of(&assigned, residuals.len());
+        let order = ivflsh::order_of(&assigned, residuals.len(), crate::pg::memory::check_for_interrupts);
         let Whole { tids, keys, heap_rows } = whole;
         let table = Table { data, tids, keys, placed: rows.placed, lists: assigned, order };
         let index_rows = table.tids.len() as f64;
@@ -503,7 +502,7 @@ impl Build {
         let owner = unsafe { identity::Build::by_index_build() };
         let mut rows = heap::Rows::of_build(self.index, self.heap, self.operator, &owner);
         for queries in [calibrate::QUERIES[0] / 4, calibrate::QUERIES[0]] {
-            if let Some((rule, _)) = recalibrate::measure(self.index, &meta, frame, &mut rows, queries) {
+            if let Some((rule, _)) = recalibrate::measure(pages(self.index), &meta, frame, &mut rows, queries) {
                 meta.rule = rule;
             }
         }
@@ -538,9 +537,9 @@ impl Build {
         // Of each list, in the order of `children`.
         let mut summaries = memory::filled(Summary::EMPTY, residuals.len() * self.filters.len());
         {
-            let mut writer = ListWriter::new(self.index, &self.leaf, 0);
+            let mut writer = ListWriter::new(pages(self.index), &self.leaf, 0);
             let mut open: Option<usize> = None;
-            let mut close = |writer: &mut ListWriter<'_>, list: usize, id: u32| {
+            let mut close = |writer: &mut ListWriter<'_, Index>, list: usize, id: u32| {
                 let radius = residuals[list].radius();
                 let norm2 = ann::distance::norm_squared(&levels[0].centroids[list * padded..][..padded]);
                 summaries[list * self.filters.len()..][..self.filters.len()].copy_from_slice(writer.summaries());
@@ -625,7 +624,7 @@ impl Build {
                     memory::push(&mut members[parent as usize], list as u32);
                 }
             }
-            let mut writer = ListWriter::new(self.index, &self.inner, i as u8 + 1);
+            let mut writer = ListWriter::new(pages(self.index), &self.inner, i as u8 + 1);
             let mut next: Vec<Option<Child>> = memory::filled(None, parents);
             for (parent, members) in members.iter().enumerate() {
                 if members.is_empty() && above.is_some() {
@@ -785,17 +784,6 @@ fn cluster(pool: &Pool, rows: Arc<Vec<f32>>, some: Range<usize>, padded: usize, 
             ereport!(ERROR, PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was cancelled");
         })
         .data
-}
-
-/// Divides lists, by their centroids, among `parents` lists of lists.
-pub fn group(pool: &Pool, centroids: Arc<Vec<f32>>, padded: usize, parents: usize) -> Vec<u32> {
-    let above = cluster(pool, centroids.clone(), 0..centroids.len() / padded, padded, parents.max(1), SEED);
-    pool.run(move |_| {
-        let rows = Matrix::new(&centroids, padded);
-        let (mut groups, mut distances) = (memory::zeroed(rows.rows()), memory::zeroed(rows.rows()));
-        Assigner::new(&Centroids::new(padded, above)).assign(rows, &mut groups, &mut distances);
-        groups
-    })
 }
 
 /// Assigns each level's lists to the next level's, and replaces all centroids by what their codes stand for. All are encoded

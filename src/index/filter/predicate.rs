@@ -2,8 +2,8 @@
 
 use super::columns::Columns;
 use super::keys::{self, Column, Kind};
-use crate::index::page::Block;
-use ann::filter::{self, Summary};
+pub use ivflsh::predicate::Predicate;
+use ivflsh::predicate::Test;
 use pgrx::prelude::*;
 
 /// Strategy numbers of the operator classes of filter columns; the first five are btree's.
@@ -21,38 +21,17 @@ pub mod strategy {
 /// The last strategy number.
 pub const STRATEGIES: i16 = strategy::CONTAINS as i16;
 
-/// Values of an IN that are each compared with all keys of a block; more are searched for.
-const FEW: usize = 8;
-
-/// A test of one column.
-#[derive(Clone, Debug)]
-enum Test {
-    Within(u64, u64),
-    /// Sorted.
-    OneOf(Vec<u64>),
-    Overlaps(u64),
-    Contains(u64),
-    Null,
-    NotNull,
-}
-
-/// The conjunction of a scan's conditions.
-#[derive(Clone, Debug, Default)]
-pub struct Predicate {
-    /// By column.
-    tests: Vec<(usize, Test)>,
-    /// No row can pass.
-    nothing: bool,
-    /// Rows that pass may still not match.
-    recheck: bool,
-}
-
-impl Predicate {
+/// The conditions of PostgreSQL's scan keys.
+pub trait ScanConditions: Sized {
     /// From scan keys, as the executor gives them to `amrescan`.
     ///
     /// # Safety
     /// `keys` are valid scan keys of the index with these columns.
-    pub unsafe fn new(columns: &Columns, keys: &[pg_sys::ScanKeyData]) -> Predicate {
+    unsafe fn from_keys(columns: &Columns, keys: &[pg_sys::ScanKeyData]) -> Predicate;
+}
+
+impl ScanConditions for Predicate {
+    unsafe fn from_keys(columns: &Columns, keys: &[pg_sys::ScanKeyData]) -> Predicate {
         let mut predicate = Predicate::default();
         for key in keys {
             let flags = key.sk_flags as u32;
@@ -70,194 +49,103 @@ impl Predicate {
                 predicate.nothing = true; // the operators are strict
             } else if flags & pg_sys::SK_SEARCHARRAY != 0 {
                 // SAFETY: by contract.
-                unsafe { predicate.compare_any(column, at, key) }
+                unsafe { compare_any(&mut predicate, column, at, key) }
             } else {
                 // SAFETY: by contract.
-                unsafe { predicate.compare(column, at, key) }
+                unsafe { compare(&mut predicate, column, at, key) }
             }
         }
-        predicate.tests.sort_by_key(|t| t.0);
+        predicate.sort();
         predicate
-    }
-
-    /// Whether it is known that no row passes.
-    pub fn is_nothing(&self) -> bool {
-        self.nothing
-    }
-
-    /// Whether it lets all rows pass.
-    pub fn is_empty(&self) -> bool {
-        self.tests.is_empty() && !self.nothing
-    }
-
-    /// Whether rows that pass must be compared with the conditions themselves.
-    pub fn recheck(&self) -> bool {
-        self.recheck
-    }
-
-    /// Adds a condition; ranges of a column are joined.
-    fn add(&mut self, column: usize, test: Test) {
-        if let Test::Within(low, high) = test {
-            let range = self.tests.iter_mut().find_map(|(c, t)| match t {
-                Test::Within(low, high) if *c == column => Some((low, high)),
-                _ => None,
-            });
-            if let Some((first, last)) = range {
-                (*first, *last) = (low.max(*first), high.min(*last));
-                self.nothing |= first > last;
-                return;
-            }
-            self.nothing |= low > high;
-        }
-        self.tests.push((column, test));
-    }
-
-    /// Adds `column operator constant`.
-    ///
-    /// # Safety
-    /// `key` is such a scan key, its constant not NULL.
-    unsafe fn compare(&mut self, column: &Column, at: usize, key: &pg_sys::ScanKeyData) {
-        if matches!(key.sk_strategy, strategy::OVERLAPS | strategy::CONTAINS) {
-            // SAFETY: the operators of these strategies take arrays.
-            let (bits, has_null) = unsafe { column.set(key.sk_argument) };
-            self.recheck = true;
-            match key.sk_strategy {
-                strategy::OVERLAPS => self.add(at, Test::Overlaps(bits)),
-                // No array contains a NULL by `@>`.
-                _ if has_null => self.nothing = true,
-                _ => self.add(at, Test::Contains(bits)),
-            }
-            return;
-        }
-        // SAFETY: by contract.
-        let test = unsafe { self.range(column, key.sk_strategy, key.sk_argument, key.sk_subtype) };
-        self.add(at, Test::Within(test.0, test.1));
-    }
-
-    /// The keys that a comparison with a constant lets pass.
-    ///
-    /// # Safety
-    /// The constant is a value of the type, the right operand of the column's operator of this strategy.
-    unsafe fn range(&mut self, column: &Column, strategy: u16, value: pg_sys::Datum, other: pg_sys::Oid) -> (u64, u64) {
-        // SAFETY: by contract.
-        let place = unsafe { column.place(value, other) };
-        self.recheck |= !place.exact;
-        /// No key is within it.
-        const NONE: (u64, u64) = (u64::MAX, 0);
-        let below = |key: u64| key.checked_sub(1).map_or(NONE, |last| (0, last));
-        let above = |key: u64| key.checked_add(1).map_or(NONE, |first| (first, u64::MAX));
-        // Where nothing is known, rows pass.
-        match (strategy, place.exact) {
-            (strategy::LESS, true) => below(place.first),
-            (strategy::LESS, false) | (strategy::LESS_EQUAL, _) => (0, place.last),
-            (strategy::EQUAL, _) => (place.first, place.last),
-            (strategy::GREATER, true) => above(place.last),
-            (strategy::GREATER, false) | (strategy::GREATER_EQUAL, _) => (place.first, u64::MAX),
-            _ => {
-                ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown ivflsh strategy {strategy}"));
-            }
-        }
-    }
-
-    /// Adds `column operator ANY (array)`.
-    ///
-    /// # Safety
-    /// `key` is such a scan key, its array not NULL.
-    unsafe fn compare_any(&mut self, column: &Column, at: usize, key: &pg_sys::ScanKeyData) {
-        // SAFETY: by contract, the argument is an array of the operator's right type.
-        let values = unsafe { keys::elements(key.sk_argument) };
-        // NULLs match nothing.
-        let mut ranges: Vec<(u64, u64)> = values
-            .into_iter()
-            // SAFETY: as above.
-            .map(|value| unsafe { self.range(column, key.sk_strategy, value, key.sk_subtype) })
-            .filter(|(low, high)| low <= high)
-            .collect();
-        match key.sk_strategy {
-            _ if ranges.is_empty() => self.nothing = true,
-            strategy::EQUAL if ranges.iter().all(|(low, high)| low == high) => {
-                let mut keys: Vec<u64> = ranges.into_iter().map(|r| r.0).collect();
-                keys.sort_unstable();
-                keys.dedup();
-                match keys[..] {
-                    [key] => self.add(at, Test::Within(key, key)),
-                    _ => self.add(at, Test::OneOf(keys)),
-                }
-            }
-            strategy => {
-                // One interval around all of them. That is the union, except for those of inexact constants.
-                self.recheck |= strategy == strategy::EQUAL;
-                let first = ranges.iter().map(|r| r.0).min().unwrap();
-                let last = ranges.drain(..).map(|r| r.1).max().unwrap();
-                self.add(at, Test::Within(first, last));
-            }
-        }
-    }
-
-    /// Those of the `live` slots of a block that pass.
-    #[inline]
-    pub fn passing(&self, block: &Block<'_>, live: u32) -> u32 {
-        let mut mask = if self.nothing { 0 } else { live };
-        for (column, test) in &self.tests {
-            if mask == 0 {
-                break;
-            }
-            let nulls = block.nulls(*column);
-            let keys = || block.keys(*column);
-            mask &= match test {
-                Test::Null => nulls,
-                Test::NotNull => !nulls,
-                Test::Within(low, high) => filter::within(keys(), *low, *high) & !nulls,
-                Test::Overlaps(bits) => filter::overlaps(keys(), *bits) & !nulls,
-                Test::Contains(bits) => filter::contains(keys(), *bits) & !nulls,
-                Test::OneOf(values) => one_of(keys(), values, mask & !nulls),
-            };
-        }
-        mask
-    }
-
-    /// Columns that there are conditions on.
-    pub fn columns(&self) -> impl Iterator<Item = usize> {
-        self.tests.iter().map(|(column, _)| *column)
-    }
-
-    /// Whether a list with these summaries may hold a row that passes. `summary` tells that of a column, as it is on its page.
-    #[inline]
-    pub fn may_match<'p>(&self, summary: impl Fn(usize) -> &'p [u8; Summary::BYTES]) -> bool {
-        !self.nothing
-            && self.tests.iter().all(|(column, test)| {
-                let bytes = summary(*column);
-                if let Test::Within(low, high) = test
-                    && Summary::is_beyond(bytes, *low, *high)
-                {
-                    return false;
-                }
-                let summary = Summary::from_bytes(bytes);
-                match test {
-                    Test::Null => summary.has_nulls(),
-                    Test::NotNull => summary.has_keys(),
-                    Test::Within(low, high) => summary.may_hold(*low, *high),
-                    Test::OneOf(values) => summary.may_hold_one_of(values),
-                    Test::Overlaps(bits) => summary.may_overlap(*bits),
-                    Test::Contains(bits) => summary.may_contain(*bits),
-                }
-            })
     }
 }
 
-/// Those of the `wanted` slots whose key is one of the `values`.
-fn one_of(keys: &filter::Keys, values: &[u64], wanted: u32) -> u32 {
-    if values.len() <= FEW {
-        return values.iter().fold(0, |mask, &v| mask | filter::within(keys, v, v)) & wanted;
+/// Adds `column operator constant`.
+///
+/// # Safety
+/// `key` is such a scan key, its constant not NULL.
+unsafe fn compare(predicate: &mut Predicate, column: &Column, at: usize, key: &pg_sys::ScanKeyData) {
+    if matches!(key.sk_strategy, strategy::OVERLAPS | strategy::CONTAINS) {
+        // SAFETY: the operators of these strategies take arrays.
+        let (bits, has_null) = unsafe { column.set(key.sk_argument) };
+        predicate.recheck = true;
+        match key.sk_strategy {
+            strategy::OVERLAPS => predicate.add(at, Test::Overlaps(bits)),
+            // No array contains a NULL by `@>`.
+            _ if has_null => predicate.nothing = true,
+            _ => predicate.add(at, Test::Contains(bits)),
+        }
+        return;
     }
-    let mut left = wanted & filter::within(keys, values[0], values[values.len() - 1]);
-    let mut mask = 0;
-    while left != 0 {
-        let slot = left.trailing_zeros() as usize;
-        left &= left - 1;
-        mask |= u32::from(values.binary_search(&keys[slot]).is_ok()) << slot;
+    // SAFETY: by contract.
+    let test = unsafe { range(predicate, column, key.sk_strategy, key.sk_argument, key.sk_subtype) };
+    predicate.add(at, Test::Within(test.0, test.1));
+}
+
+/// The keys that a comparison with a constant lets pass.
+///
+/// # Safety
+/// The constant is a value of the type, the right operand of the column's operator of this strategy.
+unsafe fn range(
+    predicate: &mut Predicate,
+    column: &Column,
+    strategy: u16,
+    value: pg_sys::Datum,
+    other: pg_sys::Oid,
+) -> (u64, u64) {
+    // SAFETY: by contract.
+    let place = unsafe { column.place(value, other) };
+    predicate.recheck |= !place.exact;
+    /// No key is within it.
+    const NONE: (u64, u64) = (u64::MAX, 0);
+    let below = |key: u64| key.checked_sub(1).map_or(NONE, |last| (0, last));
+    let above = |key: u64| key.checked_add(1).map_or(NONE, |first| (first, u64::MAX));
+    // Where nothing is known, rows pass.
+    match (strategy, place.exact) {
+        (strategy::LESS, true) => below(place.first),
+        (strategy::LESS, false) | (strategy::LESS_EQUAL, _) => (0, place.last),
+        (strategy::EQUAL, _) => (place.first, place.last),
+        (strategy::GREATER, true) => above(place.last),
+        (strategy::GREATER, false) | (strategy::GREATER_EQUAL, _) => (place.first, u64::MAX),
+        _ => {
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown ivflsh strategy {strategy}"));
+        }
     }
-    mask
+}
+
+/// Adds `column operator ANY (array)`.
+///
+/// # Safety
+/// `key` is such a scan key, its array not NULL.
+unsafe fn compare_any(predicate: &mut Predicate, column: &Column, at: usize, key: &pg_sys::ScanKeyData) {
+    // SAFETY: by contract, the argument is an array of the operator's right type.
+    let values = unsafe { keys::elements(key.sk_argument) };
+    // NULLs match nothing.
+    let mut ranges: Vec<(u64, u64)> = values
+        .into_iter()
+        // SAFETY: as above.
+        .map(|value| unsafe { range(predicate, column, key.sk_strategy, value, key.sk_subtype) })
+        .filter(|(low, high)| low <= high)
+        .collect();
+    match key.sk_strategy {
+        _ if ranges.is_empty() => predicate.nothing = true,
+        strategy::EQUAL if ranges.iter().all(|(low, high)| low == high) => {
+            let mut keys: Vec<u64> = ranges.into_iter().map(|r| r.0).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            match keys[..] {
+                [key] => predicate.add(at, Test::Within(key, key)),
+                _ => predicate.add(at, Test::OneOf(keys)),
+            }
+        }
+        strategy => {
+            // One interval around all of them. That is the union, except for those of inexact constants.
+            predicate.recheck |= strategy == strategy::EQUAL;
+            let first = ranges.iter().map(|r| r.0).min().unwrap();
+            let last = ranges.drain(..).map(|r| r.1).max().unwrap();
+            predicate.add(at, Test::Within(first, last));
+        }
+    }
 }
 
 /// Whether the operator class of a kind may use a strategy.

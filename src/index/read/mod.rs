@@ -1,8 +1,4 @@
-//! Reading an index and its table.
-//!
-//! * [`info`]: the meta page and the mean, kept with the relation.
-//! * [`tree`]: reading lists, and finding the nearest. [`rows`]: rows of the table.
+//! The meta page and the mean ([`info`]), as PostgreSQL's relation cache keeps them, and the table's rows ([`rows`]).
 
 pub mod info;
 pub mod rows;
-pub mod tree;

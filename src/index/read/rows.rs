@@ -7,6 +7,8 @@
 //! who changes lists. A search asks the executor instead, for the expression that the query itself has: see [`Judge`].
 
 use crate::index::metric::Operator;
+use crate::index::metric::OperatorClass as _;
+use crate::index::page::ItemPointer as _;
 use crate::index::page::Tid;
 use crate::index::storage;
 use crate::pg::identity::Owner;
@@ -26,17 +28,7 @@ impl Table {
     }
 }
 
-/// What is known of the row of an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Row {
-    /// Its vector was read.
-    Read,
-    /// It is not visible to us now, or its vector may not be read: another transaction in progress wrote it, or it is dead
-    /// while others may still see it.
-    Hidden,
-    /// Dead to everybody.
-    Dead,
-}
+pub use ivflsh::rows::Row;
 
 /// Where the vectors of rows are.
 enum Source {
@@ -423,6 +415,20 @@ impl Rows {
             pg_sys::ExecClearTuple(self.slot);
             if inline { Row::Read } else { Row::Hidden }
         }
+    }
+}
+
+impl ivflsh::rows::Rows for Rows {
+    fn can_read(&self) -> bool {
+        Rows::can_read(self)
+    }
+
+    fn read(&mut self, tid: Tid, out: &mut Vec<f32>) -> Row {
+        Rows::read(self, tid, out)
+    }
+
+    fn read_unseen(&mut self, tid: Tid, out: &mut Vec<f32>) -> Row {
+        Rows::read_unseen(self, tid, out)
     }
 }
 

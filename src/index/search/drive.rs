@@ -3,7 +3,9 @@
 //! `relaxed_order`, each once.
 
 use super::*;
+use crate::index::storage::pages;
 use ann::quantize::BLOCK;
+use ivflsh::nearest::FIRST_GOAL;
 
 /// A row that a driven search has found.
 #[derive(Clone, Copy)]
@@ -226,7 +228,7 @@ impl Search {
             let sums = SUMS_ROUNDING * (list.term.a.abs() + self.query.norm * self.query.norm);
             within + ROUNDING * within.abs() + sums.max(list.term.a - list.floor)
         });
-        let mut cursor = Cursor::new(rel, &leaf, &list);
+        let mut cursor = Cursor::new(pages(rel), &leaf, &list);
         let mut scores = Scores::new();
         loop {
             let buffer = match cursor.next_page() {
@@ -245,7 +247,7 @@ impl Search {
                 if within.is_some() || leaf.own_bits {
                     let query = &self.query;
                     if let Err(stale) =
-                        tree::scan_rows(rel, &leaf, &list, &block, wanted, query, f32::INFINITY, &mut scores)
+                        tree::scan_rows(pages(rel), &leaf, &list, &block, wanted, query, f32::INFINITY, &mut scores)
                     {
                         self.stale = Some((stale, epoch));
                         break;

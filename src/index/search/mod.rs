@@ -14,30 +14,33 @@
 mod drive;
 pub mod returned;
 
+use crate::index::storage::Index;
+use crate::index::storage::pages;
 use drive::Through;
 pub use drive::{Found, Next};
+use ivflsh::nearest::Distance;
+use ivflsh::nearest::FIRST_GOAL;
+use ivflsh::nearest::farthest_of;
+use ivflsh::nearest::note;
 
 use super::metric::Frame;
 use super::options::{self, IterativeScan};
 use super::page::{Block, Damage, Layout, Meta, Tid};
 use super::pgvector;
 use super::storage::{self, Stale, corrupted};
-use crate::index::build::calibrate;
 use crate::index::filter::predicate::Predicate;
 use crate::index::read::info::{Info, RuleAt};
 use crate::index::read::rows::{self, Judge, Rows, Table};
-use crate::index::read::tree::{self, Code, CodeReader, Cursor, List, ListSet, Nearest, Query, Scores};
 use ann::memory;
 use ann::quantize::{self, Bits, Space};
+use ivflsh::calibrate;
+use ivflsh::read::tree::{self, Code, CodeReader, Cursor, List, ListSet, Nearest, Query, Scores};
 use pgrx::prelude::*;
 use returned::Returned;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Results that the lists are chosen for when nothing is known about the LIMIT, or it is no more than 10: also the few rows
-/// more that the executor looks at to be sure of their order. The stopping rule is calibrated for this share.
-pub const FIRST_GOAL: usize = 16;
 /// Candidates are kept that are farther than the goal by this share of the distance between the first and the last row of it.
 const REACH: f32 = 0.2;
 /// A spread so many times that of most rows is one that only outliers have.
@@ -139,21 +142,6 @@ impl PartialEq for Candidate {
     }
 }
 impl Eq for Candidate {}
-
-/// f32 with a total order, for heaps.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Distance(f32);
-impl Eq for Distance {}
-impl PartialOrd for Distance {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Distance {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
 
 /// A row that a search has found.
 pub struct Row {
@@ -449,7 +437,7 @@ impl Search {
         dead.sort_unstable();
         for rows in dead.chunk_by(|a, b| a.0 == b.0) {
             let tids: Vec<Tid> = rows.iter().map(|row| row.1).collect();
-            tree::mark_dead(self.rel, &self.leaf, rows[0].0, &tids, begun);
+            tree::mark_dead(pages(self.rel), &self.leaf, rows[0].0, &tids, begun);
         }
     }
 
@@ -652,7 +640,7 @@ impl Search {
     /// more: they have been moved to another list.
     fn refine_by_codes(&mut self, bits: Bits, rows: &mut Vec<Candidate>) {
         let leaf = self.leaf;
-        let mut codes = CodeReader::new(self.rel, &leaf);
+        let mut codes = CodeReader::new(pages(self.rel), &leaf);
         let mut gone = false;
         for rows in rows.chunks_mut(REFINE_BATCH) {
             for row in &*rows {
@@ -800,7 +788,7 @@ impl Search {
         self.lists.clear();
         let at_once = self.probes > 0 || self.through.is_some();
         loop {
-            match Nearest::find(self.rel, &self.meta, &self.inner, &self.query, self.wanted, at_once) {
+            match Nearest::find(pages(self.rel), &self.meta, &self.inner, &self.query, self.wanted, at_once) {
                 Ok(coming) => {
                     self.coming = coming;
                     return;
@@ -818,7 +806,7 @@ impl Search {
     fn list_nearest(&mut self, count: usize, within: f32) {
         let filter = self.restriction.predicate.as_ref();
         while self.lists.len() < count && self.stale.is_none() {
-            match self.coming.next(self.rel, &self.meta, &self.inner, &self.query, filter, (within, self.stop)) {
+            match self.coming.next(pages(self.rel), &self.meta, &self.inner, &self.query, filter, (within, self.stop)) {
                 Ok(Some(list)) => memory::push(&mut self.lists, list),
                 Ok(None) => return,
                 Err(stale) => self.stale = Some((stale, self.meta.epoch)),
@@ -834,13 +822,13 @@ impl Search {
     /// Reads the meta page again. Damage is reported if what is `stale` is so without a structural change.
     fn renew(&mut self) {
         let info = match self.stale.take() {
-            Some((stale, epoch)) => Info::after(self.rel, stale, epoch),
-            None => Info::of(self.rel),
+            Some((stale, epoch)) => Info::after(pages(self.rel), stale, epoch),
+            None => Info::of(pages(self.rel)),
         };
         if info.meta.mean_epoch != self.meta.mean_epoch {
             // Other coordinates: nothing that is known so far can be used, but for the rows returned.
             self.query.vector.clone_from(&self.original);
-            self.query.place(&info.frame(self.rel));
+            self.query.place(&info.frame(pages(self.rel)));
             self.forget();
             self.pool.clear();
             self.unseen = 0;
@@ -1057,7 +1045,7 @@ impl Search {
         memory::push(&mut self.scanned, (list, epoch));
         self.work.lists += 1;
         let (rel, leaf, passing) = (self.rel, self.leaf, self.passing);
-        let mut cursor = Cursor::new(rel, &leaf, &list);
+        let mut cursor = Cursor::new(pages(rel), &leaf, &list);
         let mut scores = Scores::new();
         loop {
             let buffer = match cursor.next_page() {
@@ -1076,14 +1064,14 @@ impl Search {
                 let wanted = self.restriction.wanted(&block, live);
                 self.passing += u64::from(wanted.count_ones());
                 self.looked_at += u64::from(live.count_ones());
-                let mut near = match tree::scan_rows(rel, &leaf, &list, &block, wanted, &self.query, limit, &mut scores)
-                {
-                    Ok(near) => near,
-                    Err(stale) => {
-                        self.stale = Some((stale, epoch));
-                        break;
-                    }
-                };
+                let mut near =
+                    match tree::scan_rows(pages(rel), &leaf, &list, &block, wanted, &self.query, limit, &mut scores) {
+                        Ok(near) => near,
+                        Err(stale) => {
+                            self.stale = Some((stale, epoch));
+                            break;
+                        }
+                    };
                 self.work.entries += u64::from(live.count_ones());
                 if near != wanted {
                     self.horizon = self.horizon.min(limit);
@@ -1227,23 +1215,6 @@ fn leave_open(rows: &mut [Candidate]) {
     }
 }
 
-/// Adds a distance to the best `most` found.
-pub fn note(best: &mut BinaryHeap<Distance>, most: usize, distance: f32) {
-    if best.len() < most {
-        memory::room(best, 1);
-        best.push(Distance(distance));
-    } else if let Some(mut farthest) = best.peek_mut()
-        && distance < farthest.0
-    {
-        *farthest = Distance(distance);
-    }
-}
-
-/// The farthest of the best `most`, infinite while fewer are known.
-pub fn farthest_of(best: &BinaryHeap<Distance>, most: usize) -> f32 {
-    best.peek().filter(|_| best.len() >= most).map_or(f32::INFINITY, |d| d.0)
-}
-
 /// `code`, if its cell is still the one of `row`, which was found in `list` at `epoch`: something has been taken from the
 /// code page since, when the page names a later epoch. None: the row is in no list any more.
 fn still_its(
@@ -1251,7 +1222,7 @@ fn still_its(
     row: &Candidate,
     list: &List,
     epoch: u32,
-    codes: &mut CodeReader<'_>,
+    codes: &mut CodeReader<'_, Index>,
     rel: pg_sys::Relation,
     leaf: &Layout,
 ) -> Result<Option<Code>, Stale> {
@@ -1263,7 +1234,7 @@ fn still_its(
         return Ok(code);
     }
     codes.close(); // posting pages are locked before code pages
-    if code.is_some() && tree::cell_of_row(rel, leaf, (list.head, list.id), row.tid).is_some() {
+    if code.is_some() && tree::cell_of_row(pages(rel), leaf, (list.head, list.id), row.tid).is_some() {
         return Ok(code);
     }
     Err(Stale { block: row.cell.0, damage: Damage::Epoch(now) })

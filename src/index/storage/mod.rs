@@ -1,6 +1,10 @@
 //! Buffers and write-ahead log: the only place where the index touches the buffer manager.
 
+mod pages;
+
 use super::page::{self, Bytes, Damage, Kind, NO_BLOCK};
+pub use ivflsh::stale::Stale;
+pub use pages::{Index, pages};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -47,15 +51,6 @@ pub fn corrupted(rel: pg_sys::Relation, block: u32, damage: Damage) -> ! {
     unreachable!()
 }
 
-/// A reader came by a pointer to a page that is not what the pointer promised. If the structure of the index has changed
-/// since the reader took the pointer (the meta page's epoch tells), it has to look for the way anew; if not, the index is
-/// damaged: see [`crate::index::read::info::Info::after`].
-#[derive(Debug, Clone, Copy)]
-pub struct Stale {
-    pub block: u32,
-    pub damage: Damage,
-}
-
 /// Unwraps a check of a page.
 pub trait Checked<T> {
     /// The value, or an ERROR that names the block.
@@ -76,11 +71,7 @@ impl<T> Checked<T> for Result<T, Damage> {
 
     #[inline]
     fn or_stale(self, rel: pg_sys::Relation, block: u32) -> Result<T, Stale> {
-        match self {
-            Ok(v) => Ok(v),
-            Err(damage) if damage.may_be_change() => Err(Stale { block, damage }),
-            Err(damage) => corrupted(rel, block, damage),
-        }
+        ivflsh::stale::Checked::or_stale(self, pages(rel), block)
     }
 }
 

@@ -11,6 +11,8 @@ use super::pending::{self, entries_of};
 use super::tree::{Entry, Tree};
 use super::value::Value;
 use crate::index::metric::Operator;
+use crate::index::metric::OperatorClass as _;
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{self as pages, Damage, Kind, META_BLOCK, NO_BLOCK, Tid};
 use crate::index::read::info::column_dims;
 use crate::index::storage::{self, Buffer, StructureLock};

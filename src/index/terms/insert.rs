@@ -3,6 +3,7 @@
 use super::page::row_of;
 use super::pending;
 use super::value::Value;
+use crate::index::page::ItemPointer as _;
 use crate::index::page::Tid;
 use pgrx::prelude::*;
 

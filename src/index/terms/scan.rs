@@ -3,6 +3,7 @@
 use super::page::tid_of;
 use super::search::{Hit, Range, Search, Wanted};
 use super::value::Value;
+use crate::index::page::ItemPointer as _;
 use crate::pg::compat;
 use pgrx::prelude::*;
 

@@ -6,6 +6,7 @@
 use super::page::{NULLS, Node, Place, ROWS};
 use super::pending::{self, move_rows};
 use super::tree::{Tree, Writer};
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{self as pages, Kind, META_BLOCK};
 use crate::index::storage::{self, Buffer, Change, Checked, StructureLock};
 use crate::pg::compat;

@@ -4,18 +4,20 @@
 //! used before. So the pass leaves lists out that came after it began; at its end it goes through those, and through what
 //! came meanwhile, until nothing new is left.
 
-pub mod tidy;
-
 use super::page::{self, Kind, Layout, META_BLOCK, Posting, PostingMut, Tid};
 use super::pgvector;
 use super::storage::{self, Buffer, Change, Checked, Stale, StructureLock, corrupted};
 use super::terms;
+use crate::index::page::ItemPointer as _;
 use crate::index::read::info::Info;
-use crate::index::read::tree::Cursor;
+use crate::index::read::rows::Rows;
+use crate::index::storage::pages;
 use crate::pg::compat;
+use ivflsh::read::tree::Cursor;
+use ivflsh::vacuum::tidy;
+use ivflsh::vacuum::tidy::Tidied;
 use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
-use tidy::Tidied;
 
 /// `ambulkdelete`
 #[pg_guard]
@@ -42,7 +44,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
             (*stats).num_pages = storage::blocks(index);
             return stats;
         }
-        let leaf = Info::of(index).leaf_layout();
+        let leaf = Info::of(pages(index)).leaf_layout();
         let mut pass = Pass {
             index,
             leaf,
@@ -56,7 +58,7 @@ pub unsafe extern "C-unwind" fn ambulkdelete(
         };
         let estimated = pass.run();
         if pass.removed > 0 {
-            tidy::note_removed(index, pass.removed);
+            tidy::note_removed(pages(index), pass.removed);
         }
         (*stats).num_index_tuples = pass.rows as f64;
         (*stats).estimated_count = estimated;
@@ -92,7 +94,7 @@ impl Pass {
     /// Goes through the whole index; returns whether rows that moved meanwhile may have been counted twice.
     fn run(&mut self) -> bool {
         // Lists up to this identity are done by the pages in physical order.
-        let first = Info::of(self.index).meta.last_list;
+        let first = Info::of(pages(self.index)).meta.last_list;
         let (mut number, mut blocks) = (META_BLOCK + 1, storage::blocks(self.index));
         // Pages that are added meanwhile hold new rows, which are not to be removed, but are counted if met.
         while number < blocks {
@@ -107,7 +109,7 @@ impl Pass {
         for round in 0.. {
             // No list is on its way into the tree while this is held.
             let kept = StructureLock::shared(self.index);
-            let (lists, last) = tidy::lists_after(self.index, done);
+            let (lists, last) = tidy::lists_after(pages(self.index), done);
             done = last;
             if lists.len() <= FEW_LISTS || round == ROUNDS {
                 lists.into_iter().for_each(|list| self.list(list, |_| {}));
@@ -151,7 +153,7 @@ impl Pass {
     /// Does a list, from its head page on. `before`: called before each page, while none is locked.
     fn list(&mut self, (head, list): (u32, u32), before: impl Fn(u32)) {
         let leaf = self.leaf;
-        let mut cursor = Cursor::of(self.index, &leaf, head, list);
+        let mut cursor = Cursor::of(pages(self.index), &leaf, head, list);
         loop {
             before(list);
             let number = match cursor.next_page() {
@@ -254,11 +256,15 @@ pub unsafe extern "C-unwind" fn amvacuumcleanup(
             return stats;
         }
         // Nothing to tidy, or nothing that this library could tidy: what pgvector left is to be built anew.
-        if storage::blocks(index) == 0 || Info::to_plan(index).is_none() {
+        if storage::blocks(index) == 0 || Info::to_plan(pages(index)).is_none() {
             return stats;
         }
         let heap = pg_sys::table_open((*(*index).rd_index).indrelid, pg_sys::AccessShareLock as i32);
-        let Tidied { free, freed } = tidy::tidy(index, heap, (*info).strategy);
+        let Tidied { free, freed } = tidy::tidy(
+            pages(index),
+            || Rows::of_vacuum(index, heap, Info::of(pages(index)).frame(pages(index)).operator),
+            (*info).strategy,
+        );
         pg_sys::table_close(heap, pg_sys::AccessShareLock as i32);
         if let Some(stats) = stats.as_mut() {
             stats.num_pages = storage::blocks(index);

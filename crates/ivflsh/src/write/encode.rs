@@ -1,8 +1,8 @@
 //! From a row in the index's coordinates to an entry of a list.
 
 use super::list::Entry;
-use crate::index::metric::{Frame, Placed};
-use crate::index::page::{Layout, Tid};
+use crate::frame::{Frame, Placed};
+use crate::page::{Layout, Tid};
 use ann::filter::RowKeys;
 use ann::quantize::{self, Bits, CodeFactors, SketchFactors, Space, factor};
 

@@ -3,20 +3,19 @@
 //!
 //! It keeps 36 bytes for each list, and 6 for each page, but of no more pages at a time than VACUUM's memory holds.
 
-use crate::index::build::ROOT_ENTRIES;
-use crate::index::build::calibrate::QUERIES;
-use crate::index::change::merge;
-use crate::index::change::recalibrate;
-use crate::index::change::structure::{self, Structure};
-use crate::index::page::{self, Block, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
-use crate::index::read::info::Info;
-use crate::index::read::rows::Rows;
-use crate::index::read::tree::Cursor;
-use crate::index::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, corrupted};
-use crate::pg::compat;
+use crate::ROOT_ENTRIES;
+use crate::calibrate::QUERIES;
+use crate::change::merge;
+use crate::change::recalibrate;
+use crate::change::structure::{self, Structure};
+use crate::page::{self, Block, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, PENDING, Posting, Tid};
+use crate::pages::{Guard, Pages, Record};
+use crate::read::info::Info;
+use crate::read::tree::Cursor;
+use crate::rows::Rows;
+use crate::stale::{Checked, Stale, Steps};
 use ann::memory;
 use ann::quantize::BLOCK;
-use pgrx::prelude::*;
 use std::ops::Range;
 
 /// Lists are split by whoever inserts into them, at their limit; by VACUUM only when they have so many times as many rows.
@@ -35,30 +34,30 @@ pub struct Tidied {
     pub freed: u32,
 }
 
-/// Tidies up `index` on `heap` as far as that is worth it; both stay open and locked. Nobody is kept waiting but while a single
+/// Tidies up `index` as far as that is worth it; `rows` makes a reader of rows for each change. Nobody is kept waiting but while a single
 /// change is made.
-pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation, strategy: pg_sys::BufferAccessStrategy) -> Tidied {
+pub fn tidy<P: Pages, R: Rows>(index: P, rows: impl Fn() -> R, strategy: P::Strategy) -> Tidied {
     let mut tidied = Tidied::default();
     if is_worth_it(index) {
         // Whoever waits for a closed list or wants to look at the structure need not wait for this.
         let mut free;
         let leaves = {
-            let mut structure = Structure::of_vacuum(index, heap, StructureLock::shared(index));
+            let mut structure = Structure::of_vacuum(index, rows(), index.share_structure_lock());
             let (leaves, found) = structure.mend(strategy);
             (free, tidied.freed) = (found, structure.freed);
             leaves
         };
-        let taken = storage::pages_taken();
+        let taken = index.pages_taken();
         let layout = Info::of(index).leaf_layout();
         for (list, leaf) in leaves {
-            compat::vacuum_delay();
+            index.vacuum_delay();
             let meta = Info::of(index).meta;
             let small = leaf.has_shrunk() && merge::is_small(leaf.rows as usize, &meta);
             let long = leaf.rows as usize > NEGLECTED * meta.split_at(leaf.radius);
             if !small && !long && (!leaf.wastes(&layout) || leaf.is_split(&meta)) {
                 continue;
             }
-            let mut structure = Structure::of_vacuum(index, heap, StructureLock::wait(index));
+            let mut structure = Structure::of_vacuum(index, rows(), index.wait_for_structure_lock());
             if small {
                 structure.merge(list, leaf.cell);
             } else {
@@ -66,43 +65,43 @@ pub fn tidy(index: pg_sys::Relation, heap: pg_sys::Relation, strategy: pg_sys::B
             }
             tidied.freed += structure.freed;
         }
-        free = (free + tidied.freed).saturating_sub(storage::pages_taken() - taken);
+        free = (free + tidied.freed).saturating_sub(index.pages_taken() - taken);
         tidied.free = Some(free);
-        storage::spread_free(index);
-        let blocks = storage::blocks(index);
+        index.spread_free();
+        let blocks = index.blocks();
         structure::update_meta(index, |meta| (meta.removed, meta.surveyed) = (0, blocks));
     }
     let meta = Info::of(index).meta;
     // A root that holds all lists may be too long.
     if meta.height == 1 && meta.lists as usize > ROOT_ENTRIES {
-        Structure::of_vacuum(index, heap, StructureLock::wait(index)).grow_root();
+        Structure::of_vacuum(index, rows(), index.wait_for_structure_lock()).grow_root();
     }
     let (now, then) = (f64::from(meta.lists), f64::from(meta.calibrated));
     // If that was last done in haste, or with fewer or many more lists.
     if (meta.calibrated_by as usize) < QUERIES[0] || now >= then * 1.05 || now < then * 0.7 {
-        let mut rows = Rows::of_vacuum(index, heap, Info::of(index).frame(index).operator);
+        let mut rows = rows();
         recalibrate::renew(index, &mut rows, QUERIES[0]);
     }
     tidied
 }
 
 /// Whether there is likely something to be done that takes all of the index to be read.
-fn is_worth_it(index: pg_sys::Relation) -> bool {
+fn is_worth_it<P: Pages>(index: P) -> bool {
     let meta = Info::of(index).meta;
     meta.pending != [0; PENDING]
         || meta.unfinished != 0
         || meta.removed >= REMOVED * u64::from(meta.lists)
-        || storage::blocks(index) >= meta.surveyed.saturating_add(meta.surveyed / 5).saturating_add(GROWN_BY)
+        || index.blocks() >= meta.surveyed.saturating_add(meta.surveyed / 5).saturating_add(GROWN_BY)
 }
 
 /// Counts rows that have been removed.
-pub fn note_removed(index: pg_sys::Relation, rows: u64) {
+pub fn note_removed<P: Pages>(index: P, rows: u64) {
     structure::update_meta(index, |meta| meta.removed = meta.removed.saturating_add(rows));
 }
 
 /// Head page and identity of the lists of rows that came after list `last`, and the last that there is. The structure must be
 /// kept as it is.
-pub fn lists_after(index: pg_sys::Relation, last: u32) -> (Vec<(u32, u32)>, u32) {
+pub fn lists_after<P: Pages>(index: P, last: u32) -> (Vec<(u32, u32)>, u32) {
     let info = Info::of(index);
     if info.meta.last_list == last {
         return (Vec::new(), last);
@@ -169,31 +168,17 @@ struct Survey {
     inner: Vec<u32>,
 }
 
-/// Bytes that VACUUM may take for what it keeps of an index.
-fn vacuum_memory() -> usize {
-    // pgrx has no binding of it.
-    unsafe extern "C" {
-        static autovacuum_work_mem: std::ffi::c_int;
-    }
-    // SAFETY: settings of this process, and what it is.
-    let kilobytes = unsafe {
-        let of_worker = pg_sys::MyBackendType == pg_sys::BackendType::B_AUTOVAC_WORKER && autovacuum_work_mem >= 0;
-        if of_worker { autovacuum_work_mem } else { pg_sys::maintenance_work_mem }
-    };
-    kilobytes as usize * 1024
-}
-
-impl Structure {
+impl<P: Pages, R: Rows> Structure<P, R> {
     /// Brings broken-off changes to an end and gives back leaked pages; returns the lists of rows, and how many pages were free.
     /// It is enough that the structure is kept as it is.
-    fn mend(&mut self, strategy: pg_sys::BufferAccessStrategy) -> (Vec<(u32, Leaf)>, u32) {
+    fn mend(&mut self, strategy: P::Strategy) -> (Vec<(u32, Leaf)>, u32) {
         self.complete();
         let mut survey = Survey::default();
         survey.find_lists(self.index, &self.meta);
         // Who extends the file locks the new page before this lock is released: from now on, a page of zeroes up to here is
         // either locked or left over.
-        let blocks = storage::blocks_settled(self.index);
-        let window = u32::try_from(vacuum_memory() / size_of::<Seen>()).unwrap_or(u32::MAX);
+        let blocks = self.index.blocks_settled();
+        let window = u32::try_from(self.index.vacuum_memory() / size_of::<Seen>()).unwrap_or(u32::MAX);
         let mut free = 0;
         let mut first = META_BLOCK;
         while first < blocks {
@@ -208,14 +193,14 @@ impl Structure {
             }
             for (number, page) in survey.numbered() {
                 if page.kind == 0 || page.is(Kind::Free) {
-                    crate::pg::memory::check_for_interrupts();
-                    storage::note_free(self.index, number);
+                    self.index.check_for_interrupts();
+                    self.index.note_free(number);
                     free += 1;
                 }
             }
             first = survey.window.end;
         }
-        storage::spread_free(self.index);
+        self.index.spread_free();
         // Nobody has the structure lock alone: what was begun before has come to its end, or never will.
         self.update_meta(|meta| meta.unfinished = 0);
         for (id, leaf) in survey.leaves.iter().filter(|(_, leaf)| leaf.closed) {
@@ -232,7 +217,7 @@ impl Structure {
         }
         let mut survey = Survey::default();
         survey.find_lists(self.index, &self.meta);
-        let (most, layout) = ((vacuum_memory() / size_of::<Tid>()).max(1), self.leaf);
+        let (most, layout) = ((self.index.vacuum_memory() / size_of::<Tid>()).max(1), self.leaf);
         let mut rows: Vec<Tid> = Vec::new();
         for &(id, leaf) in survey.leaves.iter().filter(|(id, _)| pending.contains(id)) {
             let mut cursor = Cursor::of(self.index, &layout, leaf.head, id);
@@ -255,9 +240,9 @@ impl Structure {
         for &(id, leaf) in survey.leaves.iter().filter(|(id, _)| !rows.is_empty() && !pending.contains(id)) {
             let (mut next, mut steps) = (leaf.head, Steps::new());
             while next != NO_BLOCK {
-                compat::vacuum_delay();
+                self.index.vacuum_delay();
                 steps.step(self.index, next);
-                let buffer = Buffer::write(self.index, next);
+                let buffer = self.index.write(next);
                 let posting = Posting::open(buffer.page(), &self.leaf, id).or_corrupted(self.index, next);
                 next = posting.opaque.next;
                 let copies = entries(&posting).filter(|entry| rows.binary_search(&entry.2).is_ok());
@@ -272,13 +257,7 @@ impl Structure {
 
     /// Reads the pages of the window, or `again` those on which posting blocks may be by now, and what all blocks of the index
     /// refer to in the window; returns the code pages that were open before.
-    fn survey_pages(
-        &self,
-        survey: &mut Survey,
-        blocks: u32,
-        strategy: pg_sys::BufferAccessStrategy,
-        again: bool,
-    ) -> [u32; 2] {
+    fn survey_pages(&self, survey: &mut Survey, blocks: u32, strategy: P::Strategy, again: bool) -> [u32; 2] {
         let index = self.index;
         let meta = Info::of(index).meta;
         let mut mean = meta.mean;
@@ -296,26 +275,26 @@ impl Structure {
             let mut steps = Steps::new();
             while mean != NO_BLOCK {
                 steps.step(index, mean);
-                let next = page::check(Buffer::read(index, mean).page(), Kind::Mean).or_corrupted(index, mean).next;
+                let next = page::check(index.read(mean).page(), Kind::Mean).or_corrupted(index, mean).next;
                 survey.mark_used(mean);
                 mean = next;
             }
         }
         let mut number = META_BLOCK;
         // Blocks that were added meanwhile may name pages that are older.
-        while number < if again { storage::blocks(index) } else { blocks } {
+        while number < if again { index.blocks() } else { blocks } {
             let block = number;
             number += 1;
             let seen = survey.page(block).copied().unwrap_or_default();
             if again && [Kind::Meta, Kind::Mean, Kind::Sketch, Kind::Code].into_iter().any(|kind| seen.is(kind)) {
                 continue;
             }
-            compat::vacuum_delay();
-            let buffer = Buffer::read_by(index, block, strategy);
+            index.vacuum_delay();
+            let buffer = index.read_by(block, strategy);
             let opaque = match page::check_any(buffer.page()) {
                 Ok(opaque) => opaque,
                 Err(Damage::New) => continue,
-                Err(damage) => corrupted(index, block, damage),
+                Err(damage) => index.corrupted(block, damage),
             };
             let leaf = survey.leaf(opaque.list);
             let in_tree = leaf.is_some() || survey.inner.binary_search(&opaque.list).is_ok();
@@ -363,14 +342,14 @@ impl Structure {
     fn give_back(&mut self, survey: &Survey, open: [u32; 2]) {
         let (index, epoch) = (self.index, self.meta.epoch);
         for (number, seen) in survey.numbered().filter(|(number, seen)| seen.leaks() && !open.contains(number)) {
-            compat::vacuum_delay();
-            let buffer = Buffer::write(index, number);
-            let mut change = Change::begin(index);
+            index.vacuum_delay();
+            let buffer = index.write(number);
+            let mut change = index.begin();
             if seen.named > 0 && seen.is(Kind::Code) {
                 page::edit_opaque(change.edit(&buffer, false), |o| o.refs = seen.named);
             } else {
                 page::free(change.edit(&buffer, true), epoch);
-                storage::note_free(index, number);
+                index.note_free(number);
                 self.freed += 1;
             }
             change.commit();
@@ -393,13 +372,13 @@ impl Seen {
     }
 }
 
-fn damaged(index: pg_sys::Relation, stale: Stale) -> ! {
-    corrupted(index, stale.block, stale.damage)
+fn damaged<P: Pages>(index: P, stale: Stale) -> ! {
+    index.corrupted(stale.block, stale.damage)
 }
 
 impl Survey {
     /// Finds all lists of the tree.
-    fn find_lists(&mut self, index: pg_sys::Relation, meta: &Meta) {
+    fn find_lists<P: Pages>(&mut self, index: P, meta: &Meta) {
         let inner = Layout::new(meta.shape(), true);
         let Meta { height, root, root_list, .. } = *meta;
         let unknown = Leaf {
@@ -426,7 +405,7 @@ impl Survey {
                     let posting = cursor.posting(&buffer);
                     for (b, slot, _) in entries(&posting) {
                         let (block, child) = (posting.block(b), posting.block(b).child(slot));
-                        let cell = block.cell(slot).unwrap_or_else(|| corrupted(index, buffer.block(), Damage::Bounds));
+                        let cell = block.cell(slot).unwrap_or_else(|| index.corrupted(buffer.block(), Damage::Bounds));
                         if height == 0 {
                             let leaf = Leaf { head: child.head, cell, radius: child.radius, ..unknown };
                             memory::push(&mut self.leaves, (child.list, leaf));

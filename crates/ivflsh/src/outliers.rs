@@ -3,7 +3,7 @@
 //!
 //! What is usual follows from quantiles, which a few rows do not move, however far away they are.
 
-use super::metric::Operator;
+use crate::frame::Operator;
 
 /// A square (of a distance) beyond this many times what three quarters of all are within is an outlier's: eight times as far.
 pub const FAR: f32 = 64.0;
@@ -115,7 +115,7 @@ impl Middle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::metric::{Element, Metric};
+    use crate::frame::{Element, Metric};
 
     const L2: Operator = Operator { element: Element::Vector, metric: Metric::L2 };
     const COSINE: Operator = Operator { element: Element::Vector, metric: Metric::Cosine };

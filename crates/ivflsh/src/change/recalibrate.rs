@@ -6,22 +6,21 @@
 //! VACUUM does it at one go ([`renew`]), INSERTs a few queries at a time ([`go_on`]), so that none of them takes long: what the
 //! queries so far found is on the meta page.
 
-use crate::index::build::calibrate::{self, Needed, Simulated};
-use crate::index::build::sample::Random;
-use crate::index::metric::Frame;
-use crate::index::outliers;
-use crate::index::page::{
+use crate::calibrate::{self, Needed, Simulated};
+use crate::frame::Frame;
+use crate::nearest::{Distance, farthest_of, note};
+use crate::outliers;
+use crate::page::{
     self, GOALS, Kind, Layout, Limits, META_BLOCK, Measuring, Meta, NO_LIMIT, Owner, Posting, StoppingRule, Tid,
 };
-use crate::index::read::info::Info;
-use crate::index::read::rows::{Row, Rows};
-use crate::index::read::tree::{self, CodeReader, Cursor, List, Query, Scores};
-use crate::index::search::{Distance, farthest_of, note};
-use crate::index::storage::{Buffer, Change, Checked, Stale, blocks};
-use crate::pg::compat;
+use crate::pages::{Guard, Pages, Record};
+use crate::read::info::Info;
+use crate::read::tree::{self, CodeReader, Cursor, List, Query, Scores};
+use crate::rows::{Row, Rows};
+use crate::sample::Random;
+use crate::stale::{Checked, Stale};
 use ann::memory;
 use ann::quantize::{self, BLOCK, ListTerm, Space};
-use pgrx::prelude::*;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
@@ -84,9 +83,9 @@ fn depth_for(meta: &Meta, goal: usize) -> usize {
 }
 
 /// Changes what the meta page says of the rule and of its measurement.
-fn change_meta(index: pg_sys::Relation, change: impl FnOnce(&mut Meta, &mut Measuring)) {
-    let buffer = Buffer::write(index, META_BLOCK);
-    let mut record = Change::begin(index);
+fn change_meta<P: Pages>(index: P, change: impl FnOnce(&mut Meta, &mut Measuring)) {
+    let buffer = index.write(META_BLOCK);
+    let mut record = index.begin();
     let page = record.edit(&buffer, false);
     let (mut meta, mut measuring) = (Meta::read(page).or_corrupted(index, META_BLOCK), Measuring::read(page));
     change(&mut meta, &mut measuring);
@@ -97,7 +96,7 @@ fn change_meta(index: pg_sys::Relation, change: impl FnOnce(&mut Meta, &mut Meas
 
 /// Measures the rule by so many rows of the table, and takes it over. Needs no lock, as it is a search like others; when the
 /// structure changes meanwhile it begins anew, some times.
-pub fn renew(index: pg_sys::Relation, rows: &mut Rows, queries: usize) {
+pub fn renew<P: Pages>(index: P, rows: &mut impl Rows, queries: usize) {
     for _ in 0..MEASURED_AGAIN {
         let info = Info::of(index);
         let measured = measure(index, &info.meta, &info.frame(index), rows, queries);
@@ -118,9 +117,9 @@ pub fn renew(index: pg_sys::Relation, rows: &mut Rows, queries: usize) {
 
 /// Brings the measurement of the rule forward by as much as one INSERT may, and begins one when the index has grown. Nobody else
 /// who inserts does so now.
-pub fn go_on(index: pg_sys::Relation, rows: &mut Rows) {
+pub fn go_on<P: Pages>(index: P, rows: &mut impl Rows) {
     let (info, found) = {
-        let buffer = Buffer::read(index, META_BLOCK);
+        let buffer = index.read(META_BLOCK);
         let meta = Meta::read(buffer.page()).or_corrupted(index, META_BLOCK);
         (Info { meta }, Measuring::read(buffer.page()))
     };
@@ -292,11 +291,11 @@ fn queries_for(meta: &Meta, goal: usize, queries: usize) -> usize {
 
 /// Measures the rule with rows as queries, so many for the smallest goal, and the mean of the squared residuals. None when there
 /// are too few rows, or when the structure changes meanwhile.
-pub fn measure(
-    index: pg_sys::Relation,
+pub fn measure<P: Pages>(
+    index: P,
     meta: &Meta,
     frame: &Frame,
-    rows: &mut Rows,
+    rows: &mut impl Rows,
     queries: usize,
 ) -> Option<(StoppingRule, f32)> {
     if meta.height == 0 || meta.lists < 2 {
@@ -334,11 +333,11 @@ fn of_smaller(rule: &StoppingRule, goal: usize, lists: u32) -> Limits {
 }
 
 /// Measures the rule by some vectors as queries, given as a user gives them. None when there are too few rows.
-pub fn measure_by(
-    index: pg_sys::Relation,
+pub fn measure_by<P: Pages>(
+    index: P,
     meta: &Meta,
     frame: &Frame,
-    rows: &mut Rows,
+    rows: &mut impl Rows,
     queries: &[f32],
 ) -> Result<Option<StoppingRule>, Stale> {
     if meta.height == 0 || meta.lists < 2 {
@@ -374,11 +373,11 @@ pub fn measure_by(
 }
 
 /// Lets vectors search for one of [`GOALS`].
-fn see_given<'q>(
-    index: pg_sys::Relation,
+fn see_given<'q, P: Pages>(
+    index: P,
     meta: &Meta,
     frame: &Frame,
-    rows: &mut Rows,
+    rows: &mut impl Rows,
     goal: usize,
     queries: impl Iterator<Item = &'q [f32]>,
     depth: usize,
@@ -424,11 +423,11 @@ fn blend_limits(old: &mut Limits, new: &Limits, weight: f32) {
 /// Lets rows search for one of [`GOALS`]; `known`: the mean of their squared norms, if it is known. None where rows cannot be
 /// read, or when the structure changes meanwhile.
 #[allow(clippy::too_many_arguments, reason = "one place that brings them together")]
-fn see(
-    index: pg_sys::Relation,
+fn see<P: Pages>(
+    index: P,
     meta: &Meta,
     frame: &Frame,
-    rows: &mut Rows,
+    rows: &mut impl Rows,
     goal: usize,
     queries: usize,
     known: f32,
@@ -444,7 +443,7 @@ fn see(
     let mut query = Query::new(frame.operator);
     let (mut value, mut place, mut unreadable) = (Vec::new(), Vec::new(), 0);
     for _ in 0..queries * TRIES {
-        compat::vacuum_delay();
+        index.vacuum_delay();
         if seen.len() == queries {
             break;
         }
@@ -521,8 +520,8 @@ fn outcomes(seen: &[Seen], angles: (Space, f32), goal: usize, limits: &[f32]) ->
 }
 
 /// The row at a place of the index taken at random, if there is one: all rows are equally likely.
-fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Option<Tid> {
-    let buffer = Buffer::read(index, random.below(blocks(index) as usize) as u32);
+fn random_row<P: Pages>(index: P, leaf: &Layout, random: &mut Random) -> Option<Tid> {
+    let buffer = index.read(random.below(index.blocks() as usize) as u32);
     let opaque = page::check(buffer.page(), Kind::Posting).ok().filter(|o| o.level == 0)?;
     let posting = Posting::open(buffer.page(), leaf, opaque.list).ok()?;
     let at = random.below(leaf.entries_per_page());
@@ -532,8 +531,8 @@ fn random_row(index: pg_sys::Relation, leaf: &Layout, random: &mut Random) -> Op
 
 /// An entry taken at random from a list taken at random: its row, and in `place` what its code stands for. None where there
 /// is none.
-fn random_code(
-    index: pg_sys::Relation,
+fn random_code<P: Pages>(
+    index: P,
     meta: &Meta,
     frame: &Frame,
     (leaf, inner): (&Layout, &Layout),
@@ -588,11 +587,11 @@ fn random_code(
 
 impl Seen {
     /// Scans `lists`, of rows whose squared residuals are `spread` in the mean. None if there are fewer rows than the goal.
-    fn of(
-        index: pg_sys::Relation,
+    fn of<P: Pages>(
+        index: P,
         leaf: &Layout,
         (value, query): (&[f32], &Query),
-        rows: &mut Rows,
+        rows: &mut impl Rows,
         itself: Option<Tid>,
         (lists, spread): (&[List], f32),
         goal: usize,

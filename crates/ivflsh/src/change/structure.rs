@@ -6,28 +6,26 @@
 //! The order of the steps and what a crash between them leaves are in `README.md`.
 
 use super::recalibrate;
-use crate::index::build::{self, INNER_ENTRIES, ROOT_ENTRIES};
-use crate::index::metric::{Frame, Placed};
-use crate::index::outliers::{self, Middle};
-use crate::index::page::{
+use crate::frame::{Frame, Placed};
+use crate::outliers::{self, Middle};
+use crate::page::{
     self, BROKEN_OFF, CLOSED, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Owner, PENDING, Posting,
     PostingMut, Tid, UNFINISHED,
 };
-use crate::index::read::info::Info;
-use crate::index::read::rows::{Row, Rows};
-use crate::index::read::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
-use crate::index::storage::{self, Buffer, Change, Checked, Stale, Steps, StructureLock, Uninterrupted, corrupted};
-use crate::index::write::append::{self, Added, NewEntry, Refused};
-use crate::index::write::encode::{self, Encoder};
-use crate::index::write::list::{self, CodeStream, Entries, Entry};
-use crate::pg::threads::Pool;
+use crate::pages::{Guard, Pages, Record};
+use crate::read::info::Info;
+use crate::read::tree::{self, CodeReader, Cursor, Found, List, Position, Query};
+use crate::rows::{Row, Rows};
+use crate::stale::{Checked, Stale, Steps};
+use crate::write::append::{self, Added, NewEntry, Refused};
+use crate::write::encode::{self, Encoder};
+use crate::write::list::{self, CodeStream, Entries, Entry};
+use crate::{INNER_ENTRIES, ROOT_ENTRIES};
 use ann::cluster::{self, Matrix};
 use ann::filter::{RowKeys, Summarizer, Summary};
 use ann::memory;
 use ann::quantize::{self, BLOCK, Space};
-use pgrx::prelude::*;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,9 +42,9 @@ const ROUNDS: usize = 3;
 const SEED: u64 = 0x1F15_4A5E_ED01_0002;
 
 /// Changes the meta page, and returns what it is then.
-pub fn update_meta(index: pg_sys::Relation, change: impl FnOnce(&mut Meta)) -> Meta {
-    let buffer = Buffer::write(index, META_BLOCK);
-    let mut record = Change::begin(index);
+pub fn update_meta<P: Pages>(index: P, change: impl FnOnce(&mut Meta)) -> Meta {
+    let buffer = index.write(META_BLOCK);
+    let mut record = index.begin();
     let page = record.edit(&buffer, false);
     let mut meta = Meta::read(page).or_corrupted(index, META_BLOCK);
     change(&mut meta);
@@ -56,27 +54,15 @@ pub fn update_meta(index: pg_sys::Relation, change: impl FnOnce(&mut Meta)) -> M
 }
 
 /// Whether a list of rows has grown so long that it should be split.
-pub fn is_long(index: pg_sys::Relation, leaf: &Layout, list: &List, meta: &Meta) -> bool {
+pub fn is_long<P: Pages>(index: P, leaf: &Layout, list: &List, meta: &Meta) -> bool {
     can_change(index, meta)
         && count(index, leaf, list.head, list.id).is_ok_and(|rows| rows >= meta.split_at(list.radius))
 }
 
 /// Whether lists can still be replaced; if not, the user is told, once.
-pub(super) fn can_change(index: pg_sys::Relation, meta: &Meta) -> bool {
-    thread_local! {
-        static WARNED: RefCell<HashSet<u32>> = RefCell::default();
-    }
-    // SAFETY: `index` is an open relation.
-    let id = unsafe { (*index).rd_id }.to_u32();
-    if meta.is_spent() && WARNED.with_borrow_mut(|warned| warned.insert(id)) {
-        pgrx::pg_sys::panic::ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("index \"{}\" has used up the numbers of its lists", storage::name(index)),
-            pgrx::function_name!(),
-        )
-        .set_detail("Its lists are no longer split or merged, so that searches will take longer and longer.")
-        .set_hint("Please REINDEX it.")
-        .report(PgLogLevel::WARNING);
+pub(super) fn can_change<P: Pages>(index: P, meta: &Meta) -> bool {
+    if meta.is_spent() {
+        index.warn_spent();
     }
     !meta.is_spent()
 }
@@ -87,7 +73,7 @@ pub fn pieces(rows: usize, limit: usize) -> usize {
 }
 
 /// Live entries of a list.
-pub(super) fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u32) -> Result<usize, Stale> {
+pub(super) fn count<P: Pages>(index: P, layout: &Layout, head: u32, list: u32) -> Result<usize, Stale> {
     let mut entries = 0;
     let mut cursor = Cursor::of(index, layout, head, list);
     while let Some(buffer) = cursor.next_page()? {
@@ -98,17 +84,17 @@ pub(super) fn count(index: pg_sys::Relation, layout: &Layout, head: u32, list: u
 }
 
 /// Opens a list again whose replacement was broken off, if it is closed: nobody who would replace it holds `_lock`.
-pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), _lock: &StructureLock) {
+pub fn reopen<P: Pages>(index: P, leaf: &Layout, (head, list): (u32, u32), _lock: &P::StructureLock) {
     let (mut next, mut steps) = (head, Steps::new());
     while next != NO_BLOCK {
-        crate::pg::memory::check_for_interrupts();
-        let buffer = Buffer::write(index, next);
+        index.check_for_interrupts();
+        let buffer = index.write(next);
         // Replaced in the meantime.
         let Ok(posting) = Posting::open(buffer.page(), leaf, list) else { return };
         steps.step(index, next);
         next = posting.opaque.next;
         if posting.opaque.closed() {
-            let mut change = Change::begin(index);
+            let mut change = index.begin();
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
             change.commit();
         }
@@ -116,10 +102,10 @@ pub fn reopen(index: pg_sys::Relation, leaf: &Layout, (head, list): (u32, u32), 
 }
 
 /// Opens a code page of inner lists again, if it is closed and still one, as [`reopen`] does.
-pub fn reopen_cells(index: pg_sys::Relation, inner: &Layout, number: u32, _lock: &StructureLock) {
-    let buffer = Buffer::write(index, number);
+pub fn reopen_cells<P: Pages>(index: P, inner: &Layout, number: u32, _lock: &P::StructureLock) {
+    let buffer = index.write(number);
     if page::check_code(buffer.page(), inner).is_ok_and(|opaque| opaque.closed()) {
-        let mut change = Change::begin(index);
+        let mut change = index.begin();
         page::edit_opaque(change.edit(&buffer, false), |o| o.flags &= !CLOSED);
         change.commit();
     }
@@ -145,12 +131,12 @@ pub(super) struct OldPages {
 
 impl OldPages {
     /// Adds posting page `number` of `index`, and what its blocks refer to. Raises an ERROR where that can be no page of a list.
-    pub fn add(&mut self, index: pg_sys::Relation, number: u32, posting: &Posting<'_>) {
+    pub fn add<P: Pages>(&mut self, index: P, number: u32, posting: &Posting<'_>) {
         self.postings.push(number);
-        let possible = META_BLOCK + 1..storage::blocks(index);
+        let possible = META_BLOCK + 1..index.blocks();
         let checked = |page: u32| match possible.contains(&page) {
             true => page,
-            false => corrupted(index, number, Damage::Bounds),
+            false => index.corrupted(number, Damage::Bounds),
         };
         for block in (0..posting.blocks()).map(|b| posting.block(b)) {
             block.check().or_corrupted(index, number);
@@ -245,39 +231,37 @@ struct Mover {
 }
 
 /// A change of an index's structure.
-pub struct Structure {
-    pub(in crate::index) index: pg_sys::Relation,
-    pub(in crate::index) lock: StructureLock,
-    pub(in crate::index) meta: Meta,
+pub struct Structure<P: Pages, R> {
+    pub(crate) index: P,
+    pub(crate) lock: P::StructureLock,
+    pub(crate) meta: Meta,
     frame: Frame,
-    pub(in crate::index) leaf: Layout,
-    pub(in crate::index) inner: Layout,
+    pub(crate) leaf: Layout,
+    pub(crate) inner: Layout,
     /// Of rows, and of centroids.
     encoder: Encoder,
     inner_encoder: Encoder,
-    rows: Rows,
+    rows: R,
     /// What would make entries worse is left to who inserts, as he may read more rows.
     vacuum: bool,
     /// The row that was read last.
     value: Vec<f32>,
     /// Pages freed.
-    pub(in crate::index) freed: u32,
+    pub(crate) freed: u32,
 }
 
-impl Structure {
-    /// With the right to change the index on `heap`: for who inserts.
-    pub fn of_inserter(index: pg_sys::Relation, heap: pg_sys::Relation, lock: StructureLock) -> Structure {
-        let rows = Rows::of_inserter(index, heap, Info::of(index).frame(index).operator);
+impl<P: Pages, R: Rows> Structure<P, R> {
+    /// With the right to change the index: for who inserts.
+    pub fn of_inserter(index: P, rows: R, lock: P::StructureLock) -> Structure<P, R> {
         Structure::new(index, rows, lock)
     }
 
-    /// With the right to change the index on `heap`: for VACUUM.
-    pub fn of_vacuum(index: pg_sys::Relation, heap: pg_sys::Relation, lock: StructureLock) -> Structure {
-        let rows = Rows::of_vacuum(index, heap, Info::of(index).frame(index).operator);
+    /// With the right to change the index: for VACUUM.
+    pub fn of_vacuum(index: P, rows: R, lock: P::StructureLock) -> Structure<P, R> {
         Structure { vacuum: true, ..Structure::new(index, rows, lock) }
     }
 
-    fn new(index: pg_sys::Relation, rows: Rows, lock: StructureLock) -> Structure {
+    fn new(index: P, rows: R, lock: P::StructureLock) -> Structure<P, R> {
         let info = Info::of(index);
         let frame = info.frame(index);
         Structure {
@@ -325,7 +309,7 @@ impl Structure {
         path.last().is_some_and(|root| (root.list.head, root.list.id) == (self.meta.root, self.meta.root_list))
             && path.windows(2).all(|pair| {
                 let (child, parent) = (&pair[0], &pair[1]);
-                let buffer = Buffer::read(self.index, child.at.page);
+                let buffer = self.index.read(child.at.page);
                 let (b, slot) = (child.at.block as usize, child.at.slot as usize);
                 Posting::open(buffer.page(), &self.inner, parent.list.id).is_ok_and(|posting| {
                     b < posting.blocks()
@@ -336,12 +320,12 @@ impl Structure {
     }
 
     /// Changes the meta page.
-    pub(in crate::index) fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
+    pub(crate) fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) {
         self.meta = update_meta(self.index, change);
     }
 
     /// Reserves identities for `n` lists, and takes the open code page of one kind of lists; returns the first identity.
-    pub(super) fn reserve<'l>(&mut self, n: u32, layout: &'l Layout) -> (u32, CodeStream<'l>) {
+    pub(super) fn reserve<'l>(&mut self, n: u32, layout: &'l Layout) -> (u32, CodeStream<'l, P>) {
         let (mut first, mut open) = (0, NO_BLOCK);
         self.update_meta(|meta| {
             first = meta.last_list + 1;
@@ -363,7 +347,7 @@ impl Structure {
         let mut centroid = vec![0.0; self.padded()];
         CodeReader::new(self.index, &self.inner)
             .decode(cell, Owner::child(child), &mut centroid)
-            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+            .unwrap_or_else(|stale| self.index.corrupted(stale.block, stale.damage));
         centroid
     }
 
@@ -372,17 +356,17 @@ impl Structure {
         let mut old = Old { head, list, centroid, pages: OldPages::default(), entries: Vec::new() };
         let (mut next, mut steps) = (head, Steps::new());
         while next != NO_BLOCK {
-            crate::pg::memory::check_for_interrupts();
-            let buffer = Buffer::write(self.index, next);
+            self.index.check_for_interrupts();
+            let buffer = self.index.write(next);
             let posting = Posting::open(buffer.page(), &self.leaf, list).or_corrupted(self.index, next);
             old.pages.add(self.index, next, &posting);
             for (b, block) in (0..posting.blocks()).map(|b| (b, posting.block(b))) {
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
                     let entry = OldEntry::of(&block, Position { page: next, block: b as u16, slot: slot as u16 });
-                    old.entries.push(entry.unwrap_or_else(|| corrupted(self.index, next, Damage::Bounds)));
+                    old.entries.push(entry.unwrap_or_else(|| self.index.corrupted(next, Damage::Bounds)));
                 }
             }
-            let mut change = Change::begin(self.index);
+            let mut change = self.index.begin();
             page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
             let following = posting.opaque.next;
             change.commit();
@@ -434,7 +418,7 @@ impl Structure {
         let error = if self.leaf.bits.is_some() {
             CodeReader::new(self.index, &self.leaf)
                 .decode(entry.cell, Owner::row(list, entry.tid), &mut self.value)
-                .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
+                .unwrap_or_else(|stale| self.index.corrupted(stale.block, stale.damage))
                 .error
         } else {
             members.sketched += 1;
@@ -462,7 +446,7 @@ impl Structure {
         members: &Members,
         chosen: impl Iterator<Item = usize>,
         (centroid, record): (&[f32], Vec<u8>),
-        cells: &mut CodeStream<'_>,
+        cells: &mut CodeStream<'_, P>,
     ) -> New {
         let padded = self.padded();
         let mut entries = Entries::new(&self.leaf);
@@ -515,7 +499,7 @@ impl Structure {
         let mut old = self.close(found.list.head, found.list.id, centroid);
         let mut members = Members::default();
         for entry in std::mem::take(&mut old.entries) {
-            crate::pg::memory::check_for_interrupts();
+            self.index.check_for_interrupts();
             self.read_member(&entry, (old.list, &old.centroid), &mut members);
         }
         if self.spares(&members, &[(old.head, old.list)]) {
@@ -550,7 +534,7 @@ impl Structure {
             return;
         };
 
-        let hold = Uninterrupted::begin();
+        let hold = self.index.hold_interrupts();
         let leaf = self.leaf;
         let (first, mut cells) = self.reserve(pieces as u32, &leaf);
         let news: Vec<New> = centroids
@@ -605,13 +589,13 @@ impl Structure {
     /// The way from the root to the lists of rows whose centroids are nearest to a place, as [`tree::walk`] returns it.
     pub(super) fn around(&self, place: &[f32], lists: usize) -> Vec<Vec<Found>> {
         tree::walk(self.index, &self.meta, &self.inner, &self.query_of(place), lists, None)
-            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
+            .unwrap_or_else(|stale| self.index.corrupted(stale.block, stale.damage))
     }
 
     /// Finds the rows of neighbouring lists that are nearer to one of the new centroids than to their own, or nearly so.
     fn candidates(&mut self, old: &Old, centroids: &[Vec<f32>]) -> Vec<Mover> {
         let (index, leaf, inner) = (self.index, self.leaf, self.inner);
-        let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
+        let damaged = |stale: Stale| -> ! { index.corrupted(stale.block, stale.damage) };
         let near = self.around(&old.centroid, NEIGHBOURS + 1).pop();
         let queries: Vec<Query> = centroids.iter().map(|c| self.query_of(c)).collect();
         let mut found = Vec::new();
@@ -759,11 +743,11 @@ impl Structure {
         let (index, leaf) = (self.index, self.leaf);
         for on_page in movers.chunk_by(|a, b| a.at.page == b.at.page) {
             let number = on_page[0].at.page;
-            let buffer = Buffer::write(index, number);
+            let buffer = index.write(number);
             let posting = Posting::open(buffer.page(), &leaf, on_page[0].list).or_corrupted(index, number);
             let is_there = |m: &Mover| posting.block(m.at.block as usize).tid(m.at.slot as usize) == m.entry.tid;
             if !on_page.iter().all(is_there) {
-                corrupted(index, number, Damage::Bounds);
+                index.corrupted(number, Damage::Bounds);
             }
             self.take_out(&buffer, on_page.iter().map(|m| (m.at.block as usize, m.at.slot as usize)));
         }
@@ -771,10 +755,10 @@ impl Structure {
 
     /// Takes rows, which are in another list as well, out of the slots of a page, which is locked. By the epoch, whoever has
     /// them in mind as entries of this page notices, and nobody else: it is raised by the same record.
-    pub(in crate::index) fn take_out(&mut self, buffer: &Buffer<'_>, slots: impl Iterator<Item = (usize, usize)>) {
+    pub(crate) fn take_out(&mut self, buffer: &P::Exclusive, slots: impl Iterator<Item = (usize, usize)>) {
         let index = self.index;
-        let meta_buffer = Buffer::write(index, META_BLOCK);
-        let mut change = Change::begin(index);
+        let meta_buffer = index.write(META_BLOCK);
+        let mut change = index.begin();
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         meta.raise_epoch();
         let page = change.edit(buffer, false);
@@ -804,7 +788,7 @@ impl Structure {
         });
         let mut members = Members::default();
         for entry in &entries {
-            crate::pg::memory::check_for_interrupts();
+            self.index.check_for_interrupts();
             let at = members.len();
             self.read_member(entry, (old.list, &old.centroid), &mut members);
             // What is known by its code only was encoded in the coordinates without the mean.
@@ -812,7 +796,7 @@ impl Structure {
                 && members.errors.get(at).is_some_and(|&error| error > 0.0)
             {
                 let vector = &mut members.vectors[at * mean.len()..];
-                let length = crate::index::metric::norm(vector) + crate::index::metric::norm(mean);
+                let length = crate::frame::norm(vector) + crate::frame::norm(mean);
                 vector.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
                 members.errors[at] += MOVED_ERROR * length as f32;
             }
@@ -827,7 +811,7 @@ impl Structure {
             return;
         }
         let halves = self.halve(&members, &old.centroid);
-        let _hold = Uninterrupted::begin();
+        let _hold = self.index.hold_interrupts();
         let (leaf, inner) = (self.leaf, self.inner);
         let (first, mut cells) = self.reserve(3, &leaf);
         let mut entries = Entries::new(&inner);
@@ -863,7 +847,7 @@ impl Structure {
         let dims = self.frame.dims;
         let mut rows = Vec::new();
         for entry in entries {
-            crate::pg::memory::check_for_interrupts();
+            self.index.check_for_interrupts();
             if self.leaf.own_bits {
                 let mut nibbles = vec![0; self.leaf.groups];
                 tree::read_sketch(self.index, &self.leaf, root.0, entry.at, &mut nibbles);
@@ -899,8 +883,8 @@ impl Structure {
         let mut following = NO_BLOCK;
         // Back to front, so that each page knows the next.
         for part in mean.chunks(page::MEAN_FLOATS).rev() {
-            let buffer = Buffer::allocate(self.index, pg_sys::ForkNumber::MAIN_FORKNUM);
-            let mut change = Change::begin(self.index);
+            let buffer = self.index.allocate();
+            let mut change = self.index.begin();
             let page = change.edit(&buffer, true);
             page::init(page, Kind::Mean, 0, 0);
             page::write_mean(page, part);
@@ -918,7 +902,7 @@ impl Structure {
         parent: &Found,
         olds: &[Position],
         news: &[New],
-        stream: Option<(&Layout, &CodeStream<'_>)>,
+        stream: Option<(&Layout, &CodeStream<'_, P>)>,
         update: impl FnOnce(&mut Meta),
     ) -> bool {
         let (index, inner) = (self.index, self.inner);
@@ -938,16 +922,16 @@ impl Structure {
                     added.push(at);
                     grown |= more;
                 }
-                Err(Refused::Stale(stale)) => corrupted(index, stale.block, stale.damage),
-                Err(Refused::Closed) => corrupted(index, parent.list.head, Damage::Bounds),
+                Err(Refused::Stale(stale)) => index.corrupted(stale.block, stale.damage),
+                Err(Refused::Closed) => index.corrupted(parent.list.head, Damage::Bounds),
             }
         }
         let mut numbers: Vec<u32> = olds.iter().chain(&added).map(|at| at.page).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let buffers: Vec<Buffer> = numbers.iter().map(|&number| Buffer::write(index, number)).collect();
-        let meta_buffer = Buffer::write(index, META_BLOCK);
-        let mut change = Change::begin(index);
+        let buffers: Vec<P::Exclusive> = numbers.iter().map(|&number| index.write(number)).collect();
+        let meta_buffer = index.write(META_BLOCK);
+        let mut change = index.begin();
         let mut meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         meta.raise_epoch();
         update(&mut meta);
@@ -977,22 +961,22 @@ impl Structure {
         let (index, epoch) = (self.index, self.meta.epoch);
         let mut freed = Vec::new();
         for number in pages.postings.into_iter().chain(pages.sketches) {
-            let buffer = Buffer::write(index, number);
+            let buffer = index.write(number);
             let kind = page::check_any(buffer.page()).or_corrupted(index, number).kind;
             if kind != Kind::Posting as u8 && kind != Kind::Sketch as u8 {
-                corrupted(index, number, Damage::Kind(kind));
+                index.corrupted(number, Damage::Kind(kind));
             }
-            let mut change = Change::begin(index);
+            let mut change = index.begin();
             page::free(change.edit(&buffer, true), epoch);
             change.commit();
             freed.push(number);
         }
         for (number, blocks) in pages.codes {
-            let meta_buffer = Buffer::read(index, META_BLOCK);
+            let meta_buffer = index.read(META_BLOCK);
             let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
-            let buffer = Buffer::write(index, number);
+            let buffer = index.write(number);
             let refs = page::check_code(buffer.page(), layout).or_corrupted(index, number).refs.saturating_sub(blocks);
-            let mut change = Change::begin(index);
+            let mut change = index.begin();
             let page = change.edit(&buffer, false);
             // Blocks go on to take cells from a page that is open.
             if refs == 0 && !meta.open_code.contains(&number) {
@@ -1003,7 +987,7 @@ impl Structure {
             }
             change.commit();
         }
-        storage::record_free(index, &freed);
+        index.record_free(&freed);
         self.freed += freed.len() as u32;
     }
 
@@ -1012,7 +996,7 @@ impl Structure {
     pub(super) fn grow_inner(&mut self, path: &[Found]) {
         let list = &path[0].list;
         let entries = count(self.index, &self.inner, list.head, list.id)
-            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+            .unwrap_or_else(|stale| self.index.corrupted(stale.block, stale.damage));
         match path {
             [root] if entries > self.longest_root() => self.add_level((root.list.head, root.list.id)),
             [_, _, ..] if entries > 2 * INNER_ENTRIES => self.split_inner(path),
@@ -1027,9 +1011,9 @@ impl Structure {
     }
 
     /// Puts a level above the root if it is too long.
-    pub(in crate::index) fn grow_root(&mut self) {
+    pub(crate) fn grow_root(&mut self) {
         let entries = count(self.index, &self.inner, self.meta.root, self.meta.root_list)
-            .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage));
+            .unwrap_or_else(|stale| self.index.corrupted(stale.block, stale.damage));
         if self.meta.height > 0 && entries > self.longest_root() && can_change(self.index, &self.meta) {
             self.add_level((self.meta.root, self.meta.root_list));
         }
@@ -1039,7 +1023,7 @@ impl Structure {
     /// now on, until somebody who wants to, and has waited for the lock, opens their pages again.
     fn read_inner(&self, head: u32, list: u32) -> (OldPages, Vec<f32>, Vec<New>) {
         let (index, inner, padded) = (self.index, self.inner, self.padded());
-        let damaged = |stale: Stale| -> ! { corrupted(index, stale.block, stale.damage) };
+        let damaged = |stale: Stale| -> ! { index.corrupted(stale.block, stale.damage) };
         let mut pages = OldPages::default();
         let mut found = Vec::new();
         let mut cursor = Cursor::of(index, &inner, head, list);
@@ -1049,16 +1033,16 @@ impl Structure {
             for block in (0..posting.blocks()).map(|b| posting.block(b)) {
                 for slot in (0..BLOCK).filter(|slot| block.live() >> slot & 1 == 1) {
                     let cell = block.cell(slot);
-                    let cell = cell.unwrap_or_else(|| corrupted(index, buffer.block(), Damage::Bounds));
+                    let cell = cell.unwrap_or_else(|| index.corrupted(buffer.block(), Damage::Bounds));
                     found.push((cell, block.child(slot)));
                 }
             }
         }
         if inner.filters > 0 {
             for &number in pages.codes.keys() {
-                let buffer = Buffer::write(index, number);
+                let buffer = index.write(number);
                 page::check_code(buffer.page(), &inner).or_corrupted(index, number);
-                let mut change = Change::begin(index);
+                let mut change = index.begin();
                 page::edit_opaque(change.edit(&buffer, false), |o| o.flags |= CLOSED);
                 change.commit();
             }
@@ -1085,7 +1069,7 @@ impl Structure {
         id: u32,
         (entries, centroids): (&[New], &[f32]),
         chosen: &[usize],
-        cells: &mut CodeStream<'_>,
+        cells: &mut CodeStream<'_, P>,
     ) -> New {
         let padded = self.padded();
         let row = |i: usize| &centroids[i * padded..][..padded];
@@ -1110,7 +1094,7 @@ impl Structure {
         let level = self.meta.height + 1 - path.len() as u32;
         let (pages, centroids, entries) = self.read_inner(old.list.head, old.list.id);
         let halves = cluster::halve(Matrix::new(&centroids, self.padded()), SEED ^ u64::from(self.meta.last_list));
-        let hold = Uninterrupted::begin();
+        let hold = self.index.hold_interrupts();
         let inner = self.inner;
         let (first, mut cells) = self.reserve(2, &inner);
         let news: Vec<New> = (0..2)
@@ -1137,14 +1121,14 @@ impl Structure {
         let padded = self.padded();
         let (pages, centroids, entries) = self.read_inner(head, list);
         let centroids = Arc::new(centroids);
-        let parents = build::group(&Pool::new(), centroids.clone(), padded, entries.len() / INNER_ENTRIES);
+        let parents = crate::group(self.index, centroids.clone(), padded, entries.len() / INNER_ENTRIES);
         let lists = parents.iter().max().map_or(1, |&most| most as usize + 1);
         let mut chosen: Vec<Vec<usize>> = vec![Vec::new(); lists];
         for (i, parent) in parents.into_iter().enumerate() {
             chosen[parent as usize].push(i);
         }
         chosen.retain(|list| !list.is_empty());
-        let _hold = Uninterrupted::begin();
+        let _hold = self.index.hold_interrupts();
         let inner = self.inner;
         let level = self.meta.height;
         let (first, mut cells) = self.reserve(chosen.len() as u32 + 1, &inner);
@@ -1166,7 +1150,7 @@ impl Structure {
 }
 
 /// Which code page is open from now on: that of `stream`, or one that has been opened meanwhile.
-fn reopened(index: pg_sys::Relation, meta: &Meta, layout: &Layout, stream: &CodeStream<'_>) -> u32 {
+fn reopened<P: Pages>(index: P, meta: &Meta, layout: &Layout, stream: &CodeStream<'_, P>) -> u32 {
     let theirs = meta.open_code[usize::from(layout.inner)];
     match stream.open_page() {
         None => theirs,

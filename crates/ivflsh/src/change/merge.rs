@@ -1,9 +1,10 @@
 //! Lists that have become small, because their rows were deleted, are merged into one with their neighbours, at vacuum.
 
 use super::structure::{Members, Old, OldPages, Structure, can_change, count};
-use crate::index::page::{Meta, Owner, PENDING};
-use crate::index::read::tree::{self, CodeReader, Cursor, Found};
-use crate::index::storage::{Uninterrupted, corrupted};
+use crate::page::{Meta, Owner, PENDING};
+use crate::pages::{Guard, Pages};
+use crate::read::tree::{self, CodeReader, Cursor, Found};
+use crate::rows::Rows;
 
 /// A list with fewer rows than this share of what a list should hold is merged with others.
 const SMALL: usize = 4;
@@ -15,7 +16,7 @@ pub fn is_small(rows: usize, meta: &Meta) -> bool {
     rows * SMALL < meta.target as usize && meta.lists > 1
 }
 
-impl Structure {
+impl<P: Pages, R: Rows> Structure<P, R> {
     /// Merges a list of rows with its neighbours, or takes it out of the tree, if it is small. `cell`: of its centroid, as
     /// the caller has seen it; nothing is done if that is no longer so.
     ///
@@ -34,7 +35,7 @@ impl Structure {
             let old = self.close(path[0].list.head, path[0].list.id, self.centroid(path[0].cell, path[0].list.id));
             let before = members.len();
             for entry in &old.entries {
-                crate::pg::memory::check_for_interrupts();
+                self.index.check_for_interrupts();
                 self.read_member(entry, (old.list, &old.centroid), &mut members);
             }
             olds.push((path, old, members.len() - before));
@@ -46,7 +47,7 @@ impl Structure {
         // The first is the one that is replaced: what has most rows.
         olds.sort_by_key(|(_, _, rows)| std::cmp::Reverse(*rows));
 
-        let hold = Uninterrupted::begin();
+        let hold = self.index.hold_interrupts();
         let mut grown = Vec::new();
         if members.len() > 0 || olds.len() == self.meta.lists as usize {
             let (path, old, _) = olds.remove(0);
@@ -103,7 +104,7 @@ impl Structure {
     fn group(&self, near: &[Found], own: usize) -> Option<Vec<usize>> {
         let rows = |found: &Found| {
             count(self.index, &self.leaf, found.list.head, found.list.id)
-                .unwrap_or_else(|stale| corrupted(self.index, stale.block, stale.damage))
+                .unwrap_or_else(|stale| self.index.corrupted(stale.block, stale.damage))
         };
         let mut total = rows(&near[own]);
         if !is_small(total, &self.meta) {
@@ -159,7 +160,7 @@ impl Structure {
                     }
                     pages.add(self.index, buffer.block(), &posting);
                 }
-                Err(stale) => corrupted(self.index, stale.block, stale.damage),
+                Err(stale) => self.index.corrupted(stale.block, stale.damage),
             }
         }
         self.swap(parent, &[own.at], &[], None, |_| {});

@@ -3,16 +3,16 @@
 //!
 //! No reader holds a lock on more than what it looks at, and lists are replaced meanwhile; then it gets a [`Stale`].
 
-use crate::index::filter::predicate::Predicate;
-use crate::index::metric::{Frame, Metric, Operator};
-use crate::index::page::{self, Block, Checksum, Damage, Layout, NO_BLOCK, Owner, Posting, Tid};
-use crate::index::storage::{self, Buffer, Checked, Stale, Steps, corrupted};
-use crate::index::write::encode::Encoder;
+use crate::frame::{Frame, Metric, Operator};
+use crate::page::{self, Block, Checksum, Damage, Layout, NO_BLOCK, Owner, Posting, Tid};
+use crate::pages::{Guard, Pages};
+use crate::predicate::Predicate;
+use crate::stale::{Checked, Stale, Steps};
+use crate::write::encode::Encoder;
 use ann::filter::Summary;
 use ann::memory;
 use ann::quantize::{self, BLOCK, Bits, CodeFactors, ListTerm, QueryTable, Space};
 use bitvec::prelude::*;
-use pgrx::prelude::*;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
@@ -103,11 +103,12 @@ impl Query {
     /// Call after `vector` and `offset` changed.
     pub fn prepare(&mut self) {
         // Not from the f32 square alone: a norm that underflowed to 0 would leave the bounds without their margin.
-        self.norm = crate::index::metric::norm(&self.vector) as f32;
+        self.norm = crate::frame::norm(&self.vector) as f32;
         self.table.build(&self.vector, quantize::DEFAULT_Z);
     }
 
     /// The terms of the root list, whose centroid is zero.
+    #[inline]
     pub fn root_term(&self) -> ListTerm {
         match self.space {
             Space::L2 => ListTerm { a: self.norm * self.norm, b: self.norm },
@@ -116,6 +117,7 @@ impl Query {
     }
 
     /// A certain lower bound of the root's term `a`.
+    #[inline]
     pub fn root_floor(&self) -> f32 {
         let rounding = self.vector.len() as f32 / 16.0 * f32::EPSILON + 16.0 * f32::EPSILON;
         match self.space {
@@ -125,16 +127,19 @@ impl Query {
     }
 
     /// What centroids of all levels are encoded relative to: the root's centroid.
+    #[inline]
     fn origin(&self) -> List {
         List { term: self.root_term(), floor: self.root_floor(), head: NO_BLOCK, id: 0, radius: 0.0, norm: 0.0 }
     }
 
     /// The root list.
+    #[inline]
     pub fn root(&self, meta: &page::Meta) -> List {
         List { head: meta.root, id: meta.root_list, ..self.origin() }
     }
 
     /// A list, as its entry in its parent says, and the code of its centroid.
+    #[inline]
     pub fn list(&self, child: &page::Child, factors: &CodeFactors, dot: f32) -> List {
         let origin = self.origin();
         List {
@@ -148,11 +153,13 @@ impl Query {
     }
 
     /// The distance of a centroid, whose code has this inner product with the query.
+    #[inline]
     fn centroid_distance(&self, factors: &CodeFactors, dot: f32) -> f32 {
         quantize::code_distance(self.space, self.root_term(), factors, dot)
     }
 
     /// The terms of a list whose centroid is at `distance`.
+    #[inline]
     fn term(&self, distance: f32) -> ListTerm {
         match self.space {
             Space::L2 => ListTerm { a: distance.max(0.0), b: distance.max(0.0).sqrt() },
@@ -161,6 +168,7 @@ impl Query {
     }
 
     /// What lists are ranked by: the distance of the centroid, or see `nearest`.
+    #[inline]
     fn rank(&self, child: &page::Child, distance: f32) -> f32 {
         match self.space {
             Space::InnerProduct if self.nearest => child.norm2 + 2.0 * distance,
@@ -169,12 +177,14 @@ impl Query {
     }
 
     /// A certain lower bound of the distance of an entry of `list`, from its code.
+    #[inline]
     pub fn lower_bound(&self, list: &List, factors: &CodeFactors, dot: f32) -> f32 {
         let certain = ListTerm { a: list.floor, b: list.term.b };
         quantize::code_lower_bound(self.space, certain, factors, dot, self.norm, self.vector.len())
     }
 
     /// How far the distance of an entry of `list` can be from its code's estimate, all but certainly.
+    #[inline]
     pub fn spread(&self, list: &List, factors: &CodeFactors, dot: f32) -> f32 {
         let padded = self.vector.len();
         quantize::code_spread(self.space, list.term, list.floor, list.norm, factors, dot, self.norm, padded)
@@ -183,11 +193,13 @@ impl Query {
     /// The cosine of the angle (between a row's residual and the direction from the centroid to the query) at which a
     /// typical row of `list` is just at `distance`. Above 1 or so the list can hold nothing so near; the smaller, the
     /// more of its rows are nearer.
+    #[inline]
     pub fn needed_cosine(&self, list: &List, distance: f32) -> f32 {
         needed_cosine(self.space, list.term, list.radius, self.norm2, distance)
     }
 
     /// About which share of a list's rows is within a distance, as the SQL operator returns it.
+    #[inline]
     pub fn share_within(&self, list: &List, distance: f64) -> f64 {
         let within = f64::from(self.operator.in_index_unit(distance));
         let (a, radius) = (f64::from(list.term.a), f64::from(list.radius));
@@ -204,6 +216,7 @@ impl Query {
 
     /// Ranks the slots of a block of an inner list by their scores. All slots at once: the compiler turns the loops into
     /// vector instructions.
+    #[inline]
     fn ranks(&self, block: &Block<'_>, scores: &Scores) -> Ranks {
         const SHARE: f32 = DEVIATIONS / quantize::DEFAULT_Z;
         let (radii, norms) = block.child_columns();
@@ -224,6 +237,7 @@ impl Query {
     }
 
     /// Slots that [`Query::may_be_due`].
+    #[inline]
     fn due(&self, Ranks { rank, least, radius }: &Ranks, due: Due) -> u32 {
         if due.distance == f32::INFINITY {
             return u32::MAX;
@@ -238,6 +252,7 @@ impl Query {
     }
 
     /// Whether [`Query::needed_cosine`] may be no more than the limit for a list whose centroid is at `least ..= most`.
+    #[inline]
     fn may_be_due(&self, radius: f32, least: f32, most: f32, due: Due) -> bool {
         due.distance == f32::INFINITY
             || match self.space {
@@ -299,6 +314,7 @@ fn mask(flags: [bool; BLOCK]) -> u32 {
 }
 
 /// The slots whose bits are set.
+#[inline]
 fn slots(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let slot = mask.trailing_zeros() as usize;
@@ -315,6 +331,7 @@ struct Due {
 }
 
 /// See [`Query::needed_cosine`].
+#[inline]
 pub fn needed_cosine(space: Space, term: ListTerm, radius: f32, norm2: f32, distance: f32) -> f32 {
     match space {
         Space::L2 => (term.a + radius * radius - distance) / (2.0 * (radius * term.b)),
@@ -343,8 +360,8 @@ pub const PREFETCHED_BYTES: usize = page::PAGE / 2;
 const CELLS_AHEAD: usize = 4;
 
 /// Walks the posting pages of a list.
-pub struct Cursor<'l> {
-    rel: pg_sys::Relation,
+pub struct Cursor<'l, P> {
+    rel: P,
     layout: &'l Layout,
     list: u32,
     next: u32,
@@ -353,25 +370,25 @@ pub struct Cursor<'l> {
     changed: (u32, u32),
 }
 
-impl<'l> Cursor<'l> {
+impl<'l, P: Pages> Cursor<'l, P> {
     /// At the first page.
-    pub fn new(rel: pg_sys::Relation, layout: &'l Layout, list: &List) -> Cursor<'l> {
+    pub fn new(rel: P, layout: &'l Layout, list: &List) -> Cursor<'l, P> {
         Cursor::of(rel, layout, list.head, list.id)
     }
 
     /// At the first page of the list with this head page and identity.
-    pub fn of(rel: pg_sys::Relation, layout: &'l Layout, head: u32, list: u32) -> Cursor<'l> {
+    pub fn of(rel: P, layout: &'l Layout, head: u32, list: u32) -> Cursor<'l, P> {
         Cursor { rel, layout, list, next: head, steps: Steps::new(), changed: (0, head) }
     }
 
     /// The next page, locked for reading; it is a posting page of the list (checked).
-    pub fn next_page(&mut self) -> Result<Option<Buffer<'l>>, Stale> {
+    pub fn next_page(&mut self) -> Result<Option<P::Shared>, Stale> {
         if self.next == NO_BLOCK {
             return Ok(None);
         }
         // Here, where no page is locked: PostgreSQL does not answer interrupts while one is.
-        crate::pg::memory::check_for_interrupts();
-        let buffer = Buffer::read(self.rel, self.next);
+        self.rel.check_for_interrupts();
+        let buffer = self.rel.read(self.next);
         let posting = Posting::open(buffer.page(), self.layout, self.list).or_stale(self.rel, self.next)?;
         let following = posting.opaque.next;
         if posting.opaque.epoch > self.changed.0 {
@@ -380,7 +397,7 @@ impl<'l> Cursor<'l> {
         if following != NO_BLOCK {
             self.steps.step(self.rel, self.next);
             // The next page comes into the cache while this one is scanned.
-            storage::prefetch(self.rel, following, 0..PREFETCHED_BYTES);
+            self.rel.prefetch(following, 0..PREFETCHED_BYTES);
         }
         self.next = following;
         Ok(Some(buffer))
@@ -394,7 +411,7 @@ impl<'l> Cursor<'l> {
     }
 
     /// View of a page that [`Cursor::next_page`] returned.
-    pub fn posting<'p>(&'p self, buffer: &'p Buffer<'_>) -> Posting<'p> {
+    pub fn posting<'p>(&'p self, buffer: &'p P::Shared) -> Posting<'p> {
         Posting::open(buffer.page(), self.layout, self.list).or_corrupted(self.rel, buffer.block())
     }
 }
@@ -403,6 +420,12 @@ impl<'l> Cursor<'l> {
 pub struct Scores {
     pub estimate: [f32; BLOCK],
     pub lower: [f32; BLOCK],
+}
+
+impl Default for Scores {
+    fn default() -> Scores {
+        Scores::new()
+    }
 }
 
 impl Scores {
@@ -416,8 +439,8 @@ impl Scores {
 /// `threshold`.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "all of them differ from caller to caller")]
-pub fn scan_block(
-    rel: pg_sys::Relation,
+pub fn scan_block<P: Pages>(
+    rel: P,
     layout: &Layout,
     id: u32,
     term: ListTerm,
@@ -440,7 +463,7 @@ pub fn scan_block(
         for i in 0..layout.sketch_pages {
             let part = layout.part(i);
             let number = block.sketch_page(i);
-            let buffer = Buffer::read(rel, number);
+            let buffer = rel.read(number);
             let groups = page::sketch_part(buffer.page(), layout, i, id).or_stale(rel, number)?;
             quantize::accumulate(groups, table.lut(part), &mut sums);
         }
@@ -452,8 +475,8 @@ pub fn scan_block(
 /// Scores a block of rows of `list` by a query, as [`scan_block`] does; distances of bit strings are exact.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "all of them differ from caller to caller")]
-pub fn scan_rows(
-    rel: pg_sys::Relation,
+pub fn scan_rows<P: Pages>(
+    rel: P,
     layout: &Layout,
     list: &List,
     block: &Block<'_>,
@@ -484,27 +507,27 @@ pub struct Code {
 }
 
 /// Reads code cells; keeps the last page, since entries of one list are often on one page.
-pub struct CodeReader<'l> {
-    rel: pg_sys::Relation,
+pub struct CodeReader<'l, P: Pages> {
+    rel: P,
     layout: &'l Layout,
-    open: Option<Buffer<'l>>,
+    open: Option<P::Shared>,
 }
 
-impl<'l> CodeReader<'l> {
+impl<'l, P: Pages> CodeReader<'l, P> {
     /// Holds no page yet.
-    pub fn new(rel: pg_sys::Relation, layout: &'l Layout) -> CodeReader<'l> {
+    pub fn new(rel: P, layout: &'l Layout) -> CodeReader<'l, P> {
         CodeReader { rel, layout, open: None }
     }
 
-    fn turn_to(&mut self, number: u32) -> Result<&Buffer<'l>, Stale> {
+    fn turn_to(&mut self, number: u32) -> Result<&P::Shared, Stale> {
         if number == NO_BLOCK {
             // Where the page before belongs to another cell by now.
             return Err(Stale { block: number, damage: Damage::Cell });
         }
         if self.open.as_ref().is_none_or(|b| b.block() != number) {
             self.open = None; // release before the next lock
-            crate::pg::memory::check_for_interrupts();
-            let buffer = Buffer::read(self.rel, number);
+            self.rel.check_for_interrupts();
+            let buffer = self.rel.read(number);
             page::check_cells(buffer.page(), self.layout).or_stale(self.rel, number)?;
             self.open = Some(buffer);
         }
@@ -530,7 +553,7 @@ impl<'l> CodeReader<'l> {
                     }
                     // It may have come back in between, hardly twice.
                     if tries == 2 {
-                        corrupted(self.rel, block, Damage::Cell);
+                        self.rel.corrupted(block, Damage::Cell);
                     }
                     tries += 1;
                 }
@@ -557,14 +580,14 @@ impl<'l> CodeReader<'l> {
 
     /// Starts fetching a cell into the processor's cache.
     pub fn prefetch(&self, (number, cell): (u32, u16)) {
-        storage::prefetch(self.rel, number, page::cell_bytes(self.layout, cell));
+        self.rel.prefetch(number, page::cell_bytes(self.layout, cell));
     }
 
     /// Starts fetching what a filter looks at in a cell.
     fn prefetch_summaries(&self, (number, cell): (u32, u16), filter: &Predicate) {
         for column in filter.columns() {
             let bytes = page::summary_range(self.layout, cell, column).unwrap_or(0..0);
-            storage::prefetch(self.rel, number, bytes);
+            self.rel.prefetch(number, bytes);
         }
     }
 
@@ -647,23 +670,23 @@ impl<'l> CodeReader<'l> {
 }
 
 /// Reads an entry's sketch; its nibbles go to `nibbles` (a byte each). The list must be one that nobody changes.
-pub fn read_sketch(
-    rel: pg_sys::Relation,
+pub fn read_sketch<P: Pages>(
+    rel: P,
     layout: &Layout,
     list: u32,
     at: Position,
     nibbles: &mut [u8],
 ) -> quantize::SketchFactors {
-    let buffer = Buffer::read(rel, at.page);
+    let buffer = rel.read(at.page);
     let posting = Posting::open(buffer.page(), layout, list).or_corrupted(rel, at.page);
     let block = posting.block(at.block as usize);
     sketch_of(rel, layout, list, &block, at.slot as usize, nibbles)
-        .unwrap_or_else(|stale| corrupted(rel, stale.block, stale.damage))
+        .unwrap_or_else(|stale| rel.corrupted(stale.block, stale.damage))
 }
 
 /// The same of a slot of a block whose page is locked.
-pub fn sketch_of(
-    rel: pg_sys::Relation,
+pub fn sketch_of<P: Pages>(
+    rel: P,
     layout: &Layout,
     list: u32,
     block: &Block<'_>,
@@ -673,7 +696,7 @@ pub fn sketch_of(
     quantize::nibble_column(block.groups(), slot, &mut nibbles[..layout.inline_groups]);
     for i in 0..layout.sketch_pages {
         let (part, number) = (layout.part(i), block.sketch_page(i));
-        let buffer = Buffer::read(rel, number);
+        let buffer = rel.read(number);
         let groups = page::sketch_part(buffer.page(), layout, i, list).or_stale(rel, number)?;
         quantize::nibble_column(groups, slot, &mut nibbles[part]);
     }
@@ -681,7 +704,7 @@ pub fn sketch_of(
 }
 
 /// Where a list has the code of a row: page and cell. None: it has no entry for that.
-pub fn cell_of_row(rel: pg_sys::Relation, layout: &Layout, (head, list): (u32, u32), tid: Tid) -> Option<(u32, u16)> {
+pub fn cell_of_row<P: Pages>(rel: P, layout: &Layout, (head, list): (u32, u32), tid: Tid) -> Option<(u32, u16)> {
     let mut cursor = Cursor::of(rel, layout, head, list);
     while let Ok(Some(buffer)) = cursor.next_page() {
         let posting = cursor.posting(&buffer);
@@ -697,7 +720,7 @@ pub fn cell_of_row(rel: pg_sys::Relation, layout: &Layout, (head, list): (u32, u
 
 /// Marks the entries of rows (in order) of a list as dead to all, on the pages that have not been changed since a position
 /// of the WAL: a TID may belong to another row by now.
-pub fn mark_dead(rel: pg_sys::Relation, layout: &Layout, (head, list): (u32, u32), rows: &[Tid], since: u64) {
+pub fn mark_dead<P: Pages>(rel: P, layout: &Layout, (head, list): (u32, u32), rows: &[Tid], since: u64) {
     let mut cursor = Cursor::of(rel, layout, head, list);
     while let Ok(Some(buffer)) = cursor.next_page() {
         if buffer.lsn() > since {
@@ -775,6 +798,7 @@ pub struct Found {
 }
 
 impl Found {
+    #[inline]
     fn root(query: &Query, meta: &page::Meta) -> Found {
         let nowhere = Position { page: NO_BLOCK, block: 0, slot: 0 };
         Found { list: query.root(meta), rank: 0.0, at: nowhere, cell: (NO_BLOCK, 0), parent: 0 }
@@ -787,8 +811,8 @@ const MIN_BEAM: usize = 16;
 
 /// Finds about the `wanted` nearest lists of rows, nearest first, by a beam search from the root; all of them when `wanted`
 /// is at least their number. Lists that hold no row that passes `filter`, by their summaries, are left out. Returns what was found on each level, from the root (alone) down to the lists of rows.
-pub fn walk(
-    rel: pg_sys::Relation,
+pub fn walk<P: Pages>(
+    rel: P,
     meta: &page::Meta,
     inner: &Layout,
     query: &Query,
@@ -826,8 +850,8 @@ pub fn path(levels: &[Vec<Found>], mut at: usize) -> Option<Vec<Found>> {
 }
 
 /// The lists of rows that [`walk`] finds.
-pub fn nearest_lists(
-    rel: pg_sys::Relation,
+pub fn nearest_lists<P: Pages>(
+    rel: P,
     meta: &page::Meta,
     inner: &Layout,
     query: &Query,
@@ -910,8 +934,8 @@ impl Nearest {
 
     /// Prepares for the `wanted` nearest lists; all of them when that is at least their number. `at_once`: however far they
     /// are, all will be asked for.
-    pub fn find(
-        rel: pg_sys::Relation,
+    pub fn find<P: Pages>(
+        rel: P,
         meta: &page::Meta,
         inner: &Layout,
         query: &Query,
@@ -956,9 +980,9 @@ impl Nearest {
 
     /// The next list of those that are due within `distance` by the limit `stop` of [`Query::needed_cosine`], and some others.
     /// Those that hold no row that passes the `filter`, by their summaries, are left out.
-    pub fn next(
+    pub fn next<P: Pages>(
         &mut self,
-        rel: pg_sys::Relation,
+        rel: P,
         meta: &page::Meta,
         inner: &Layout,
         query: &Query,
@@ -1024,9 +1048,9 @@ impl Nearest {
     }
 
     /// Looks for lists that have not been handed out.
-    fn look_for(
+    fn look_for<P: Pages>(
         &mut self,
-        rel: pg_sys::Relation,
+        rel: P,
         meta: &page::Meta,
         inner: &Layout,
         query: &Query,
@@ -1069,8 +1093,8 @@ const MOST_OF_FEW: usize = 24;
 
 /// The nearest `wanted` entries of the inner lists `parents`, nearest first. Centroids of all levels are encoded relative to
 /// the origin, the root's centroid.
-fn children(
-    rel: pg_sys::Relation,
+fn children<P: Pages>(
+    rel: P,
     meta: &page::Meta,
     layout: &Layout,
     query: &Query,
@@ -1094,8 +1118,8 @@ fn children(
 }
 
 /// All blocks of the inner lists `parents`, in order, ranked by their sketches.
-fn ranked_blocks(
-    rel: pg_sys::Relation,
+fn ranked_blocks<P: Pages>(
+    rel: P,
     meta: &page::Meta,
     layout: &Layout,
     query: &Query,
@@ -1125,8 +1149,8 @@ fn ranked_blocks(
 
 /// Entries of `ranked` blocks of the lists `parents` that are probably among the nearest of those wanted. Pages are read again,
 /// those on which there are such entries.
-fn estimates(
-    rel: pg_sys::Relation,
+fn estimates<P: Pages>(
+    rel: P,
     meta: &page::Meta,
     layout: &Layout,
     query: &Query,
@@ -1135,7 +1159,7 @@ fn estimates(
     wanted: Wanted<'_>,
 ) -> Result<Estimates, Stale> {
     let mut best = Best::new(meta, wanted);
-    let mut open: Option<Buffer> = None;
+    let mut open: Option<P::Shared> = None;
     for of in ranked {
         let interest = best.of_interest(query, of);
         if interest == 0 {
@@ -1143,8 +1167,8 @@ fn estimates(
         }
         if open.as_ref().is_none_or(|buffer| buffer.block() != of.page) {
             drop(open.take()); // before the next lock
-            crate::pg::memory::check_for_interrupts();
-            open = Some(Buffer::read(rel, of.page));
+            rel.check_for_interrupts();
+            open = Some(rel.read(of.page));
         }
         let buffer = open.as_ref().unwrap();
         let posting = Posting::open(buffer.page(), layout, parents[of.parent].list.id).or_stale(rel, of.page)?;
@@ -1210,7 +1234,7 @@ impl<'s> Best<'s> {
     }
 
     /// Adds slots of a block, which is `of` as it was ranked.
-    fn add(&mut self, rel: pg_sys::Relation, of: &RankedBlock, interest: u32, block: &Block<'_>) -> Result<(), Stale> {
+    fn add<P: Pages>(&mut self, rel: P, of: &RankedBlock, interest: u32, block: &Block<'_>) -> Result<(), Stale> {
         let &RankedBlock { parent, page, block: b, ref ranks, .. } = of;
         for slot in slots(interest & block.live()) {
             // Others of this block may have come nearer.
@@ -1226,7 +1250,7 @@ impl<'s> Best<'s> {
                 continue;
             }
             let Some(cell) = block.cell(slot) else {
-                corrupted(rel, page, Damage::Bounds);
+                rel.corrupted(page, Damage::Bounds);
             };
             let at = Position { page, block: b as u16, slot: slot as u16 };
             let (estimate, least) = (ranks.rank[slot], ranks.least[slot]);
@@ -1269,8 +1293,8 @@ impl Ranks {
 /// Reads the centroids of those `entries` whose indices `order` has (it is put in order, which is mostly that of their cells, as
 /// neighbours share pages), and hands them to `take`: index, entry, factors, and inner product of the code with the query. Lists of rows that
 /// hold none that passes the `filter` are left out.
-fn look_up(
-    rel: pg_sys::Relation,
+fn look_up<P: Pages>(
+    rel: P,
     layout: &Layout,
     query: &Query,
     entries: &[Estimated],
@@ -1314,6 +1338,7 @@ fn keep_nearest(entries: &mut Vec<Estimated>, wanted: usize) -> f32 {
 }
 
 /// A number that orders as `x` does under `f32::total_cmp`, with an index in its low half.
+#[inline]
 fn order_key(x: f32, i: u32) -> u64 {
     let bits = x.to_bits();
     let key = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
@@ -1341,7 +1366,7 @@ impl ListSet {
             return self.high.insert(list);
         }
         if i >= self.low.len() {
-            crate::pg::memory::resize_bits(&mut self.low, (i + 1).next_power_of_two());
+            crate::resize_bits(&mut self.low, (i + 1).next_power_of_two());
         }
         !self.low.replace(i, true)
     }

@@ -9,11 +9,11 @@
 //!
 //! [`calibrate`] does it while a build has all rows in memory; `recalibrate.rs` in an index that is there.
 
-use super::assign::order_of;
-use crate::index::outliers;
-use crate::index::page::{GOALS, Limits, Measuring, NO_LIMIT, RECALLS, StoppingRule};
-use crate::index::read::tree::needed_cosine;
-use crate::index::search::FIRST_GOAL;
+use crate::nearest::FIRST_GOAL;
+use crate::order_of;
+use crate::outliers;
+use crate::page::{GOALS, Limits, Measuring, NO_LIMIT, RECALLS, StoppingRule};
+use crate::read::tree::needed_cosine;
 use ann::memory;
 use ann::quantize::{ListTerm, Space};
 use rayon::prelude::*;
@@ -454,7 +454,7 @@ struct Near {
 
 impl<'s> Members<'s> {
     fn new(sample: &'s Sample<'s>) -> Members<'s> {
-        let rows = order_of(sample.lists, sample.radii.len());
+        let rows = order_of(sample.lists, sample.radii.len(), || {});
         let mut starts = memory::zeroed::<u32>(sample.radii.len() + 1);
         sample.lists.iter().for_each(|&list| starts[list as usize + 1] += 1);
         for i in 1..starts.len() {

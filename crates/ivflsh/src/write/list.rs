@@ -1,11 +1,11 @@
 //! Writes whole lists: during a build, to pages of the new relation that nobody else can see yet and that are logged at the
 //! end; when lists are replaced, to new pages of a living index, each logged as it is written.
 
-use crate::index::page::{self, Child, Kind, Layout, NO_BLOCK, PostingMut, Run, Tid};
-use crate::index::storage::{Buffer, Change, Checked};
+use crate::page::{self, Child, Kind, Layout, NO_BLOCK, PostingMut, Run, Tid};
+use crate::pages::{ExclusiveGuard, Guard, Pages, Record};
+use crate::stale::Checked;
 use ann::filter::{RowKeys, Summarizer, Summary};
 use ann::quantize::{self, BLOCK, CodeFactors, SketchFactors};
-use pgrx::prelude::*;
 use std::ops::Range;
 
 /// An encoded entry of a list, borrowed.
@@ -76,6 +76,11 @@ impl Entries {
         self.heads.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn clear(&mut self) {
         self.nibbles.clear();
         self.codes.clear();
@@ -120,8 +125,8 @@ impl Entries {
 
 /// Writes lists of one level, one after another. Cells go where a posting or sketch page has room left, the others to code
 /// pages that lists which follow each other share.
-pub struct ListWriter<'l> {
-    rel: pg_sys::Relation,
+pub struct ListWriter<'l, P: Pages> {
+    rel: P,
     layout: &'l Layout,
     level: u8,
     list: u32,
@@ -129,7 +134,7 @@ pub struct ListWriter<'l> {
     /// The list's last page.
     posting: u32,
     /// The last code page: locked while it is being filled, opened again when needed.
-    code: Option<Buffer<'l>>,
+    code: Option<P::Exclusive>,
     code_block: u32,
     /// Next cell on `code`.
     cell: usize,
@@ -140,9 +145,9 @@ pub struct ListWriter<'l> {
     summarizer: Summarizer,
 }
 
-impl<'l> ListWriter<'l> {
+impl<'l, P: Pages> ListWriter<'l, P> {
     /// For lists of `level`.
-    pub fn new(rel: pg_sys::Relation, layout: &'l Layout, level: u8) -> ListWriter<'l> {
+    pub fn new(rel: P, layout: &'l Layout, level: u8) -> ListWriter<'l, P> {
         ListWriter {
             rel,
             layout,
@@ -159,8 +164,8 @@ impl<'l> ListWriter<'l> {
         }
     }
 
-    fn new_page(&self, kind: Kind) -> Buffer<'l> {
-        let mut buffer = Buffer::allocate(self.rel, pg_sys::ForkNumber::MAIN_FORKNUM);
+    fn new_page(&self, kind: Kind) -> P::Exclusive {
+        let mut buffer = self.rel.allocate();
         let level = if kind == Kind::Code { self.level.min(1) } else { self.level };
         let list = if kind == Kind::Code { 0 } else { self.list };
         page::init(buffer.page_unlogged(), kind, level, list);
@@ -188,7 +193,7 @@ impl<'l> ListWriter<'l> {
             self.write_page();
             let mut next = self.new_page(Kind::Posting);
             page::edit_opaque(next.page_unlogged(), |o| o.head = self.head);
-            let mut last = Buffer::write(self.rel, self.posting);
+            let mut last = self.rel.write(self.posting);
             page::edit_opaque(last.page_unlogged(), |o| o.next = next.block());
             self.posting = next.block();
         }
@@ -206,7 +211,7 @@ impl<'l> ListWriter<'l> {
     /// Ends the list; returns its head page.
     pub fn end(&mut self) -> u32 {
         self.write_page();
-        let mut head = Buffer::write(self.rel, self.head);
+        let mut head = self.rel.write(self.head);
         page::edit_opaque(head.page_unlogged(), |o| o.insert_at = self.posting);
         self.head
     }
@@ -215,14 +220,14 @@ impl<'l> ListWriter<'l> {
     fn write_page(&mut self) {
         let layout = self.layout;
         let waiting = std::mem::replace(&mut self.waiting, Entries::new(layout));
-        let mut posting = Buffer::write(self.rel, self.posting);
+        let mut posting = self.rel.write(self.posting);
         let blocks = waiting.len().div_ceil(BLOCK);
         // Pages with cells of inner lists can be closed by themselves: to changes of summaries.
         let mut room = if layout.inner { 0 } else { layout.cells_behind(blocks) };
         for b in 0..blocks {
             let range = b * BLOCK..waiting.len().min((b + 1) * BLOCK);
             quantize::pack_block(waiting.nibbles(range.clone()), range.len(), &mut self.groups);
-            let mut sketches: Vec<Buffer> = (0..layout.sketch_pages)
+            let mut sketches: Vec<P::Exclusive> = (0..layout.sketch_pages)
                 .map(|i| {
                     let part = layout.part(i);
                     let mut buffer = self.new_page(Kind::Sketch);
@@ -235,7 +240,7 @@ impl<'l> ListWriter<'l> {
             let parts = Parts {
                 slots: if layout.bits.is_some() { range.len() } else { BLOCK },
                 runs: self.write_cells(&waiting, range.clone(), &mut posting, &mut room, sketches.last_mut()),
-                sketch_pages: sketches.iter().map(Buffer::block).collect(),
+                sketch_pages: sketches.iter().map(P::Exclusive::block).collect(),
             };
             waiting.write_block(posting.page_unlogged(), layout, range, &parts, &self.groups);
         }
@@ -249,9 +254,9 @@ impl<'l> ListWriter<'l> {
         &mut self,
         entries: &Entries,
         range: Range<usize>,
-        posting: &mut Buffer<'l>,
+        posting: &mut P::Exclusive,
         room: &mut usize,
-        mut sketch: Option<&mut Buffer<'l>>,
+        mut sketch: Option<&mut P::Exclusive>,
     ) -> Vec<Run> {
         let layout = self.layout;
         let mut runs: Vec<Run> = Vec::new();
@@ -299,15 +304,15 @@ impl<'l> ListWriter<'l> {
             self.code = Some(fresh);
             self.cell = 0;
         } else if self.code.is_none() {
-            self.code = Some(Buffer::write(self.rel, self.code_block));
+            self.code = Some(self.rel.write(self.code_block));
         }
     }
 
     /// Writes a cell that spans pages.
     fn write_spanning(&self, entries: &Entries, i: usize) -> Vec<Run> {
         let layout = self.layout;
-        let mut parts: Vec<Buffer> = (0..layout.cell_pages).map(|_| self.new_page(Kind::Code)).collect();
-        let blocks: Vec<u32> = parts.iter().map(Buffer::block).collect();
+        let mut parts: Vec<P::Exclusive> = (0..layout.cell_pages).map(|_| self.new_page(Kind::Code)).collect();
+        let blocks: Vec<u32> = parts.iter().map(P::Exclusive::block).collect();
         for (part, buffer) in parts.iter_mut().enumerate() {
             let page = buffer.page_unlogged();
             entries.write_cell(page, layout, i, 0, part);
@@ -326,17 +331,17 @@ impl<'l> ListWriter<'l> {
 }
 
 /// Cells on code pages for lists that are written into a living index, one after another.
-pub struct CodeStream<'l> {
-    rel: pg_sys::Relation,
+pub struct CodeStream<'l, P> {
+    rel: P,
     layout: &'l Layout,
     /// The page that is being filled, or [`NO_BLOCK`]; no one else takes cells from it.
     page: u32,
     used: usize,
 }
 
-impl<'l> CodeStream<'l> {
+impl<'l, P: Pages> CodeStream<'l, P> {
     /// Begins on `page`, an open code page that has been taken out of the meta page, or [`NO_BLOCK`].
-    pub fn new(rel: pg_sys::Relation, layout: &'l Layout, page: u32) -> CodeStream<'l> {
+    pub fn new(rel: P, layout: &'l Layout, page: u32) -> CodeStream<'l, P> {
         let used = if page == NO_BLOCK { 0 } else { layout.cells - free_cells(rel, layout, page) };
         CodeStream { rel, layout, page, used }
     }
@@ -362,18 +367,14 @@ impl<'l> CodeStream<'l> {
         let mut next = range.start;
         while next < range.end {
             let fresh = self.page == NO_BLOCK || self.used == layout.cells;
-            let buffer = if fresh {
-                Buffer::allocate(self.rel, pg_sys::ForkNumber::MAIN_FORKNUM)
-            } else {
-                Buffer::write(self.rel, self.page)
-            };
+            let buffer = if fresh { self.rel.allocate() } else { self.rel.write(self.page) };
             if fresh {
                 (self.page, self.used) = (buffer.block(), 0);
             } else {
                 page::check_code(buffer.page(), layout).or_corrupted(self.rel, self.page);
             }
             let first = self.used;
-            let mut change = Change::begin(self.rel);
+            let mut change = self.rel.begin();
             let page = change.edit(&buffer, fresh);
             if fresh {
                 page::init(page, Kind::Code, u8::from(layout.inner), 0);
@@ -404,8 +405,8 @@ impl<'l> CodeStream<'l> {
         let mut next = NO_BLOCK;
         // Back to front, so that each page knows the next.
         for part in (0..layout.cell_pages).rev() {
-            let buffer = Buffer::allocate(self.rel, pg_sys::ForkNumber::MAIN_FORKNUM);
-            let mut change = Change::begin(self.rel);
+            let buffer = self.rel.allocate();
+            let mut change = self.rel.begin();
             let page = change.edit(&buffer, true);
             page::init(page, Kind::Code, u8::from(layout.inner), 0);
             entries.write_cell(page, layout, i, 0, part);
@@ -419,23 +420,23 @@ impl<'l> CodeStream<'l> {
 }
 
 /// Cells of a code page that nobody has taken.
-pub fn free_cells(rel: pg_sys::Relation, layout: &Layout, page: u32) -> usize {
-    let buffer = Buffer::read(rel, page);
+pub fn free_cells<P: Pages>(rel: P, layout: &Layout, page: u32) -> usize {
+    let buffer = rel.read(page);
     let opaque = page::check_code(buffer.page(), layout).or_corrupted(rel, page);
     layout.cells.saturating_sub(opaque.used as usize)
 }
 
 /// Writes a list to new pages, which nobody knows yet; returns its head page.
-pub fn write_list(
-    rel: pg_sys::Relation,
+pub fn write_list<P: Pages>(
+    rel: P,
     layout: &Layout,
     level: u8,
     list: u32,
     entries: &Entries,
-    cells: &mut CodeStream<'_>,
+    cells: &mut CodeStream<'_, P>,
 ) -> u32 {
     let blocks = entries.len().div_ceil(BLOCK);
-    let allocate = || Buffer::allocate(rel, pg_sys::ForkNumber::MAIN_FORKNUM);
+    let allocate = || rel.allocate();
     let pages = blocks.div_ceil(layout.blocks).max(1);
     let mut first = Some(allocate());
     let head = first.as_ref().unwrap().block();
@@ -447,7 +448,7 @@ pub fn write_list(
         if last == NO_BLOCK {
             last = buffer.block();
         }
-        let mut change = Change::begin(rel);
+        let mut change = rel.begin();
         let page = change.edit(&buffer, true);
         page::init(page, Kind::Posting, level, list);
         page::edit_opaque(page, |o| {
@@ -463,7 +464,7 @@ pub fn write_list(
             for i in 0..layout.sketch_pages {
                 let part = layout.part(i);
                 let sketch = allocate();
-                let mut change = Change::begin(rel);
+                let mut change = rel.begin();
                 let page = change.edit(&sketch, true);
                 page::init(page, Kind::Sketch, level, list);
                 page::edit_opaque(page, |o| o.head = head);

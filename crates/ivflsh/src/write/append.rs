@@ -1,14 +1,14 @@
 //! Adds one entry to a list: finds room for it, takes cells for its code where there are none yet, and writes it.
 
 use super::encode::Encoder;
-use crate::index::page::{
+use crate::page::{
     self, Child, Damage, Kind, Layout, META_BLOCK, Meta, NO_BLOCK, Opaque, Posting, PostingMut, Room, Run, Tid,
 };
-use crate::index::read::tree::Position;
-use crate::index::storage::{Buffer, Change, Checked, Stale, Steps, corrupted};
+use crate::pages::{Guard, Pages, Record};
+use crate::read::tree::Position;
+use crate::stale::{Checked, Stale, Steps};
 use ann::filter::Summary;
 use ann::quantize::{self, BLOCK};
-use pgrx::prelude::*;
 
 /// Why an entry was not added.
 pub enum Refused {
@@ -36,22 +36,22 @@ pub struct NewEntry<'e> {
 }
 
 /// Locks the page that one of `held` names. Were it that very page, which only damage can make it, it would wait for itself.
-fn another<'r>(index: pg_sys::Relation, held: &Buffer<'_>, number: u32) -> Buffer<'r> {
+fn another<P: Pages>(index: P, held: &P::Exclusive, number: u32) -> P::Exclusive {
     if number == held.block() || number == META_BLOCK {
-        corrupted(index, held.block(), Damage::Bounds);
+        index.corrupted(held.block(), Damage::Bounds);
     }
-    Buffer::write(index, number)
+    index.write(number)
 }
 
 /// Adds an entry to the list of this head page and identity, in a free slot but not in those `taken`.
-pub fn append(
-    index: pg_sys::Relation,
+pub fn append<P: Pages>(
+    index: P,
     layout: &Layout,
     (head, list): (u32, u32),
     entry: &NewEntry<'_>,
     taken: &[Position],
 ) -> Result<Added, Refused> {
-    let mut buffer = Buffer::write(index, head);
+    let mut buffer = index.write(head);
     let mut hint = head;
     let mut steps = Steps::new();
     loop {
@@ -82,15 +82,15 @@ pub fn append(
             extend(index, buffer, head)
         } else {
             drop(buffer); // one posting page at a time
-            crate::pg::memory::check_for_interrupts();
-            Buffer::write(index, next)
+            index.check_for_interrupts();
+            index.write(next)
         };
     }
 }
 
 /// Makes `found` (locked) the page where inserts into the list of head page `head` begin to look for room. Nobody who holds
 /// a head page waits for another posting page.
-fn set_insert_page(index: pg_sys::Relation, head: u32, found: &Buffer<'_>) {
+fn set_insert_page<P: Pages>(index: P, head: u32, found: &P::Exclusive) {
     let buffer;
     let target = if found.block() == head {
         found
@@ -98,16 +98,16 @@ fn set_insert_page(index: pg_sys::Relation, head: u32, found: &Buffer<'_>) {
         buffer = another(index, found, head);
         &buffer
     };
-    let mut change = Change::begin(index);
+    let mut change = index.begin();
     page::edit_opaque(change.edit(target, false), |o| o.insert_at = found.block());
     change.commit();
 }
 
 /// Links an empty page behind `last`; returns it, locked.
-fn extend<'r>(index: pg_sys::Relation, last: Buffer<'r>, head: u32) -> Buffer<'r> {
+fn extend<P: Pages>(index: P, last: P::Exclusive, head: u32) -> P::Exclusive {
     let Opaque { list, level, .. } = page::opaque(last.page());
-    let fresh = Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM);
-    let mut change = Change::begin(index);
+    let fresh = index.allocate();
+    let mut change = index.begin();
     page::edit_opaque(change.edit(&last, false), |o| o.next = fresh.block());
     let page = change.edit(&fresh, true);
     page::init(page, Kind::Posting, level, list);
@@ -120,7 +120,7 @@ fn extend<'r>(index: pg_sys::Relation, last: Buffer<'r>, head: u32) -> Buffer<'r
 ///
 /// Mostly this is one record: posting page, code page, and one sketch page if there is one. Entries that span more pages
 /// are written part by part, the posting page last. Pages are locked in the order posting, meta, code, sketch.
-fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room, entry: &NewEntry<'_>) -> Position {
+fn put<P: Pages>(index: P, layout: &Layout, buffer: &P::Exclusive, room: Room, entry: &NewEntry<'_>) -> Position {
     let Opaque { list, head, level, used, .. } = page::opaque(buffer.page());
     let (b, slot) = match room {
         Room::Slot(b, slot) | Room::More(b, slot) => (b, slot),
@@ -131,7 +131,7 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
         _ => posting(index, layout, buffer).block(b).all_sketch_pages().collect(),
     };
     if sketch_pages.len() != layout.sketch_pages {
-        corrupted(index, buffer.block(), Damage::Bounds);
+        index.corrupted(buffer.block(), Damage::Bounds);
     }
     let cells = match layout.cell_pages {
         0 => Cells::none(),
@@ -145,7 +145,7 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
         // The slot's last entry may have been moved to another list: then whoever still has it in mind must notice.
         page::edit_opaque(page, |o| o.epoch = o.epoch.max(moved));
     };
-    let write_sketch = |change: &mut Change<'_>, sketch: &Buffer<'_>, i: usize| {
+    let write_sketch = |change: &mut P::Record, sketch: &P::Exclusive, i: usize| {
         write_sketch(index, layout, change, sketch, i, slot, list, entry);
         if let Cell::WithList(number, cell) = cells.cell
             && number == sketch.block()
@@ -158,13 +158,13 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
     let together = if layout.sketch_pages == 1 { 1 } else { 0 };
     for (i, &number) in sketch_pages.iter().enumerate().skip(together) {
         let sketch = another(index, buffer, number);
-        let mut change = Change::begin(index);
+        let mut change = index.begin();
         write_sketch(&mut change, &sketch, i);
         change.commit();
     }
     let sketch = sketch_pages.first().filter(|_| together == 1).map(|&number| another(index, buffer, number));
 
-    let mut change = Change::begin(index);
+    let mut change = index.begin();
     let mut view = PostingMut::new(change.edit(buffer, false), layout);
     if room == Room::Block {
         view.add_block(&[]);
@@ -214,13 +214,13 @@ fn put(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room
     Position { page: buffer.block(), block: b as u16, slot: slot as u16 }
 }
 
-fn posting<'p>(index: pg_sys::Relation, layout: &'p Layout, buffer: &'p Buffer<'_>) -> Posting<'p> {
+fn posting<'p, P: Pages>(index: P, layout: &'p Layout, buffer: &'p P::Exclusive) -> Posting<'p> {
     Posting::open(buffer.page(), layout, 0).or_corrupted(index, buffer.block())
 }
 
-fn new_sketch_page(index: pg_sys::Relation, layout: &Layout, part: usize, list: u32, head: u32, level: u8) -> u32 {
-    let fresh = Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM);
-    let mut change = Change::begin(index);
+fn new_sketch_page<P: Pages>(index: P, layout: &Layout, part: usize, list: u32, head: u32, level: u8) -> u32 {
+    let fresh = index.allocate();
+    let mut change = index.begin();
     let page = change.edit(&fresh, true);
     page::init(page, Kind::Sketch, level, list);
     page::edit_opaque(page, |o| o.head = head);
@@ -231,11 +231,11 @@ fn new_sketch_page(index: pg_sys::Relation, layout: &Layout, part: usize, list: 
 
 /// Writes part `i` of an entry's sketch.
 #[allow(clippy::too_many_arguments, reason = "one place, twice")]
-fn write_sketch(
-    index: pg_sys::Relation,
+fn write_sketch<P: Pages>(
+    index: P,
     layout: &Layout,
-    change: &mut Change<'_>,
-    buffer: &Buffer<'_>,
+    change: &mut P::Record,
+    buffer: &P::Exclusive,
     i: usize,
     slot: usize,
     list: u32,
@@ -248,43 +248,43 @@ fn write_sketch(
 }
 
 /// The cells of the block that an entry goes to.
-struct Cells<'r> {
+struct Cells<P: Pages> {
     /// Runs to be named in the block.
     runs: Vec<(usize, Run)>,
     /// The entry's own.
-    cell: Cell<'r>,
+    cell: Cell<P>,
     /// The meta page, if it has to name another open code page.
-    open: Option<(Buffer<'r>, u32)>,
+    open: Option<(P::Exclusive, u32)>,
 }
 
 /// Where an entry's cell is.
-enum Cell<'r> {
+enum Cell<P: Pages> {
     /// There is none, or it spans pages and has been written.
     Written,
     /// On the posting page or on one of the block's sketch pages: page and cell.
     WithList(u32, u16),
-    OnCodePage(CodePage<'r>),
+    OnCodePage(CodePage<P>),
 }
 
-struct CodePage<'r> {
-    buffer: Buffer<'r>,
+struct CodePage<P: Pages> {
+    buffer: P::Exclusive,
     fresh: bool,
     cell: u16,
     /// Cells in use from now on, when the block takes cells of this page; else 0.
     claimed: usize,
 }
 
-impl<'r> Cells<'r> {
+impl<P: Pages> Cells<P> {
     /// Without codes.
-    fn none() -> Cells<'r> {
+    fn none() -> Cells<P> {
         Cells { runs: Vec::new(), cell: Cell::Written, open: None }
     }
 
     /// Where a cell has one page: blocks take cells from the *open* code page, which the meta page names, up to its end or
     /// to 32. What is left of a new page is open to the next.
-    fn take(index: pg_sys::Relation, layout: &Layout, buffer: &Buffer<'_>, room: Room) -> Cells<'r> {
+    fn take(index: P, layout: &Layout, buffer: &P::Exclusive, room: Room) -> Cells<P> {
         let block = |b| posting(index, layout, buffer).block(b);
-        let damaged = || -> ! { corrupted(index, buffer.block(), Damage::Bounds) };
+        let damaged = || -> ! { index.corrupted(buffer.block(), Damage::Bounds) };
         if let Room::Slot(b, slot) = room {
             let (number, cell) = block(b).cell(slot).unwrap_or_else(|| damaged());
             let cell = if number == buffer.block() || block(b).all_sketch_pages().any(|page| page == number) {
@@ -304,7 +304,7 @@ impl<'r> Cells<'r> {
             Room::More(b, slots) => (block(b).free_run().unwrap_or_else(|| damaged()), slots),
             _ => (0, 0),
         };
-        let meta_buffer = Buffer::write(index, META_BLOCK);
+        let meta_buffer = index.write(META_BLOCK);
         let meta = Meta::read(meta_buffer.page()).or_corrupted(index, META_BLOCK);
         let open = meta.open_code[usize::from(layout.inner)];
         let mut found = None;
@@ -315,8 +315,7 @@ impl<'r> Cells<'r> {
                 found = Some((code, used, false));
             }
         }
-        let (code, cell, fresh) =
-            found.unwrap_or_else(|| (Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM), 0, true));
+        let (code, cell, fresh) = found.unwrap_or_else(|| (index.allocate(), 0, true));
         let claimed = (cell + BLOCK - before).min(layout.cells);
         let run = Run { page: code.block(), first: cell as u16, count: (claimed - cell) as u16 };
         let now_open = if claimed < layout.cells { code.block() } else { NO_BLOCK };
@@ -328,13 +327,7 @@ impl<'r> Cells<'r> {
     }
 
     /// Where a cell spans pages, these are its own: they are made when the slot is used first, and written here.
-    fn spanning(
-        index: pg_sys::Relation,
-        layout: &Layout,
-        buffer: &Buffer<'_>,
-        room: Room,
-        entry: &NewEntry<'_>,
-    ) -> Cells<'r> {
+    fn spanning(index: P, layout: &Layout, buffer: &P::Exclusive, room: Room, entry: &NewEntry<'_>) -> Cells<P> {
         let (slot, known): (usize, Vec<u32>) = match room {
             Room::Slot(b, slot) | Room::More(b, slot) => {
                 let block = posting(index, layout, buffer).block(b);
@@ -350,17 +343,13 @@ impl<'r> Cells<'r> {
         // Back to front, so that each page of a cell knows the next.
         for part in (0..layout.cell_pages).rev() {
             let exists = known[part] != NO_BLOCK;
-            let code = if exists {
-                another(index, buffer, known[part])
-            } else {
-                Buffer::allocate(index, pg_sys::ForkNumber::MAIN_FORKNUM)
-            };
+            let code = if exists { another(index, buffer, known[part]) } else { index.allocate() };
             if exists {
                 page::check_code(code.page(), layout).or_corrupted(index, known[part]);
             } else {
                 runs.push((first + part, Run { page: code.block(), first: 0, count: 1 }));
             }
-            let mut change = Change::begin(index);
+            let mut change = index.begin();
             let page = change.edit(&code, !exists);
             if !exists {
                 page::init(page, Kind::Code, level.min(1), 0);

@@ -1,0 +1,3 @@
+//! What VACUUM does beside removing entries.
+
+pub mod tidy;
