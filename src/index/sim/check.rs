@@ -5,8 +5,9 @@ use super::session::{Said, index, statement};
 use super::world::{NEVER, row_of};
 use crate::index::page::{self, Kind, Layout, META_BLOCK, NO_BLOCK, Owner, PENDING, Posting};
 use crate::index::read::info::Info;
-use crate::index::read::tree::CodeReader;
-use crate::index::vacuum::tidy::entries;
+use crate::index::storage::pages;
+use ivflsh::read::tree::CodeReader;
+use ivflsh::vacuum::tidy::entries;
 use std::collections::{HashMap, HashSet};
 
 /// What a check has counted.
@@ -26,7 +27,7 @@ pub fn check() -> Result<Counts, String> {
 }
 
 fn run() -> Result<Counts, String> {
-    let (info, world) = (Info::of(index()), world());
+    let (info, world) = (Info::of(pages(index())), world());
     let meta = &info.meta;
     let (leaf, inner) = (info.leaf_layout(), info.inner_layout());
     let mut used: HashSet<u32> = HashSet::from([META_BLOCK]);
@@ -87,7 +88,7 @@ fn run() -> Result<Counts, String> {
                     let owner = if height == 0 { Owner::row(list, tid) } else { Owner::child(part.child(slot).list) };
                     if layout.bits.is_some() {
                         let mut out = vec![0.0; layout.padded];
-                        CodeReader::new(index(), layout).decode(cell, owner, &mut out).map_err(|stale| {
+                        CodeReader::new(pages(index()), layout).decode(cell, owner, &mut out).map_err(|stale| {
                             format!("entry {b}/{slot} of page {block}, list {list}: {}", stale.damage)
                         })?;
                     }

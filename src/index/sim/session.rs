@@ -4,14 +4,16 @@
 use super::postgres::{self, Raised, world};
 use super::world::*;
 use crate::index::metric::{Element, Metric, Operator};
+use crate::index::page::ItemPointer as _;
 use crate::index::page::{self, Bytes, Kind, META_BLOCK, Meta, PAGE, Tid};
 use crate::index::read::info::Info;
 use crate::index::read::rows::Table;
-use crate::index::read::tree::Query;
 use crate::index::search::Search;
+use crate::index::storage::pages;
 use crate::index::storage::{Buffer, Change};
 use crate::index::{insert, vacuum};
 use corosensei::Yielder;
+use ivflsh::read::tree::Query;
 use pgrx::pg_sys::{self, Datum};
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -359,8 +361,8 @@ pub fn search_at(query: &[f32], operator: Operator, time: u64) -> Said {
 
 fn compare(query: &[f32], operator: Operator, time: u64, mut expected: HashSet<usize>) -> Said {
     let mut snapshot = postgres::snapshot(time);
-    let info = Info::of(index());
-    let frame = info.frame(index());
+    let info = Info::of(pages(index()));
+    let frame = info.frame(pages(index()));
     let mut asked = Query::new(operator);
     asked.vector.extend_from_slice(query);
     let table = Table { heap: table(), snapshot: &mut snapshot };
