@@ -10,7 +10,7 @@ SHELL := /bin/bash
 export PG_CONFIG FORCE
 KEEP ?=
 ARGS ?=
-STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py
+STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py tests/test_terms.py
 
 .PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom book test-matrix clean distclean test-python bench-load bench-terms bench-libraries examples example-images example-sound example-video example-text test-examples
 

@@ -280,7 +280,7 @@ def test_a_range_ends_the_scan(connection):
     make_table(connection, [value(dice) for _ in range(3000)])
     query = SparseVector({300: 1.0, 350: 2.0}, DIMENSIONS)
     for condition, discarded in (("v <#> %(q)s::sparsevec < 0", 0), ("0 > v <#> %(q)s::sparsevec", 0), ("v <#> %(q)s::sparsevec <= -1.5", 0),
-                                 ("v <#> %(q)s::sparsevec < 1", 0), ("v <#> %(q)s::sparsevec > -1", None)):
+                                 ("v <#> %(q)s::sparsevec < 1", 0), ("v <#> %(q)s::sparsevec < 'NaN'", 0), ("v <#> %(q)s::sparsevec > -1", None)):
         assert_same(connection, query, where=condition, limits=(3, 1000, None))
         with connection.transaction():
             connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")

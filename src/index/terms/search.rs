@@ -218,7 +218,10 @@ pub struct Range {
 
 impl Range {
     fn holds(self, distance: Option<f64>) -> bool {
-        distance.is_some_and(|d| if self.inclusive { d <= self.distance } else { d < self.distance })
+        // What is not a number is above all others, and equal to itself, to PostgreSQL.
+        let is_beyond = |d: f64| d.is_nan() && !self.distance.is_nan() || d > self.distance;
+        let is_equal = |d: f64| d == self.distance || d.is_nan() && self.distance.is_nan();
+        distance.is_some_and(|d| !is_beyond(d) && (self.inclusive || !is_equal(d)))
     }
 }
 
