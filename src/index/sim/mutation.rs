@@ -46,8 +46,6 @@ pub enum Mutation {
     RoomElsewhere,
     /// Pages that are given up stay what they were.
     NotFreed,
-    /// Who wants a page alone does not wait for readers.
-    ReadersNotAwaited,
     /// The structure lock holds nobody off.
     StructureNotLocked,
     /// A page is unlocked before its change is made.
@@ -56,7 +54,7 @@ pub enum Mutation {
     NeighbourMarked,
 }
 
-pub const ALL: [Mutation; 21] = {
+pub const ALL: [Mutation; 20] = {
     use Mutation::*;
     [
         RecordInParts,
@@ -76,7 +74,6 @@ pub const ALL: [Mutation; 21] = {
         ChainNotLinked,
         RoomElsewhere,
         NotFreed,
-        ReadersNotAwaited,
         StructureNotLocked,
         UnlockedEarly,
         NeighbourMarked,

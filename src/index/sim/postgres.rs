@@ -365,11 +365,7 @@ functions! {
         if mode == 0 { return unlock(block); }
         call(&[]);
         let exclusive = mode == 2;
-        if MUTATION == Some(Mutation::ReadersNotAwaited) {
-            wait(Wait::Buffer { block, exclusive: false });
-        } else {
-            wait(Wait::Buffer { block, exclusive });
-        }
+        wait(Wait::Buffer { block, exclusive });
         lock(block, exclusive);
     }
     fn ConditionalLockBuffer(buffer: pg_sys::Buffer) -> bool {
