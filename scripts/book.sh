@@ -21,5 +21,5 @@ python=$(find_python) || die "Python is missing"
 if [[ ${1:-} == --check ]]; then exit 0; fi
 command -v cargo >/dev/null || die "Rust is missing: install it with rustup, or put cargo into PATH"
 locked tools install_mdbook
-mdbook build dist/book --dest-dir html
+mdbook build dist/book --dest-dir "$root/dist/book/html"
 say "open dist/book/html/index.html"
