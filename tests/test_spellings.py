@@ -370,3 +370,42 @@ def test_several_indexes(db):
                 if index == "filtered" and condition not in ("NOT flag", "t <> 3"):
                     assert "vector scan" in shown, shown
                     assert "Index Cond" in shown or "Index: part" in shown, shown
+
+
+def test_target_recall_of_an_index(db):
+    """The index's option, at once; a setting of the session, of its role or transaction wins; the server's does not."""
+    db.execute(f"CREATE TABLE recall (id int PRIMARY KEY, v vector({DIMENSIONS}) NOT NULL)")
+    with db.cursor().copy("COPY recall FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(["int4", "vector"])
+        for i, row in enumerate(DATA):
+            copy.write_row((i, Vector(row)))
+    db.execute("CREATE INDEX recall_v ON recall USING ivflsh (v vector_l2_ops)")
+    db.execute("ANALYZE recall")
+    queries = [Vector(row).to_text() for row in clustered(40, DIMENSIONS, seed=78)]
+
+    def lists():
+        """How many lists 40 queries read."""
+        read = 0
+        for query in queries:
+            db.execute(f"SELECT id FROM recall ORDER BY v <-> '{query}' LIMIT 10").fetchall()
+            read += db.execute("SELECT lists FROM ivflsh_last_scan()").fetchone()[0]
+        return read
+
+    usual = lists()
+    with settings(db, ivflsh__target_recall=0.995):
+        thorough = lists()
+    assert thorough > usual
+    db.execute("ALTER INDEX recall_v SET (target_recall = 0.995)")
+    assert lists() == thorough
+    with settings(db, ivflsh__target_recall=0.95):
+        assert lists() == usual
+    assert lists() == thorough
+    with db.transaction(force_rollback=True):
+        db.execute("SET LOCAL ivflsh.target_recall = 0.95")
+        assert lists() == usual
+    assert lists() == thorough
+    db.execute("ALTER INDEX recall_v RESET (target_recall)")
+    assert lists() == usual
+    with pytest.raises(Exception, match="out of bounds"):
+        db.execute("ALTER INDEX recall_v SET (target_recall = 1.5)")
+    db.execute("CREATE INDEX recall_w ON recall USING ivflsh (v vector_cosine_ops) WITH (target_recall = 0.7)")

@@ -775,8 +775,12 @@ impl Offer {
                     whole.push(clause);
                 }
             }
+            // Nor are those shown that a partial index implies.
+            let all = nodes::<pg_sys::RestrictInfo>((*self.rel).baserestrictinfo).into_iter();
+            let left: Vec<*mut pg_sys::RestrictInfo> = nodes((*self.index).indrestrictinfo);
+            whole.extend(all.filter(|clause| !left.contains(clause)));
             let constants = finder.arguments;
-            (!parts.is_empty()).then(|| FilterClauses { condition: Condition::All(parts), constants, clauses, whole })
+            (!parts.is_empty()).then_some(FilterClauses { condition: Condition::All(parts), constants, clauses, whole })
         }
     }
 
