@@ -127,7 +127,8 @@ class Case:
         """A WHERE on other columns, or none."""
         return self.pick(["true"] * 5 + ["label = 0", "label = 3", "label IN (1, 2)", "price > 0", "price BETWEEN -0.1 AND 0.1",
                           "tag = 't1'", "tag IS NULL", "label < 4 AND price < 1", "id % 7 = 0", "label = 1 OR price > 1.5",
-                          "v IS NOT NULL", "id < 20", "label = 99"])
+                          "v IS NOT NULL", "id < 20", "label = 99", "label <> 3", "NOT (label = 1 OR tag = 't1')", "label = 1 OR tag = 't2'",
+                          "tag IS DISTINCT FROM 't1'", "label NOT IN (0, 1)", "(label = 0 AND price > 0) OR tag IS NULL"])
 
     def radius(self, query):
         """A distance that some share of the rows are within."""
@@ -223,7 +224,7 @@ class Case:
         query, condition = self.query(), self.condition()
         d, r = self.distance(query), self.radius(query)
         how = self.pick([f"{d} < {r!r}", f"{d} <= {r!r}", f"{r!r} > {d}", f"{d} BETWEEN {r / 2!r} AND {r!r}",
-                         f"{d} >= {r!r}", f"NOT {d} < {r!r}"])
+                         f"{d} >= {r!r}", f"NOT {d} < {r!r}", f"1 - ({d}) > {1 - r!r}", f"-({d}) >= {-r!r}", f"{-2 * r!r} <= ({d}) * -2"])
         what = self.pick(["id", "count(*)", "min(id), max(id)", "id, label"])
         self.same(*self.both(f"SELECT {what} FROM items WHERE {how} AND {condition}"))
 

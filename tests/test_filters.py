@@ -88,6 +88,20 @@ CONDITIONS = {
     "bigs": ["bigs && '{3,100}'", "bigs @> '{3}'"],
     "tags": ["tags && '{tag 3,tag 5}'", "tags @> '{tag 3}'"],
 }
+# Negations, and conditions joined by OR, over one column and over several.
+CONDITIONS["flag"] += ["flag IS NOT TRUE", "flag IS NOT FALSE", "flag IS UNKNOWN", "flag <> true", "flag IS DISTINCT FROM true"]
+CONDITIONS["number"] += ["number <> 7", "7::int8 <> number", "number NOT IN (1, 2, 3)", "number NOT IN (1, NULL)", "number <> ALL ('{}')",
+                         "number IS DISTINCT FROM 7", "number IS NOT DISTINCT FROM 7", "number IS DISTINCT FROM NULL",
+                         "number IS NOT DISTINCT FROM NULL::int", "number = 1 OR number > 40", "NOT (number = 1 OR number > 40)",
+                         "number = 1 OR name = 'name 7' OR flag", "(number > 0 AND flag) OR (number < 0 AND NOT flag)",
+                         "(number = 1 OR name = 'name 7') AND (flag OR day > '2024-01-05')", "number IS NULL OR number = 1",
+                         "NOT (number IN (1, 2) AND name = 'name 7')", "number = 1 OR number <> 7"]
+CONDITIONS["name"] += ["name <> 'name 7'", "name NOT IN ('name 7', 'name 8')", "name IS DISTINCT FROM 'name 7'", "name = 'name 7' OR name IS NULL"]
+CONDITIONS["day"] += ["day <> '2024-01-05'", "day <> '2024-01-05 12:00'::timestamp", "day < '2024-01-05' OR day > '2024-02-01'"]
+CONDITIONS["price"] += ["price <> 0.1", "price IS DISTINCT FROM 0.1"]
+CONDITIONS["mood"] += ["mood <> 'ok'", "mood NOT IN ('sad', 'ok')"]
+CONDITIONS["real8"] += ["real8 <> 0", "real8 <> 'NaN'", "real8 = 'NaN' OR real8 < 0"]
+CONDITIONS["labels"] += ["labels && '{3}' OR labels @> '{4,5}'", "labels && '{3}' OR number = 1"]
 for column, conditions in CONDITIONS.items():
     conditions += [f"{column} IS NULL", f"{column} IS NOT NULL"]
 CASES = [condition for conditions in CONDITIONS.values() for condition in conditions]

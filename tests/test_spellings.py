@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from pgvector import Vector
 from pgvector.psycopg import register_vector
+from psycopg.types.json import Jsonb
 
 from harness.search import clustered, plan, settings
 
 ROWS, DIMENSIONS = 12_000, 48
 DATA = clustered(ROWS, DIMENSIONS, seed=3)
-QUERY = Vector(clustered(1, DIMENSIONS, seed=77)[0]).to_text()
+QUERY_VALUES = clustered(1, DIMENSIONS, seed=77)[0]
+QUERY = Vector(QUERY_VALUES).to_text()
 EXACT = dict(enable_indexscan="off", enable_bitmapscan="off", ivflsh__enable_vector_scan="off")
 LIMIT = 10
 
@@ -251,3 +253,159 @@ def test_what_does_not_keep_the_order(tables):
         sql = substituted(f"SELECT id FROM items_cosine ORDER BY {order} LIMIT 10")
         shown = plan(tables, sql)
         assert "vector scan" not in shown and "Index Scan" not in shown, (order, shown)
+
+
+@pytest.fixture(scope="module")
+def documents(cluster):
+    """A table as frameworks make them: an id, a text, metadata in jsonb, a vector."""
+    cluster.create_database("documents", "vector_ext")
+    with cluster.connect("documents") as c:
+        register_vector(c)
+        c.execute(f"""CREATE TABLE documents (id int PRIMARY KEY, document text, payload jsonb, v vector({DIMENSIONS}) NOT NULL)""")
+        with c.cursor().copy("COPY documents FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(["int4", "text", "jsonb", "vector"])
+            for i, row in enumerate(DATA):
+                payload = {"source": f"s{i % 40}", "page": i % 10, "draft": i % 3 == 0, "tags": ["a", f"t{i % 5}"]}
+                if i % 11 == 0:
+                    payload = {"source": [f"s{i % 40}"], "page": None} if i % 2 else None
+                copy.write_row((i, f"text {i}", payload and Jsonb(payload), Vector(row)))
+        c.execute("""CREATE INDEX documents_v ON documents
+                     USING ivflsh (v vector_cosine_ops, (payload ->> 'source'), (payload ->> 'draft'))""")
+        c.execute("VACUUM ANALYZE documents")
+        c.execute("SET ivflsh.target_recall = 0.999")
+        yield c
+
+
+# Conditions as they are sent, and whether the index evaluates something of them.
+JSON = {
+    # LangChain, LlamaIndex, mem0, Dify and others, by field.
+    "payload->>'source' = 's7'": True,
+    "(payload ->> 'source') IN ('s7', 's8')": True,
+    "payload->>'source' = 's7' AND payload->>'page' = '7'": True,
+    "payload->>'source' = 's7' OR payload->>'source' = 's8'": True,
+    "(payload->>'source') <> 's7'": True,
+    "NOT (payload->>'source' = 's7')": True,
+    "payload->>'source' IS NULL": True,
+    # n8n, LangChain's JavaScript, Supabase: by containment.
+    """payload @> '{"source": "s7"}'""": True,
+    """'{"source": "s7", "page": 7}' <@ payload""": True,
+    """payload @> '{"draft": true}'""": True,
+    """payload @> '{"source": "s7", "draft": false}'""": True,
+    """payload @> '{"source": "none"}'""": True,
+    """payload @> '{"source": ["s7"]}'""": False,
+    """payload @> '{"page": 7}'""": False,
+    """payload @> '{}'""": False,
+    """payload @> '"s7"'""": False,
+    "payload->>'page' = '7'": False,
+    # LangChain's $eq, Spring AI.
+    """jsonb_path_match(payload, '$.source == $value', '{"value": "s7"}')""": False,
+    """payload::jsonb @@ '$.source == "s7"'::jsonpath""": False,
+    "payload ? 'source'": False,
+    "(payload->>'page')::float > 5": False,
+}
+
+
+@pytest.mark.parametrize("condition", JSON)
+def test_frameworks_conditions_on_json(documents, condition):
+    sql = substituted(f"SELECT id FROM documents WHERE {condition} ORDER BY v <=> $q LIMIT 10").replace("%", "%%")
+    with settings(documents, enable_seqscan="off", enable_sort="off"):
+        shown = plan(documents, sql)
+        assert ("Index Cond" in shown) == JSON[condition], shown
+        assert documents.execute(sql).fetchall() == exactly(documents, sql)
+        everything = sql.replace("LIMIT 10", "LIMIT 20000")
+        assert sorted(documents.execute(everything).fetchall()) == sorted(exactly(documents, everything))
+
+
+def test_frameworks_statements(documents):
+    """Whole statements, with parameters as their drivers send them."""
+    statements = {
+        # mem0
+        "SELECT id, v <=> %s::vector AS distance, payload FROM documents WHERE payload->>%s = %s ORDER BY distance LIMIT %s":
+            (QUERY, "source", "s7", 5),
+        # LlamaIndex
+        "SELECT id, document, (v <=> %s::vector) AS distance FROM documents WHERE payload->>'source' = 's7' ORDER BY distance ASC LIMIT %s":
+            (QUERY, 5),
+        "SELECT id, document, v <=> %s::vector AS d FROM documents WHERE (payload->>'source' = 's7' OR payload->>'source' IN ('s8', 's9')) "
+        "ORDER BY v <=> %s::vector ASC LIMIT %s": (QUERY, QUERY, 5),
+        # LangChain
+        "SELECT id, document, (v <=> %s) AS distance FROM documents WHERE (payload ->> 'source') IN ('s7', 's9') ORDER BY distance ASC LIMIT %s":
+            (Vector(QUERY_VALUES), 5),
+        # Supabase's match_documents
+        "SELECT id, 1 - (v <=> %s::vector) AS similarity FROM documents WHERE payload @> %s AND 1 - (v <=> %s::vector) > %s "
+        "ORDER BY v <=> %s::vector LIMIT 5": (QUERY, Jsonb({"source": "s7"}), QUERY, 0.2, QUERY),
+    }
+    for sql, parameters in statements.items():
+        shown = plan(documents, sql, parameters)
+        assert "vector scan" in shown and "Index Cond" in shown, shown
+        assert documents.execute(sql, parameters).fetchall() == exactly(documents, sql, parameters), sql
+
+
+def test_several_indexes(db):
+    """Plain, filtered, partial, and of other columns: what the index of the query's distance can evaluate, it does, whatever stands beside it."""
+    db.execute(f"""CREATE TABLE several (id int PRIMARY KEY, t int, flag bool, s text, v vector({DIMENSIONS}) NOT NULL,
+                   w vector({DIMENSIONS}) NOT NULL)""")
+    with db.cursor().copy("COPY several FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(["int4", "int4", "bool", "text", "vector", "vector"])
+        for i, row in enumerate(DATA[:6000]):
+            copy.write_row((i, i % 50, i % 6 == 0, f"s{i % 9}", Vector(row), Vector(row[::-1])))
+    db.execute("CREATE INDEX filtered ON several USING ivflsh (v vector_l2_ops, t, flag, s)")
+    db.execute("ANALYZE several")
+    db.execute("SET ivflsh.target_recall = 0.999")
+    conditions = ["t = 3", "t IN (3, 4)", "flag", "NOT flag", "t IN (3, 4) AND flag", "flag IS TRUE", "s = 's3'", "t = 3 OR s = 's3'",
+                  "s IN ('s3', 's4') AND t < 20", "t IS NULL", "t <> 3"]
+    others = ["CREATE INDEX plain ON several USING ivflsh (v vector_l2_ops)", "CREATE INDEX cosine ON several USING ivflsh (v vector_cosine_ops, t)",
+              "CREATE INDEX other ON several USING ivflsh (w vector_l2_ops, t, flag)",
+              "CREATE INDEX part ON several USING ivflsh (v vector_l2_ops) WHERE t = 3"]
+    for other in [None, *others]:
+        if other:
+            db.execute(other)
+        for condition in conditions:
+            for column, op, index in (("v", "<->", "filtered"), ("w", "<->", "other"), ("v", "<=>", "cosine")):
+                sql = substituted(f"SELECT id FROM several WHERE {condition} ORDER BY {column} {op} $q LIMIT 10")
+                expected = exactly(db, sql)
+                with settings(db, enable_seqscan="off", enable_sort="off"):
+                    shown = plan(db, sql)
+                    assert db.execute(sql).fetchall() == expected, shown
+                # What most rows pass may as well be evaluated on those found by another index.
+                if index == "filtered" and condition not in ("NOT flag", "t <> 3"):
+                    assert "vector scan" in shown, shown
+                    assert "Index Cond" in shown or "Index: part" in shown, shown
+
+
+def test_target_recall_of_an_index(db):
+    """The index's option, at once; a setting of the session, of its role or transaction wins; the server's does not."""
+    db.execute(f"CREATE TABLE recall (id int PRIMARY KEY, v vector({DIMENSIONS}) NOT NULL)")
+    with db.cursor().copy("COPY recall FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(["int4", "vector"])
+        for i, row in enumerate(DATA):
+            copy.write_row((i, Vector(row)))
+    db.execute("CREATE INDEX recall_v ON recall USING ivflsh (v vector_l2_ops)")
+    db.execute("ANALYZE recall")
+    queries = [Vector(row).to_text() for row in clustered(40, DIMENSIONS, seed=78)]
+
+    def lists():
+        """How many lists 40 queries read."""
+        read = 0
+        for query in queries:
+            db.execute(f"SELECT id FROM recall ORDER BY v <-> '{query}' LIMIT 10").fetchall()
+            read += db.execute("SELECT lists FROM ivflsh_last_scan()").fetchone()[0]
+        return read
+
+    usual = lists()
+    with settings(db, ivflsh__target_recall=0.995):
+        thorough = lists()
+    assert thorough > usual
+    db.execute("ALTER INDEX recall_v SET (target_recall = 0.995)")
+    assert lists() == thorough
+    with settings(db, ivflsh__target_recall=0.95):
+        assert lists() == usual
+    assert lists() == thorough
+    with db.transaction(force_rollback=True):
+        db.execute("SET LOCAL ivflsh.target_recall = 0.95")
+        assert lists() == usual
+    assert lists() == thorough
+    db.execute("ALTER INDEX recall_v RESET (target_recall)")
+    assert lists() == usual
+    with pytest.raises(Exception, match="out of bounds"):
+        db.execute("ALTER INDEX recall_v SET (target_recall = 1.5)")
+    db.execute("CREATE INDEX recall_w ON recall USING ivflsh (v vector_cosine_ops) WITH (target_recall = 0.7)")

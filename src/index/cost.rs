@@ -225,6 +225,11 @@ impl Filter {
         self.selectivity.powf(-FARTHER)
     }
 
+    /// Of conditions by which summaries tell, which this share of the rows passes.
+    pub fn of_shares(by_summary: f64, false_matches: f64) -> Filter {
+        Filter { selectivity: by_summary, by_summary, false_matches, startup: 0.0, impossible: false }
+    }
+
     /// Share of the lists, of `rows` rows each, that must be read.
     pub fn lists_read(&self, rows: f64) -> f64 {
         if self.by_summary >= 1.0 {

@@ -5,7 +5,7 @@ use super::pgvector;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::pg_sys::relopt_type::{RELOPT_TYPE_ENUM, RELOPT_TYPE_INT};
 use pgrx::prelude::*;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How rows that match the WHERE clause are found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,9 +55,53 @@ static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.95);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::strict_order);
 
-/// `ivflsh.target_recall`
-pub fn target_recall() -> f32 {
-    TARGET_RECALL.get() as f32
+/// `target_recall` that searches of an open index have: of the session, where one was set for it (by SET, for the role, the database or the
+/// connection), else the index's own option, else what the server's configuration says.
+pub fn target_recall(index: pg_sys::Relation) -> f32 {
+    let own = of(index).map_or(UNSET, |options| options.target_recall);
+    if own < LEAST_RECALL || IS_OF_SESSION.load(Ordering::Relaxed) { TARGET_RECALL.get() as f32 } else { own as f32 }
+}
+
+/// Limits of `target_recall`, and the option's value where it was not given.
+const LEAST_RECALL: f64 = 0.01;
+const MOST_RECALL: f64 = 0.999;
+const UNSET: f64 = -1.0;
+
+/// Whether `ivflsh.target_recall` was set for this session. Of this backend, which has one thread here.
+static IS_OF_SESSION: AtomicBool = AtomicBool::new(false);
+
+unsafe extern "C-unwind" {
+    /// Memory that PostgreSQL frees together with a setting's value.
+    #[cfg(feature = "pg15")]
+    fn malloc(size: usize) -> *mut std::ffi::c_void;
+    #[cfg(not(feature = "pg15"))]
+    fn guc_malloc(level: std::ffi::c_int, size: usize) -> *mut std::ffi::c_void;
+}
+
+/// Notes beside a value of `ivflsh.target_recall` whether it is one of the session; the note is restored with the value.
+unsafe extern "C-unwind" fn check_target_recall(
+    _value: *mut f64,
+    extra: *mut *mut std::ffi::c_void,
+    source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: PostgreSQL's arguments; the memory is of the size of a bool.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let note = malloc(size_of::<bool>());
+        #[cfg(not(feature = "pg15"))]
+        let note = guc_malloc(pg_sys::LOG as std::ffi::c_int, size_of::<bool>());
+        if note.is_null() {
+            return false;
+        }
+        note.cast::<bool>().write(source >= pg_sys::GucSource::PGC_S_GLOBAL);
+        *extra = note;
+    }
+    true
+}
+
+unsafe extern "C-unwind" fn assign_target_recall(_value: f64, extra: *mut std::ffi::c_void) {
+    // SAFETY: what `check_target_recall` has noted.
+    IS_OF_SESSION.store(unsafe { extra.cast::<bool>().as_ref() }.is_some_and(|note| *note), Ordering::Relaxed);
 }
 
 /// `ivflsh.probes`; 0: derived from the target recall.
@@ -103,6 +147,8 @@ pub struct Options {
     pub seed: i32,
     /// A [`Partition`].
     partition: i32,
+    /// Below [`LEAST_RECALL`]: not given.
+    target_recall: f64,
     // What pgvector's methods keep beside.
     m: i32,
     ef_construction: i32,
@@ -152,6 +198,16 @@ pub fn register() {
         let members = members.leak().as_mut_ptr();
         let mut partitions: Vec<_> = PARTITIONS.iter().map(|(name, p)| member(name.as_ptr(), *p as i32)).collect();
         partitions.push(member(std::ptr::null(), 0));
+        pg_sys::add_real_reloption(
+            kind,
+            c"target_recall".as_ptr(),
+            c"Share of the true nearest neighbours that searches find, where the session does not say another".as_ptr(),
+            UNSET,
+            LEAST_RECALL,
+            MOST_RECALL,
+            // Searches go on meanwhile.
+            pg_sys::ShareUpdateExclusiveLock as i32,
+        );
         pg_sys::add_enum_reloption(
             kind,
             c"partition".as_ptr(),
@@ -178,15 +234,18 @@ pub fn register() {
         HNSW_KIND.store(hnsw, Ordering::Relaxed);
         IVFFLAT_KIND.store(ivfflat, Ordering::Relaxed);
     }
-    GucRegistry::define_float_guc(
+    GucRegistry::define_float_guc_with_hooks(
         c"ivflsh.target_recall",
         c"Share of the true nearest neighbours that an ivflsh index scan should find.",
         c"Each index knows from its own data how many lists it must read for it.",
         &TARGET_RECALL,
-        0.01,
-        0.999,
+        LEAST_RECALL,
+        MOST_RECALL,
         GucContext::Userset,
         GucFlags::default(),
+        Some(check_target_recall),
+        Some(assign_target_recall),
+        None,
     );
     GucRegistry::define_int_guc(
         c"ivflsh.probes",
@@ -226,8 +285,13 @@ pub fn register() {
 pub unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
     // SAFETY: PostgreSQL's arguments.
     unsafe {
-        let partition = (c"partition", RELOPT_TYPE_ENUM, std::mem::offset_of!(Options, partition));
-        parse(options, validate, &KIND, &[(c"lists", RELOPT_TYPE_INT, std::mem::offset_of!(Options, lists)), partition])
+        use std::mem::offset_of;
+        let own = [
+            (c"lists", RELOPT_TYPE_INT, offset_of!(Options, lists)),
+            (c"partition", RELOPT_TYPE_ENUM, offset_of!(Options, partition)),
+            (c"target_recall", pg_sys::relopt_type::RELOPT_TYPE_REAL, offset_of!(Options, target_recall)),
+        ];
+        parse(options, validate, &KIND, &own)
     }
 }
 

@@ -133,7 +133,7 @@ extern "C-unwind" fn ivflsh_pgvector_settings() {
 /// pgvector's settings ask for effort, not for recall. What is asked for beyond their defaults lowers the share that may be
 /// missed, below what `ivflsh.target_recall` allows: in proportion to `ef_search`, and to the root of `probes`.
 pub fn target_recall(index: pg_sys::Relation) -> f32 {
-    let base = options::target_recall();
+    let base = options::target_recall(index);
     // SAFETY: callers have the index open.
     let effort = match unsafe { Method::of(index) } {
         Method::Ivflsh => return base,

@@ -30,6 +30,8 @@ struct ScanState {
     search: Option<Search>,
     /// Rows must be compared with the conditions themselves.
     recheck: bool,
+    /// See [`restrict_by`].
+    conditions: Option<Predicate>,
     /// Rows that are expected to be taken, if that is known.
     expected: Option<usize>,
     /// See [`Search::order_by_rows`].
@@ -66,6 +68,7 @@ pub unsafe extern "C-unwind" fn ambeginscan(
             filters: None,
             search: None,
             recheck: false,
+            conditions: None,
             expected: None,
             exact: false,
             judge: None,
@@ -122,6 +125,15 @@ pub unsafe fn order_by_rows(scan: pg_sys::IndexScanDesc) {
 pub unsafe fn judge_by(scan: pg_sys::IndexScanDesc, judge: Judge) {
     // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
     unsafe { (*(*scan).opaque.cast::<ScanState>()).judge = Some(judge) }
+}
+
+/// Has the searches of a scan pass by rows that do not pass `conditions`: what scan keys cannot say.
+///
+/// # Safety
+/// `scan` is open and of this access method, and the predicate is of the columns of its index.
+pub unsafe fn restrict_by(scan: pg_sys::IndexScanDesc, conditions: Predicate) {
+    // SAFETY: by contract; `opaque` is what `ambeginscan` stored.
+    unsafe { (*(*scan).opaque.cast::<ScanState>()).conditions = Some(conditions) }
 }
 
 /// `amrescan`
@@ -192,6 +204,11 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut ScanState) {
             if !predicate.is_empty() {
                 search.restrict(Restriction { predicate: Some(predicate), ..Restriction::default() });
             }
+        }
+        if let Some(conditions) = &state.conditions
+            && !conditions.is_empty()
+        {
+            search.restrict(Restriction { predicate: Some(conditions.clone()), ..Restriction::default() });
         }
         if let Some(rows) = state.expected {
             search.expect(rows);

@@ -42,7 +42,7 @@ fn keep(index: pg_sys::Relation, change: impl FnOnce(&mut Meta)) -> f64 {
     // A transaction that changes no table would leave the record to be written to disk at some time.
     // SAFETY: sets a flag of the transaction.
     unsafe { pg_sys::ForceSyncCommit() };
-    f64::from(meta.rule_at(options::target_recall()).probes(FIRST_GOAL as f64))
+    f64::from(meta.rule_at(options::target_recall(index)).probes(FIRST_GOAL as f64))
 }
 
 fn measure(heap: pg_sys::Relation, index: pg_sys::Relation, owner: &AsOwner, queries: &[f32]) -> Result<StoppingRule> {

@@ -2,6 +2,7 @@
 
 use super::Strategy;
 use super::collect::{Collector, Match, Nearby};
+use super::conditions::Conditions;
 use super::cost::{CHANCE, Model, WORTH};
 use super::distance::{Comparison, Form};
 use super::explain;
@@ -9,6 +10,7 @@ use super::path::{CUSTOM_NAME, UNKNOWN_LIMIT};
 use super::plan::{self, Facts, nodes};
 use super::rows::{NULL, Row, Rows};
 use super::tids::{TidList, TidSet};
+use crate::index::filter::columns::Columns;
 use crate::index::options::{self, IterativeScan};
 use crate::index::page::ItemPointer as _;
 use crate::index::page::{self, Tid};
@@ -22,7 +24,6 @@ use crate::index::storage::pages;
 use crate::pg::compat;
 use ann::memory;
 use pgrx::PgMemoryContexts;
-use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -119,7 +120,7 @@ unsafe extern "C-unwind" fn begin(
     unsafe {
         let css = &mut *node;
         let plan: *mut pg_sys::CustomScan = css.ss.ps.plan.cast();
-        let plan::Unpacked { facts, expressions, places: ranges, forms } = plan::unpack(plan);
+        let plan::Unpacked { facts, expressions, places: ranges, forms, .. } = plan::unpack(plan);
         let table = css.ss.ss_currentRelation;
         // PostgreSQL has made ready for virtual tuples; rows come as the table stores them.
         pg_sys::ExecInitScanTupleSlot(estate, &mut css.ss, (*table).rd_att, pg_sys::table_slot_callbacks(table));
@@ -166,7 +167,7 @@ unsafe extern "C-unwind" fn begin(
                 radii,
                 qual_in_range,
             },
-            conditions: Conditions::default(),
+            conditions: None,
             rows,
             bitmap,
             volatile: pg_sys::contain_volatile_functions(expressions.all.cast()),
@@ -312,7 +313,7 @@ pub struct Execution {
     node: *mut pg_sys::CustomScanState,
     pub facts: Facts,
     expressions: Compiled,
-    conditions: Conditions,
+    conditions: Option<Conditions>,
     rows: Rows,
     bitmap: Option<*mut pg_sys::PlanState>,
     /// The WHERE clause is to be evaluated once for each row.
@@ -329,87 +330,6 @@ pub struct Execution {
     all: bool,
     run: Option<Run>,
     pub totals: Totals,
-}
-
-/// Conditions on the index's filter columns.
-#[derive(Clone, Copy)]
-struct Conditions {
-    keys: pg_sys::ScanKey,
-    n: i32,
-    /// Those of their values that are known when the scan begins only.
-    runtime: *mut pg_sys::IndexRuntimeKeyInfo,
-    n_runtime: i32,
-    /// Where these values live.
-    context: *mut pg_sys::ExprContext,
-}
-
-impl Default for Conditions {
-    fn default() -> Self {
-        let (keys, runtime, context) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
-        Conditions { keys, n: 0, runtime, n_runtime: 0, context }
-    }
-}
-
-// PostgreSQL's own functions of index scans, which pgrx does not declare; called inside a guard.
-unsafe extern "C-unwind" {
-    fn ExecIndexBuildScanKeys(
-        node: *mut pg_sys::PlanState,
-        index: pg_sys::Relation,
-        quals: *mut pg_sys::List,
-        is_order_by: bool,
-        keys: *mut pg_sys::ScanKey,
-        n: *mut std::ffi::c_int,
-        runtime: *mut *mut pg_sys::IndexRuntimeKeyInfo,
-        n_runtime: *mut std::ffi::c_int,
-        arrays: *mut *mut std::ffi::c_void,
-        n_arrays: *mut std::ffi::c_int,
-    );
-    fn ExecIndexEvalRuntimeKeys(
-        context: *mut pg_sys::ExprContext,
-        runtime: *mut pg_sys::IndexRuntimeKeyInfo,
-        n_runtime: std::ffi::c_int,
-    );
-}
-
-impl Conditions {
-    /// Makes them ready to be evaluated.
-    ///
-    /// # Safety
-    /// The node has begun; `quals` are conditions as the index sees them.
-    unsafe fn new(node: *mut pg_sys::CustomScanState, index: pg_sys::Relation, quals: *mut pg_sys::List) -> Conditions {
-        let mut new = Conditions::default();
-        // SAFETY: by contract.
-        unsafe {
-            pg_guard_ffi_boundary(|| {
-                ExecIndexBuildScanKeys(
-                    &raw mut (*node).ss.ps,
-                    index,
-                    quals,
-                    false,
-                    &mut new.keys,
-                    &mut new.n,
-                    &mut new.runtime,
-                    &mut new.n_runtime,
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                );
-            });
-            new.context = pg_sys::CreateExprContext((*node).ss.ps.state);
-        }
-        new
-    }
-
-    /// Evaluates the values.
-    unsafe fn evaluate(&self) {
-        if self.n_runtime == 0 {
-            return;
-        }
-        // SAFETY: made by `new`.
-        unsafe {
-            pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
-            pg_guard_ffi_boundary(|| ExecIndexEvalRuntimeKeys(self.context, self.runtime, self.n_runtime));
-        }
-    }
 }
 
 /// Rows that a bitmap, or a pass over the table, has found.
@@ -785,8 +705,10 @@ impl Execution {
             key.sk_strategy = 1;
             key.sk_subtype = self.expressions.query_type;
             key.sk_argument = query;
-            self.conditions.evaluate();
-            pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, &mut key, 1);
+            if let Some(conditions) = &self.conditions {
+                scan::restrict_by(self.rows.scan, conditions.evaluate());
+            }
+            pg_sys::index_rescan(self.rows.scan, std::ptr::null_mut(), 0, &mut key, 1);
             let Some(radius) = self.radius((!query_null).then_some(query)) else { return false };
             let k = self.first_goal();
             self.run = Some(Run {
@@ -935,19 +857,20 @@ impl Execution {
             self.model =
                 Some(Model::new(&info, pgvector::target_recall(self.index), self.facts.rows, self.facts.toasted));
             let (table, snapshot) = (css.ss.ss_currentRelation, (*estate).es_snapshot);
-            let expressions = plan::unpack(plan).expressions;
+            let plan::Unpacked { expressions, condition, .. } = plan::unpack(plan);
             PgMemoryContexts::For((*estate).es_query_cxt).switch_to(|_| {
-                if !expressions.conditions.is_null() {
-                    self.conditions = Conditions::new(self.node, self.index, expressions.conditions);
+                if let Some(condition) = condition {
+                    let columns = Columns::of_meta(self.index, &info.meta);
+                    let parent = &raw mut (*self.node).ss.ps;
+                    self.conditions = Some(Conditions::new(parent, columns, condition, &expressions.constants));
                 }
-                let n = self.conditions.n;
                 #[cfg(not(feature = "pg18"))]
                 {
-                    self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, n, 1);
+                    self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, 0, 1);
                 }
                 #[cfg(feature = "pg18")]
                 {
-                    self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, std::ptr::null_mut(), n, 1);
+                    self.rows.scan = pg_sys::index_beginscan(table, self.index, snapshot, std::ptr::null_mut(), 0, 1);
                 }
                 if !rows::is_column(self.index) {
                     scan::judge_by(self.rows.scan, Judge::new(self.rows.distance, estate));
@@ -1121,7 +1044,7 @@ impl Execution {
         // SAFETY: the same keys as before: the query has been copied into them.
         unsafe {
             let key = (*self.rows.scan).orderByData;
-            pg_sys::index_rescan(self.rows.scan, self.conditions.keys, self.conditions.n, key, 1);
+            pg_sys::index_rescan(self.rows.scan, std::ptr::null_mut(), 0, key, 1);
         }
         self.run.as_mut().unwrap().counted = Work::default();
     }

@@ -9,6 +9,7 @@
 //! * [`explain`]: what EXPLAIN shows.
 
 mod collect;
+mod conditions;
 mod cost;
 mod distance;
 mod exec;

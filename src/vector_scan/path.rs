@@ -1,10 +1,11 @@
 //! The planner's hook: finds scans that a vector scan could answer, and offers it with its cost.
 
 use super::Strategy;
+use super::conditions::{Condition, Finder};
 use super::cost::{Cost, Model, UNITS_PER_MICROSECOND, WORTH, with_chance, with_try};
 use super::distance::{self, Comparison, Form};
 use super::exec::is_same_value;
-use super::plan::{self, Expressions, Facts, nodes};
+use super::plan::{self, Expressions, Facts, FilterClauses, nodes};
 use crate::index::cost::Filter;
 use crate::index::method;
 use crate::index::metric::OperatorClass as _;
@@ -445,13 +446,13 @@ impl Offer {
     }
 
     /// Adds a path for a distance, with or without an order, to the relation.
-    /// `conditions`: a plain scan of the index with conditions on its filter columns.
+    /// `conditions`: those on its filter columns.
     unsafe fn offer(
         &self,
         distance: &Distance,
         ranges: &[&Range],
         order: Option<&Order>,
-        conditions: Option<*mut pg_sys::IndexPath>,
+        conditions: Option<FilterClauses>,
     ) {
         // SAFETY: the planner's nodes; what is made here lives in the planner's memory.
         unsafe {
@@ -468,7 +469,8 @@ impl Offer {
                 self.clauses().into_iter().filter(|c| !range_clauses.contains(c)).collect();
             let rows = (*self.index).tuples.max(1.0);
             let share = if others.is_empty() { 1.0 } else { self.selectivity(&others) };
-            let index_share = conditions.map_or(1.0, |path| (*path).indexselectivity.clamp(share, 1.0));
+            let conditions = conditions.as_ref();
+            let index_share = conditions.map_or(1.0, |c| self.selectivity(&c.clauses).clamp(share, 1.0));
             let Some(model) = self.model(rows) else { return };
             let mut qual = pg_sys::QualCost::default();
             pg_sys::cost_qual_eval(&mut qual, (*rel).baserestrictinfo, root);
@@ -519,7 +521,7 @@ impl Offer {
                 has_vector: self.excludes_null() || !ranges.is_empty(),
                 nan_first: order.is_some_and(|order| order.nan_first),
                 nulls_first: order.is_some_and(|order| order.nulls_first),
-                lists_read: conditions.map_or(1.0, |path| Filter::of_path(root, path).lists_read(rows / model.lists)),
+                lists_read: conditions.map_or(1.0, |c| self.filter(c).lists_read(rows / model.lists)),
             };
             // What the caches hold costs no more than processor time.
             let all_pages = f64::from((*self.index).pages) + f64::from((*rel).pages);
@@ -563,8 +565,8 @@ impl Offer {
                 query: distance.query,
                 radii: ranges.iter().map(|r| r.radius).collect(),
                 queries: ranges.iter().map(|r| r.distance.query).collect(),
-                // Taken from PostgreSQL's plan of the index scan.
-                conditions: std::ptr::null_mut(),
+                constants: conditions.map_or(Vec::new(), |conditions| conditions.constants.clone()),
+                // Made with the plan.
                 conditions_written: std::ptr::null_mut(),
                 all: std::ptr::null_mut(),
             };
@@ -598,15 +600,12 @@ impl Offer {
 
             let setup = setup + (*(*rel).reltarget).cost.startup;
             let mut path = self.new_path((*rel).rows, setup + startup, setup + all, pathkeys);
-            if let Some(conditions) = conditions {
-                path.custom_paths = pg_sys::lappend(path.custom_paths, conditions.cast());
-            }
             if let Some((bitmap, _, _)) = bitmap
                 && options::vector_scan_strategy() != Some(Strategy::Inline)
             {
                 path.custom_paths = pg_sys::lappend(path.custom_paths, bitmap.cast());
             }
-            path.custom_private = plan::path_private(facts, &expressions, &range_clauses, forms(ranges));
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses, forms(ranges), conditions);
             if ordered {
                 self.remove_plain_scans();
             }
@@ -665,7 +664,7 @@ impl Offer {
                 query: distance.query,
                 radii: ranges.iter().map(|r| r.radius).collect(),
                 queries: ranges.iter().map(|r| r.distance.query).collect(),
-                conditions: std::ptr::null_mut(),
+                constants: Vec::new(),
                 conditions_written: std::ptr::null_mut(),
                 all: std::ptr::null_mut(),
             };
@@ -678,7 +677,7 @@ impl Offer {
             let startup = if pathkeys.is_null() { units_of(model.least()) } else { total };
             let (startup, total) = if forced { (0.0, 0.0) } else { (startup.min(total), total) };
             let mut path = self.new_path((*cheapest).rows.max(found.min(1.0)), startup, total, pathkeys);
-            path.custom_private = plan::path_private(facts, &expressions, &range_clauses, forms(ranges));
+            path.custom_private = plan::path_private(facts, &expressions, &range_clauses, forms(ranges), None);
             pg_sys::add_path(rel, path.into_pg().cast());
         }
     }
@@ -760,19 +759,42 @@ impl Offer {
         }
     }
 
-    /// The plain scan of the index that has most conditions on its filter columns, if any has some.
-    unsafe fn conditions(&self) -> Option<*mut pg_sys::IndexPath> {
+    /// What the WHERE clause demands of the index's filter columns, if anything. Not of PostgreSQL's paths, which are those that have
+    /// survived beside paths of other indexes, and differ between its versions.
+    unsafe fn conditions(&self) -> Option<FilterClauses> {
         // SAFETY: the planner's nodes.
         unsafe {
-            nodes::<pg_sys::IndexPath>((*self.rel).pathlist)
-                .into_iter()
-                .filter(|path| {
-                    (**path).path.type_ == pg_sys::NodeTag::T_IndexPath
-                        && (*(**path).indexinfo).indexoid == (*self.index).indexoid
-                        && (**path).path.param_info.is_null()
-                        && !(**path).indexclauses.is_null()
-                })
-                .max_by_key(|path| nodes::<pg_sys::IndexClause>((**path).indexclauses).len())
+            let mut finder = Finder::new(self.root, self.index);
+            let (mut parts, mut clauses, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+            for clause in self.clauses() {
+                if !pg_sys::restriction_is_securely_promotable(clause, self.rel) {
+                    continue;
+                }
+                let Some((part, is_whole)) = finder.find((*clause).clause) else { continue };
+                parts.push(part);
+                clauses.push(clause);
+                if is_whole {
+                    whole.push(clause);
+                }
+            }
+            // Nor are those shown that a partial index implies.
+            let all = nodes::<pg_sys::RestrictInfo>((*self.rel).baserestrictinfo).into_iter();
+            let left: Vec<*mut pg_sys::RestrictInfo> = nodes((*self.index).indrestrictinfo);
+            whole.extend(all.filter(|clause| !left.contains(clause)));
+            let constants = finder.arguments;
+            (!parts.is_empty()).then_some(FilterClauses { condition: Condition::All(parts), constants, clauses, whole })
+        }
+    }
+
+    /// What the conditions mean for the lists to be read.
+    unsafe fn filter(&self, conditions: &FilterClauses) -> Filter {
+        let Condition::All(parts) = &conditions.condition else { return Filter::of_shares(1.0, 1.0) };
+        let told = parts.iter().zip(&conditions.clauses).filter(|(part, _)| part.false_matches().is_some());
+        let told: Vec<*mut pg_sys::RestrictInfo> = told.map(|(_, clause)| *clause).collect();
+        match conditions.condition.false_matches() {
+            // SAFETY: the planner's nodes.
+            Some(false_matches) => unsafe { Filter::of_shares(self.selectivity(&told), false_matches) },
+            None => Filter::of_shares(1.0, 1.0),
         }
     }
 

@@ -2,6 +2,7 @@
 //! parallel workers.
 
 use super::Strategy;
+use super::conditions::Condition;
 use super::cost::{Cost, Model};
 use super::distance::{Comparison, Form};
 use super::exec;
@@ -162,8 +163,8 @@ pub struct Expressions {
     /// What distance ranges compare with, and the query vector of each.
     pub radii: Vec<*mut pg_sys::Expr>,
     pub queries: Vec<*mut pg_sys::Expr>,
-    /// Conditions on the index's filter columns, as the index sees them and as they were written.
-    pub conditions: *mut pg_sys::List,
+    /// Constants of the conditions on the index's filter columns, and these as they were written.
+    pub constants: Vec<*mut pg_sys::Expr>,
     pub conditions_written: *mut pg_sys::List,
     /// The whole WHERE clause, in PostgreSQL's order: also what the plan does not show as its filter, because the index
     /// sees to it. Rows that are found in another way have to be checked against it.
@@ -174,7 +175,7 @@ impl Expressions {
     pub fn to_list(&self) -> *mut pg_sys::List {
         let pair = list_of(&[self.distance, self.query]);
         let (radii, queries) = (list_of(&self.radii), list_of(&self.queries));
-        list_of(&[pair, radii, self.conditions, self.conditions_written, self.all, queries])
+        list_of(&[pair, radii, list_of(&self.constants), self.conditions_written, self.all, queries])
     }
 
     /// # Safety
@@ -188,7 +189,7 @@ impl Expressions {
                 distance: pair[0],
                 query: pair[1],
                 radii: nodes(lists[1]),
-                conditions: lists[2],
+                constants: nodes(lists[2]),
                 conditions_written: lists[3],
                 all: lists[4],
                 queries: nodes(lists[5]),
@@ -209,14 +210,39 @@ fn list_of_integers(integers: impl IntoIterator<Item = i32>) -> *mut pg_sys::Lis
     integers.into_iter().fold(std::ptr::null_mut(), |list, integer| unsafe { pg_sys::lappend_int(list, integer) })
 }
 
-/// Of a path, in `custom_private`: facts, expressions, the clauses that are distance ranges, and how these follow from distances.
+/// What a WHERE clause demands of the index's filter columns.
+pub struct FilterClauses {
+    pub condition: Condition,
+    /// Of the condition's tests.
+    pub constants: Vec<*mut pg_sys::Expr>,
+    /// The clauses that it follows from, and those that follow from it.
+    pub clauses: Vec<*mut pg_sys::RestrictInfo>,
+    pub whole: Vec<*mut pg_sys::RestrictInfo>,
+}
+
+/// Of a path, in `custom_private`: facts, expressions, the clauses that are distance ranges, how these follow from distances, and the
+/// condition on filter columns with its clauses.
 pub fn path_private(
     facts: Facts,
     expressions: &Expressions,
     ranges: &[*mut pg_sys::RestrictInfo],
     forms: Vec<i32>,
+    conditions: Option<&FilterClauses>,
 ) -> *mut pg_sys::List {
-    list_of(&[facts.to_list(), expressions.to_list(), list_of(ranges), list_of_integers(forms)])
+    let mut condition = Vec::new();
+    if let Some(conditions) = conditions {
+        conditions.condition.to_integers(&mut condition);
+    }
+    let (all, whole) = conditions.map_or((Vec::new(), Vec::new()), |c| (c.clauses.clone(), c.whole.clone()));
+    list_of(&[
+        facts.to_list(),
+        expressions.to_list(),
+        list_of(ranges),
+        list_of_integers(forms),
+        list_of_integers(condition),
+        list_of(&all),
+        list_of(&whole),
+    ])
 }
 
 /// Nodes of a list.
@@ -242,22 +268,18 @@ pub unsafe extern "C-unwind" fn plan_path(
     unsafe {
         let private: Vec<*mut pg_sys::List> = nodes((*path).custom_private);
         let ranges: Vec<*mut pg_sys::RestrictInfo> = nodes(private[2]);
-        // PostgreSQL's plan of an index scan has the conditions in the form that the index wants.
         let mut expressions = Expressions::from_list(private[1]);
-        let mut bitmaps = Vec::new();
         expressions.all = pg_sys::extract_actual_clauses(clauses, false);
-        let mut quals = expressions.all;
-        for plan in nodes::<pg_sys::Plan>(plans) {
-            let scan = below_gates(plan);
-            if (*scan).type_ == pg_sys::NodeTag::T_BitmapHeapScan {
-                bitmaps.push((*scan).lefttree);
-            } else {
-                let scan = scan.cast::<pg_sys::IndexScan>();
-                expressions.conditions = (*scan).indexqual;
-                expressions.conditions_written = (*scan).indexqualorig;
-                quals = (*scan).scan.plan.qual; // those that the conditions leave
-            }
-        }
+        let written = nodes::<pg_sys::RestrictInfo>(private[5]);
+        let written: Vec<*mut pg_sys::Expr> = written.into_iter().map(|clause| (*clause).clause).collect();
+        expressions.conditions_written = list_of(&written);
+        // The search sees to the others.
+        let whole: Vec<*mut pg_sys::RestrictInfo> = nodes(private[6]);
+        let left: Vec<*mut pg_sys::RestrictInfo> =
+            nodes(clauses).into_iter().filter(|clause| !whole.contains(clause)).collect();
+        let quals = pg_sys::extract_actual_clauses(list_of(&left), false);
+        let bitmaps: Vec<*mut pg_sys::Plan> =
+            nodes::<pg_sys::Plan>(plans).into_iter().map(|plan| (*below_gates(plan)).lefttree).collect();
         // Places of the distance ranges in the WHERE clause.
         let places = nodes::<pg_sys::Expr>(expressions.all)
             .into_iter()
@@ -270,7 +292,7 @@ pub unsafe extern "C-unwind" fn plan_path(
         scan.scan.scanrelid = (*rel).relid;
         scan.flags = (*path).flags;
         scan.custom_exprs = expressions.to_list();
-        scan.custom_private = list_of(&[private[0], places, private[3]]);
+        scan.custom_private = list_of(&[private[0], places, private[3], private[4]]);
         scan.custom_plans = list_of(&bitmaps);
         scan.methods = scan_methods();
         scan.into_pg().cast()
@@ -296,6 +318,8 @@ pub struct Unpacked {
     pub places: Vec<usize>,
     /// How these compare, and with what.
     pub forms: Vec<(Comparison, Form)>,
+    /// What is demanded of filter columns.
+    pub condition: Option<Condition>,
 }
 
 /// # Safety
@@ -310,6 +334,7 @@ pub unsafe fn unpack(scan: *mut pg_sys::CustomScan) -> Unpacked {
             expressions: Expressions::from_list((*scan).custom_exprs),
             places: integers(private[1]).into_iter().map(|i| i as usize).collect(),
             forms: Comparison::read(&integers(private[2])),
+            condition: (!private[3].is_null()).then(|| Condition::from_integers(&mut integers(private[3]).into_iter())),
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Test {
     Contains(u64),
     Null,
     NotNull,
+    /// None of these, which are sorted.
+    NoneOf(Vec<u64>),
 }
 
 /// The conjunction of a scan's conditions.
@@ -23,6 +25,8 @@ pub enum Test {
 pub struct Predicate {
     /// By column.
     tests: Vec<(usize, Test)>,
+    /// Of each of these, one must let a row pass.
+    any: Vec<Vec<Predicate>>,
     /// No row can pass.
     pub nothing: bool,
     /// Rows that pass may still not match.
@@ -45,13 +49,37 @@ impl Predicate {
     /// Whether it lets all rows pass.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.tests.is_empty() && !self.nothing
+        self.tests.is_empty() && self.any.is_empty() && !self.nothing
     }
 
     /// Whether rows that pass must be compared with the conditions themselves.
     #[inline]
     pub fn recheck(&self) -> bool {
         self.recheck
+    }
+
+    /// Demands what another predicate does, too.
+    pub fn and(&mut self, other: Predicate) {
+        self.nothing |= other.nothing;
+        self.recheck |= other.recheck;
+        for (column, test) in other.tests {
+            self.add(column, test);
+        }
+        self.any.extend(other.any);
+    }
+
+    /// Demands that one of some predicates lets a row pass.
+    pub fn and_any(&mut self, mut parts: Vec<Predicate>) {
+        self.recheck |= parts.iter().any(Predicate::recheck);
+        if parts.iter().any(Predicate::is_empty) {
+            return;
+        }
+        parts.retain(|part| !part.nothing);
+        match parts.len() {
+            0 => self.nothing = true,
+            1 => self.and(parts.pop().unwrap()),
+            _ => self.any.push(parts),
+        }
     }
 
     /// Adds a condition; ranges of a column are joined.
@@ -88,20 +116,43 @@ impl Predicate {
                 Test::Overlaps(bits) => filter::overlaps(keys(), *bits) & !nulls,
                 Test::Contains(bits) => filter::contains(keys(), *bits) & !nulls,
                 Test::OneOf(values) => one_of(keys(), values, mask & !nulls),
+                Test::NoneOf(values) => !one_of(keys(), values, mask) & !nulls,
             };
+        }
+        for parts in &self.any {
+            if mask == 0 {
+                break;
+            }
+            let mut passing = 0;
+            for part in parts {
+                passing |= part.passing(block, mask & !passing);
+            }
+            mask &= passing;
         }
         mask
     }
 
-    /// Columns that there are conditions on.
-    #[inline]
-    pub fn columns(&self) -> impl Iterator<Item = usize> {
-        self.tests.iter().map(|(column, _)| *column)
+    /// Calls `visit` with the columns that there are conditions on; with some of them more than once.
+    pub fn for_columns(&self, visit: &mut dyn FnMut(usize)) {
+        self.tests.iter().for_each(|(column, _)| visit(*column));
+        self.any.iter().flatten().for_each(|part| part.for_columns(visit));
     }
 
     /// Whether a list with these summaries may hold a row that passes. `summary` tells that of a column, as it is on its page.
     #[inline]
     pub fn may_match<'p>(&self, summary: impl Fn(usize) -> &'p [u8; Summary::BYTES]) -> bool {
+        self.tests_may_match(&summary)
+            && self.any.iter().all(|parts| parts.iter().any(|part| part.may_match_dyn(&summary)))
+    }
+
+    /// [`Predicate::may_match`] of a part, for which there is one form for all callers.
+    fn may_match_dyn<'p>(&self, summary: &dyn Fn(usize) -> &'p [u8; Summary::BYTES]) -> bool {
+        self.tests_may_match(&summary)
+            && self.any.iter().all(|parts| parts.iter().any(|part| part.may_match_dyn(summary)))
+    }
+
+    #[inline]
+    fn tests_may_match<'p>(&self, summary: &impl Fn(usize) -> &'p [u8; Summary::BYTES]) -> bool {
         !self.nothing
             && self.tests.iter().all(|(column, test)| {
                 let bytes = summary(*column);
@@ -113,7 +164,7 @@ impl Predicate {
                 let summary = Summary::from_bytes(bytes);
                 match test {
                     Test::Null => summary.has_nulls(),
-                    Test::NotNull => summary.has_keys(),
+                    Test::NotNull | Test::NoneOf(_) => summary.has_keys(),
                     Test::Within(low, high) => summary.may_hold(*low, *high),
                     Test::OneOf(values) => summary.may_hold_one_of(values),
                     Test::Overlaps(bits) => summary.may_overlap(*bits),

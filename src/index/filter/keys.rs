@@ -345,6 +345,20 @@ pub unsafe fn elements(value: pg_sys::Datum) -> Vec<pg_sys::Datum> {
     elements
 }
 
+/// As [`elements`]; None if one is NULL.
+///
+/// # Safety
+/// As there.
+pub unsafe fn all_elements(value: pg_sys::Datum) -> Option<Vec<pg_sys::Datum>> {
+    // SAFETY: by contract.
+    let (values, has_null) = unsafe {
+        let values = elements(value);
+        let array = Detoasted::new(value);
+        (values, pg_sys::array_contains_nulls(array.pointer.cast()))
+    };
+    (!has_null).then_some(values)
+}
+
 /// Calls `visit` with each element of an array, None for NULL.
 ///
 /// # Safety

@@ -28,6 +28,12 @@ pub trait ScanConditions: Sized {
     /// # Safety
     /// `keys` are valid scan keys of the index with these columns.
     unsafe fn from_keys(columns: &Columns, keys: &[pg_sys::ScanKeyData]) -> Predicate;
+
+    /// `column <> constant`, or, of a key that is flagged as one of an array, `column <> ALL (array)`. The key's strategy is equality.
+    ///
+    /// # Safety
+    /// A valid scan key of the index with these columns.
+    unsafe fn differing(columns: &Columns, key: &pg_sys::ScanKeyData) -> Predicate;
 }
 
 impl ScanConditions for Predicate {
@@ -56,6 +62,49 @@ impl ScanConditions for Predicate {
             }
         }
         predicate.sort();
+        predicate
+    }
+
+    unsafe fn differing(columns: &Columns, key: &pg_sys::ScanKeyData) -> Predicate {
+        let mut predicate = Predicate::default();
+        let Some(column) = columns.get(key.sk_attno) else { return predicate };
+        let at = key.sk_attno as usize - 2;
+        let flags = key.sk_flags as u32;
+        if flags & pg_sys::SK_ISNULL != 0 {
+            predicate.nothing = true;
+            return predicate;
+        }
+        // SAFETY: by contract.
+        let values = unsafe {
+            if flags & pg_sys::SK_SEARCHARRAY == 0 {
+                vec![key.sk_argument]
+            } else {
+                match keys::all_elements(key.sk_argument) {
+                    // Not known for any row, or false.
+                    None => {
+                        predicate.nothing = true;
+                        return predicate;
+                    }
+                    // True even for NULL.
+                    Some(values) if values.is_empty() => return predicate,
+                    Some(values) => values,
+                }
+            }
+        };
+        let mut keys = Vec::new();
+        for value in values {
+            // SAFETY: by contract.
+            let place = unsafe { column.place(value, key.sk_subtype) };
+            // What has the key of a value need not be equal to it.
+            if place.exact && place.first == place.last {
+                keys.push(place.first);
+            } else {
+                predicate.recheck |= !place.exact;
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        predicate.add(at, if keys.is_empty() { Test::NotNull } else { Test::NoneOf(keys) });
         predicate
     }
 }

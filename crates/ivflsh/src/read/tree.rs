@@ -585,10 +585,10 @@ impl<'l, P: Pages> CodeReader<'l, P> {
 
     /// Starts fetching what a filter looks at in a cell.
     fn prefetch_summaries(&self, (number, cell): (u32, u16), filter: &Predicate) {
-        for column in filter.columns() {
+        filter.for_columns(&mut |column| {
             let bytes = page::summary_range(self.layout, cell, column).unwrap_or(0..0);
             self.rel.prefetch(number, bytes);
-        }
+        });
     }
 
     /// Hands the codes of a cell to `part`, with the dimensions that they are of; returns factors and epoch. Checks that the
