@@ -198,7 +198,7 @@ def test_time_zones(typed):
 
 def test_what_the_classes_do_not_offer(typed):
     """The order of texts is the collation's, that of enumerated values can change: the executor compares."""
-    for condition in ("name < 'name 7'", "mood < 'ok'", "number <> 5", "labels <@ '{1}'", "number / 2 = 5"):
+    for condition in ("name < 'name 7'", "mood < 'ok'", "labels <@ '{1}'", "number / 2 = 5"):
         with by_index(typed, ivflsh__probes=10_000_000):
             shown = plan(typed, search(condition), (QUERY,))
             assert "Filter: " in shown and "Order By: " in shown, shown
