@@ -12,7 +12,7 @@ KEEP ?=
 ARGS ?=
 STRESS = tests/test_index_crash.py tests/test_index_concurrency.py tests/test_index_damage.py tests/test_differential.py tests/test_terms.py
 
-.PHONY: help setup install install-vector uninstall-vector demo demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom book test-matrix clean distclean test-python bench-load bench-terms bench-libraries examples example-images example-sound example-video example-text test-examples
+.PHONY: help setup install install-vector uninstall-vector demo demo-search demo-stop test test-rust test-sql test-second test-clients stress bench bench-commits bench-filters bench-growth bench-latency bench-ranges bench-recall bench-scale bench-scale-out bench-report bench-kernels lint format deb deb-test deb-same tree tree-test dist sbom book test-matrix clean distclean test-python bench-load bench-terms bench-libraries examples example-images example-sound example-video example-text test-examples
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ demo: ## find look-alikes among 60,000 images by SQL (KEEP=1 leaves the server r
 	@scripts/setup.sh all
 	@scripts/install.sh
 	@scripts/python.sh scripts/demo.py $(if $(KEEP),--keep) $(ARGS)
+
+demo-search: ## ask 64,000 package descriptions by words, by meaning and by both:  make demo-search ARGS="'turn a scan into text'"
+	@scripts/setup.sh all
+	@scripts/install.sh
+	@scripts/bench.sh demo_search $(ARGS)
 
 demo-stop: ## stop and remove the servers that `make demo KEEP=1` left running
 	@scripts/python.sh scripts/demo.py --stop

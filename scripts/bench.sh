@@ -1,8 +1,9 @@
 #!/bin/bash
 # Set up what only the benchmark needs, and run it.
-# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | filters [OPTION…] | growth [OPTION…] | latency [OPTION…] | libraries [OPTION…] | ranges [OPTION…] | recall [OPTION…] | scale [OPTION…] | scale_out [OPTION…] | report [OPTION…] | kernels [OPTION…]
+# usage: bench.sh run [OPTION…] | commits COMMIT [OPTION…] | demo_search [QUESTION…] | filters [OPTION…] | growth [OPTION…] | latency [OPTION…] | libraries [OPTION…] | ranges [OPTION…] | recall [OPTION…] | scale [OPTION…] | scale_out [OPTION…] | report [OPTION…] | kernels [OPTION…]
 #   run      the end-to-end benchmark: pgvector, the data sets and Python packages are set up first, once
 #   commits  searches and builds of this tree beside those of another commit: processor time, in turn
+#   demo_search  words, meaning and both on descriptions of packages
 #   filters  search beside WHERE clauses
 #   growth   inserts, VACUUM, and indexes that have grown
 #   latency  how long single INSERTs take while a table grows
@@ -51,11 +52,11 @@ run)
     locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" benches/bench.py "$@"
     ;;
-filters|growth|latency|ranges|recall|scale|scale_out)
+demo_search|filters|growth|latency|ranges|recall|scale|scale_out)
     venv=$(venv_path)
     locked packages install_packages
     locked python install_python
-    [[ $command == scale* || $command == latency || $command == recall || $command == ranges || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
+    [[ $command == demo_search || $command == scale* || $command == latency || $command == recall || $command == ranges || " $* " == *" --no-peer"* || " $* " == *" --report"* ]] || locked pgvector scripts/bench-pgvector.sh
     PG_CONFIG=$pg_config VECTOR_EXT_CACHE=$cache exec "$venv/bin/python" "benches/$command.py" "$@"
     ;;
 libraries)
