@@ -498,7 +498,7 @@ ONLY_IN = {  # what may run functions of users, or changes as whom they run: fil
     "FormIndexDatum": [],
     "RelationGetIndexExpressions": [],
     "ExecPrepareExpr": ["index/read/rows.rs"],
-    "ExecEvalExpr": ["planner/limit.rs", "index/read/rows.rs", "vector_scan/exec.rs"],
+    "ExecEvalExpr": ["planner/limit.rs", "index/read/rows.rs", "vector_scan/conditions.rs", "vector_scan/exec.rs"],
     "SetUserIdAndSecContext": ["pg/identity.rs"],
     "BuildIndexInfo": ["index/terms/check.rs", "insight/check.rs", "insight/recall.rs"],
     "table_index_build_scan": ["index/build/assign.rs", "index/build/gather.rs", "index/terms/build.rs", "index/terms/check.rs", "insight/check.rs",
