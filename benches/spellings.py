@@ -1,4 +1,4 @@
-"""Processor time of spellings of distances beside the canonical form's, of conditions on jsonb beside pgvector with a GIN index, and of many queries
+"""Processor time of spellings of distances beside the canonical form's, of conditions on jsonb, and of many queries
 in one statement beside as many statements. `scripts/python.sh benches/spellings.py [part …]`; parts: spellings, json, joins."""
 
 import sys
