@@ -713,8 +713,9 @@ impl Meta {
     }
 }
 
-/// Where the checksum of the meta page's contents is: behind them. Behind that is what no search has to read.
-const AT_META_SUM: usize = START + size_of::<Meta>();
+/// Where in the contents of the meta page the checksum of its [`Meta`] is: behind that. Behind both is what no search has to read.
+pub const META_SUM: std::ops::Range<usize> = size_of::<Meta>()..size_of::<Meta>() + 4;
+const AT_META_SUM: usize = START + META_SUM.start;
 const AT_MEASURING: usize = AT_META_SUM + 4;
 const META_END: usize = AT_MEASURING + size_of::<Measuring>() + 4;
 const _: () = assert!(META_END <= END);

@@ -7,18 +7,20 @@ use super::interleave::{State, try_all};
 use super::postgres::world;
 use super::session::*;
 use super::world::*;
-use crate::index::page::PAGE;
+use crate::index::page::{CAPACITY, Opaque, PAGE};
 
 /// Changes bytes of a page: single ones, words that are numbers of pages or counts, stretches of another page.
 fn damage(dice: &mut Dice) {
     let blocks = world().blocks as usize;
+    let special = PAGE - size_of::<Opaque>();
+    let contents = special - CAPACITY;
     for _ in 0..1 + dice.below(3) {
         let (block, other) = (dice.below(blocks) as u32, dice.below(blocks) as u32);
         // The beginning of the contents and the special area hold what the rest follows from.
         let at = match dice.below(4) {
-            0 => 8160 + dice.below(32),
-            1 => 32 + dice.below(600),
-            2 => dice.below(32),
+            0 => special + dice.below(size_of::<Opaque>()),
+            1 => contents + dice.below(600),
+            2 => dice.below(contents),
             _ => dice.below(PAGE),
         };
         let other = *world().page(other);

@@ -9,9 +9,19 @@ use super::session::Session;
 use super::world::Record;
 use crate::index::page::{self, Bytes, CLOSED, Kind, META_BLOCK, Meta, NO_BLOCK, PENDING};
 
-/// What is left out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mutation {
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What is left out.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Mutation {
+            $($(#[$doc])* $name,)*
+        }
+
+        const ALL: &[Mutation] = &[$(Mutation::$name,)*];
+    };
+}
+
+mutations! {
     /// A record of several pages becomes several records.
     RecordInParts,
     /// Some records change places with the one before.
@@ -54,32 +64,6 @@ pub enum Mutation {
     NeighbourMarked,
 }
 
-pub const ALL: [Mutation; 20] = {
-    use Mutation::*;
-    [
-        RecordInParts,
-        RecordsSwapped,
-        NotLogged,
-        NotClosed,
-        EpochNotRaised,
-        EpochNotNoted,
-        PendingNotNoted,
-        UnfinishedNotNoted,
-        IdentityReused,
-        ListsNotCounted,
-        ChecksumNotRenewed,
-        MetaChecksumNotRenewed,
-        LiveBitNotCleared,
-        RefsNotCounted,
-        ChainNotLinked,
-        RoomElsewhere,
-        NotFreed,
-        StructureNotLocked,
-        UnlockedEarly,
-        NeighbourMarked,
-    ]
-};
-
 /// Changes the meta page of an image.
 fn edit_meta(image: &mut Bytes, before: &Bytes, change: impl FnOnce(&mut Meta, &Meta)) {
     if let (Ok(mut meta), Ok(old)) = (Meta::read(image), Meta::read(before)) {
@@ -111,18 +95,19 @@ pub fn mutate(mutation: Mutation, block: u32, image: &mut Bytes, before: &Bytes)
         }
         Mutation::ChecksumNotRenewed if new.kind == Kind::Code as u8 && old.kind == Kind::Code as u8 => {
             // Bytes 10 and 11 of a cell that has changed.
-            if let Some(at) = (32..8160).find(|&at| image[at] != before[at]) {
+            let (image, before) = (page::contents_mut(image), page::contents(before));
+            if let Some(at) = (0..page::CAPACITY).find(|&at| image[at] != before[at]) {
                 image[at] = before[at];
             }
         }
         Mutation::MetaChecksumNotRenewed if block == META_BLOCK && was_page => {
-            let at = 32 + 1744;
-            image[at..at + 4].copy_from_slice(&before[at..at + 4]);
+            let sum = page::META_SUM;
+            page::contents_mut(image)[sum.clone()].copy_from_slice(&page::contents(before)[sum]);
         }
         Mutation::LiveBitNotCleared if new.kind == Kind::Posting as u8 && was_page => {
-            let contents = || image[32..8160].iter().zip(&before[32..8160]);
-            if contents().any(|(new, old)| new != old) && contents().all(|(new, old)| new & !old == 0) {
-                image[32..8160].copy_from_slice(&before[32..8160]);
+            let (image, before) = (page::contents_mut(image), page::contents(before));
+            if image != before && image.iter().zip(before).all(|(new, old)| new & !old == 0) {
+                *image = *before;
             }
         }
         Mutation::RefsNotCounted if new.kind == Kind::Code as u8 && new.refs > 0 => {
@@ -195,7 +180,7 @@ fn mutations_are_found() {
     unsafe { std::env::set_var("SIM_WIDE", "1") };
     let only = std::env::var("SIM_MUTATION").ok();
     let mut missed = Vec::new();
-    for mutation in ALL.into_iter().filter(|m| only.as_ref().is_none_or(|only| *only == format!("{m:?}"))) {
+    for mutation in ALL.iter().copied().filter(|m| only.as_ref().is_none_or(|only| *only == format!("{m:?}"))) {
         let begun = std::time::Instant::now();
         let found = find(mutation, 60);
         println!("{mutation:?}, {:.1} s: {}", begun.elapsed().as_secs_f32(), found.as_deref().unwrap_or("NOT FOUND"));
